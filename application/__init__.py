@@ -1,0 +1,1 @@
+"""What the system does with the procedure: the commands, the event store, the sealed log, the closing e-mail."""

@@ -1,0 +1,200 @@
+"""The API's shell over the same decisions and the same SQL: many requests, one round trip, one commit.
+
+While one round trip is under way, what other requests want collects and goes out together as the next one. This is group
+commit, one floor higher; a lone request waits for nothing.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Generic, LiteralString, TypeVar
+from uuid import UUID
+from weakref import WeakValueDictionary
+
+import psycopg
+
+from application.database import connection_settings
+from application.deciding import MOST_TRIES, Outcome, Request, decide, decide_client
+from application.event_store import APPEND, LOAD, NUMBERS, append_parameters, by_stream, to_row
+from application.sealing import WAKE
+from domain.client import Client, ContactChanged, client_stream
+from domain.errors import StaleVersion
+from domain.events import Recorded
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+MOST_IN_ONE_TRIP = 200
+PATIENCE_SECONDS = 15.0
+WAKE_SECONDS = 0.01
+
+
+class Unavailable(Exception):
+    """The database does not answer; what was sent is recorded whole or not at all."""
+
+
+class Line:
+    """One connection, opened when it is needed and opened anew after it broke. One statement at a time."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._url, self._name = url, name
+        self._connection: psycopg.AsyncConnection[Any] | None = None
+        self._turn = asyncio.Lock()
+
+    async def fetch(self, sql: LiteralString, parameters: Sequence[Any] = ()) -> list[Any]:
+        """The rows of one statement. Raises Unavailable when the connection cannot be had or broke."""
+        async with self._turn:
+            connection = await self._open()
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    cursor = await connection.execute(sql, parameters)
+                    return await cursor.fetchall() if cursor.description else []
+            except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError) as error:
+                if isinstance(error, TimeoutError) or connection.broken or connection.closed:
+                    await self.close()
+                    raise Unavailable(str(error)) from error
+                raise
+
+    async def close(self) -> None:
+        """Lets go of the connection; the next statement opens another one."""
+        connection, self._connection = self._connection, None
+        if connection:
+            await connection.close()
+
+    async def _open(self) -> psycopg.AsyncConnection[Any]:
+        if self._connection is None:
+            try:
+                settings = connection_settings(self._name)
+                self._connection = await psycopg.AsyncConnection.connect(self._url, **settings)
+            except psycopg.Error as error:
+                raise Unavailable(str(error)) from error
+        return self._connection
+
+
+class Combined(Generic[In, Out]):
+    """Collects what is wanted while a round trip is under way; the next round trip takes all of it."""
+
+    def __init__(self, round_trip: Callable[[list[In]], Awaitable[list[Out]]]) -> None:
+        self._round_trip = round_trip
+        self._waiting: list[tuple[In, asyncio.Future[Out]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def __call__(self, wanted: In) -> asyncio.Future[Out]:
+        """The future answer to one want."""
+        future: asyncio.Future[Out] = asyncio.get_running_loop().create_future()
+        self._waiting.append((wanted, future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._trips())
+        return future
+
+    async def _trips(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[:MOST_IN_ONE_TRIP], self._waiting[MOST_IN_ONE_TRIP:]
+            # somebody who went away before the trip wants nothing any more
+            await self._trip([(wanted, future) for wanted, future in batch if not future.done()])
+
+    async def _trip(self, batch: list[tuple[In, asyncio.Future[Out]]]) -> None:
+        try:
+            answers = await self._round_trip([wanted for wanted, _ in batch]) if batch else []
+        except Unavailable as error:  # it may have been recorded, so it must not be tried again
+            _fail(batch, error)
+        except Exception as error:
+            if len(batch) == 1:
+                _fail(batch, error)
+            else:  # one bad want harms only itself
+                for one in batch:
+                    await self._trip([one])
+        else:
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
+
+
+def _fail(batch: Iterable[tuple[Any, asyncio.Future[Any]]], error: Exception) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(error)
+
+
+class CombiningDesk:
+    """Takes commands: load → decide → save, combined with whatever else is under way in this process."""
+
+    def __init__(self, url: str) -> None:
+        self._lines = {name: Line(url, f"api {name}") for name in ("load", "append", "numbers", "wake")}
+        self.load = Combined(self._load)
+        self._append = Combined(self._append_all)
+        self._numbers = Combined(self._draw_numbers)
+        self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
+        self._waking: asyncio.Task[None] | None = None
+        self._unsealed = False
+
+    async def execute(self, request: Request) -> Outcome:
+        """Does what a command asks for; decides again on what is there now when another process came first.
+
+        Raises StaleVersion when the request names a version that is not the current one, the errors of `decide`,
+        and Unavailable.
+        """
+        async with self._turn(request.ticket_id):
+            for _ in range(MOST_TRIES):
+                outcome = decide(request, *await self._given(request))
+                if await self._recorded(outcome.events):
+                    return outcome
+        raise StaleVersion(request.ticket_id)
+
+    async def register_client(self, user_id: str, contact: ContactChanged, who: Principal, now: datetime) -> Client:
+        """Makes the directory say `contact` of `user_id`."""
+        stream = client_stream(user_id)
+        async with self._turn(stream):
+            for _ in range(MOST_TRIES):
+                streams = await self.load((stream,))
+                client, new = decide_client(user_id, contact, who, now, streams.get(stream, ()))
+                if await self._recorded(new):
+                    return client
+        raise StaleVersion(stream)
+
+    async def _given(self, request: Request) -> tuple[dict[UUID, list[Recorded]], str]:
+        """The streams and the ticket number that a decision needs, fetched side by side."""
+        streams = self.load(request.reads()) if request.reads() else None
+        number = self._numbers(None) if request.command.takes_number else None
+        wanted = [future for future in (streams, number) if future]
+        await asyncio.gather(*wanted)
+        return streams.result() if streams else {}, number.result() if number else ""
+
+    async def _recorded(self, events: Sequence[Recorded]) -> bool:
+        """Appends the events of one command to one stream, all or none; False when somebody else came first."""
+        won = not events or await self._append(events)
+        if events and won:
+            self._unsealed = True
+            if self._waking is None or self._waking.done():
+                self._waking = asyncio.create_task(self._wake())
+        return won
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        for line in self._lines.values():
+            await line.close()
+
+    def _turn(self, stream_id: UUID) -> asyncio.Lock:
+        """Commands of this process on one stream take turns, so that no batch holds two of them."""
+        return self._turns.setdefault(stream_id, asyncio.Lock())
+
+    async def _load(self, wants: list[tuple[UUID, ...]]) -> list[dict[UUID, list[Recorded]]]:
+        wanted = list({stream for want in wants for stream in want})
+        streams = by_stream(await self._lines["load"].fetch(LOAD, (wanted,)))
+        return [{stream: streams[stream] for stream in want if stream in streams} for want in wants]
+
+    async def _append_all(self, commands: list[Sequence[Recorded]]) -> list[bool]:
+        rows = [to_row(event) for events in commands for event in events]
+        won = {row[0] for row in await self._lines["append"].fetch(APPEND, append_parameters(rows))}
+        return [events[0].originator_id in won for events in commands]
+
+    async def _draw_numbers(self, wants: list[None]) -> list[str]:
+        return [row[0] for row in await self._lines["numbers"].fetch(NUMBERS, (len(wants),))]
+
+    async def _wake(self) -> None:
+        """Tells the worker that there is something to seal: in a transaction of its own, at most every 10 ms."""
+        while self._unsealed:
+            await asyncio.sleep(WAKE_SECONDS)
+            self._unsealed = False
+            try:
+                await self._lines["wake"].fetch(WAKE)
+            except (Unavailable, psycopg.Error):
+                return  # the worker looks by itself too

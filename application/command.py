@@ -1,0 +1,65 @@
+"""What every command is made of: its texts, what it reads, and its way to the decision."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar
+from uuid import UUID
+
+import msgspec
+
+from domain.client import Client, client_stream, fold_client
+from domain.errors import UnknownClient
+from domain.events import Event, Recorded
+from domain.rules import Given
+from domain.ticket import Ticket
+
+SAYS_SOMETHING = r"^[^\x00]*[^\s\x00][^\x00]*$"  # not blank, and without NUL, which PostgreSQL cannot store
+Line = Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=SAYS_SOMETHING)]
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=100_000, pattern=SAYS_SOMETHING)]
+UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]*$")]
+Email = Annotated[str, msgspec.Meta(min_length=3, max_length=254, pattern=r"^[^\s@<>,;:\"()\[\]\\]+@[^\s@<>,;:\"()\[\]\\]+$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """What a command gets beside the ticket: the ticket's history, the other streams it asked for, a ticket number."""
+
+    history: Sequence[Recorded] = ()
+    others: Mapping[UUID, Sequence[Recorded]] = {}
+    number: str = ""
+
+    def client(self, user_id: str) -> Client:
+        """The directory entry; raises UnknownClient."""
+        client = fold_client(self.others.get(client_stream(user_id), ()))
+        if client is None:
+            raise UnknownClient
+        return client
+
+
+class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What somebody wants of a ticket."""
+
+    name: ClassVar[str]
+    takes_number: ClassVar[bool] = False
+
+    def reads(self) -> tuple[UUID, ...]:
+        """The streams that the decision needs beside the ticket's own."""
+        return ()
+
+    def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
+        """The events that fulfil the wish."""
+        raise NotImplementedError
+
+
+class Opening(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A command that begins a ticket."""
+
+    name: ClassVar[str]
+    takes_number: ClassVar[bool] = False
+
+    def reads(self) -> tuple[UUID, ...]:
+        """The streams that the decision needs."""
+        return ()
+
+    def begin(self, loaded: Loaded) -> list[Event]:
+        """The first events of the ticket."""
+        raise NotImplementedError

