@@ -1,11 +1,12 @@
 """The API's shell over the same decisions and the same SQL: many requests, one round trip, one commit.
 
-While one round trip is under way, what other requests want collects and goes out together as the next one. This is group
-commit, one floor higher; a lone request waits for nothing.
+While one round trip is under way, what other requests want collects and goes out together as the next one. This is
+group commit, one floor higher; a lone request waits for nothing.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import datetime
 from typing import Any, Generic, LiteralString, TypeVar
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -19,6 +20,7 @@ from application.sealing import WAKE
 from domain.client import Client, ContactChanged, client_stream
 from domain.errors import StaleVersion
 from domain.events import Recorded
+from domain.values import Principal
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -96,7 +98,7 @@ class Combined(Generic[In, Out]):
             answers = await self._round_trip([wanted for wanted, _ in batch]) if batch else []
         except Unavailable as error:  # it may have been recorded, so it must not be tried again
             _fail(batch, error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it belongs to whoever wanted it
             if len(batch) == 1:
                 _fail(batch, error)
             else:  # one bad want harms only itself

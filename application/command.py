@@ -16,8 +16,8 @@ SAYS_SOMETHING = r"^[^\x00]*[^\s\x00][^\x00]*$"  # not blank, and without NUL, w
 Line = Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=SAYS_SOMETHING)]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=100_000, pattern=SAYS_SOMETHING)]
 UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]*$")]
-Email = Annotated[str, msgspec.Meta(min_length=3, max_length=254, pattern=r"^[^\s@<>,;:\"()\[\]\\]+@[^\s@<>,;:\"()\[\]\\]+$")]
-Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+ADDRESS = r"^[^\x00\s@<>,;:\"()\[\]\\]+@[^\x00\s@<>,;:\"()\[\]\\]+$"
+Email = Annotated[str, msgspec.Meta(min_length=3, max_length=254, pattern=ADDRESS)]
 
 
 class Loaded(msgspec.Struct, frozen=True):

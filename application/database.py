@@ -69,11 +69,14 @@ def migrate(connection: psycopg.Connection[Any]) -> list[str]:
     """Applies the migrations that are missing, each once, under an advisory lock. Returns their names."""
     with migration_lock(connection):
         connection.execute(
-            "create table if not exists schema_migrations ("
-            "number int primary key, name text not null, sha256 text not null, applied_at timestamptz not null default now())"
+            "create table if not exists schema_migrations (number int primary key, name text not null,"
+            " sha256 text not null, applied_at timestamptz not null default now())"
         )
         done = {row[0] for row in connection.execute("select number from schema_migrations").fetchall()}
-        return [name for number, name, sql in migrations() if number not in done and _apply(connection, number, name, sql)]
+        missing = [migration for migration in migrations() if migration[0] not in done]
+        for number, name, sql in missing:
+            _apply(connection, number, name, sql)
+    return [name for _, name, _ in missing]
 
 
 def _apply(connection: psycopg.Connection[Any], number: int, name: str, sql: str) -> bool:
@@ -83,7 +86,6 @@ def _apply(connection: psycopg.Connection[Any], number: int, name: str, sql: str
             "insert into schema_migrations (number, name, sha256) values (%s, %s, %s)",
             (number, name, sha256(sql.encode()).hexdigest()),
         )
-    return True
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import msgspec
 from application.command import Command, Loaded, Opening
 from domain import rules
 from domain.client import Client, ContactChanged, client_stream, fold_client, register
-from domain.errors import StaleVersion, UnknownTicket
+from domain.errors import StaleVersion, UnknownTicket, UnknownUserId
 from domain.events import Event, Recorded
 from domain.roles import acting, entitled, may_give
 from domain.ticket import Ticket, begin, evolve, fold
@@ -113,7 +113,6 @@ def _begin(request: Request, command: Opening, loaded: Loaded) -> Outcome:
     first, *rest = command.begin(loaded)
     recorded = _record(request, given, 1, first)
     ticket = begin(recorded)
-    assert ticket is not None  # every Opening begins with RequestReceived
     outcome = _outcome(request, given, ticket, rest)
     return msgspec.structs.replace(outcome, events=(recorded, *outcome.events))
 
@@ -160,7 +159,8 @@ def decide_client(
     stream, known = client_stream(user_id), len(history)
     new = tuple(Recorded(stream, known + n, now, by, event) for n, event in enumerate(wanted, 1))
     client = fold_client([*history, *new])
-    assert client is not None  # the first event registers
+    if client is None:
+        raise UnknownUserId  # a stream of the directory that does not begin with Registered
     return client, new
 
 

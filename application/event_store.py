@@ -23,7 +23,7 @@ LOAD: LiteralString = """
     from events where stream_id = any(%s) order by stream_id, version"""
 
 APPEND: LiteralString = """
-    with xid as materialized (select pg_current_xact_id()),  -- before nextval, or the sealer could not prove a hole dead
+    with xid as materialized (select pg_current_xact_id()),  -- before nextval: the sealer proves holes dead by it
     given as materialized (
         select * from unnest(%s::uuid[], %s::int[], %s::int[], %s::timestamptz[], %s::text[], %s::jsonb[], %s::bytea[],
                              %s::jsonb[], %s::bytea[])
@@ -127,9 +127,9 @@ def append_parameters(rows: Iterable[StoredRow], kept: Iterable[tuple[UUID, Kept
             column.append(value)
     keys: tuple[list[Any], ...] = ([], [], [], [], [], [])
     for stream_id, record in kept:
-        values_kept = (stream_id, record.principal, record.key, record.request_hash, record.answer, datetime.now(UTC))
-        for column, value in zip(keys, values_kept, strict=True):
-            column.append(value)
+        fields = (stream_id, record.principal, record.key, record.request_hash, record.answer, datetime.now(UTC))
+        for key_column, field_ in zip(keys, fields, strict=True):
+            key_column.append(field_)
     return (*columns, *keys)
 
 

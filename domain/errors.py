@@ -1,18 +1,18 @@
 """One class for each way in which the procedure says no. Its docstring is its message, `code` is its name for ever.
 
-    DeskError
-    ├── Refused                 the procedure forbids it: `step` is what is missing, `possible` what can be done now
-    │   ├── ClientNotIdentified, NotCreated, IssueNotDocumented, NotRouted          steps 2, 3, 4 come first
-    │   ├── StepAlreadyDone, AlreadyResolved, AlreadyQualified, AlreadyApproved     too late
-    │   ├── TicketClosed, TicketCancelled, NotClosed, ReopenWindowOver              the end, and after it
-    │   ├── NotQualified, CannotResolveHere, NoQualificationHere, NoLevelAbove      the ladder
-    │   ├── NotResolved, NotVerified, DetailsMissing, FourEyes                      quality control and closing
-    │   ├── AtDecisionPoint, NotAtDecisionPoint, NoCurrentDossier, DossierMismatch, NotApproved   the IT manager
-    │   └── ClientNotAwaited, WrongRoute, WrongLevel
-    ├── Unacceptable            well-formed, but it cannot be meant: BlankText, UnknownClient, LinkToSelf, UnknownOther
-    ├── Forbidden               the caller lacks a role, a level or a client
-    ├── NotFound                UnknownTicket, UnknownUserId, UnknownQueue
-    └── StaleVersion            somebody else came first
+DeskError
+├── Refused                 the procedure forbids it: `step` is what is missing, `possible` what can be done now
+│   ├── ClientNotIdentified, NotCreated, IssueNotDocumented, NotRouted          steps 2, 3, 4 come first
+│   ├── StepAlreadyDone, AlreadyResolved, AlreadyQualified, AlreadyApproved     too late
+│   ├── TicketClosed, TicketCancelled, NotClosed, ReopenWindowOver              the end, and after it
+│   ├── NotQualified, CannotResolveHere, NoQualificationHere, NoLevelAbove      the ladder
+│   ├── NotResolved, NotVerified, DetailsMissing, FourEyes                      quality control and closing
+│   ├── AtDecisionPoint, NotAtDecisionPoint, NoCurrentDossier, DossierMismatch, NotApproved   the IT manager
+│   └── ClientNotAwaited, WrongRoute, WrongLevel
+├── Unacceptable            well-formed, but it cannot be meant: BlankText, UnknownClient, LinkToSelf, UnknownOther
+├── Forbidden               the caller lacks a role, a level or a client
+├── NotFound                UnknownTicket, UnknownUserId, UnknownQueue
+└── StaleVersion            somebody else came first
 """
 
 from typing import TYPE_CHECKING, ClassVar

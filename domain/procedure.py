@@ -1,4 +1,4 @@
-"""The procedure in tables, to be read from top to bottom: the ladder, the queues, the steps, and what is possible when."""
+"""The procedure in tables, read from top to bottom: the ladder, the queues, the steps, what is possible when."""
 
 from typing import Protocol
 

@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 
 from domain import events as e
+from domain.errors import UnknownTicket
 from domain.procedure import queue_of, standing_after
 from domain.values import Channel, Grade, Level, Priority, Qualification, Queue, Relation, Sender, State
 
@@ -115,11 +116,11 @@ def fold(events: Iterable[e.Recorded]) -> Ticket | None:
     return ticket
 
 
-def begin(recorded: e.Recorded) -> Ticket | None:
-    """The ticket after its first event; None when that is not the beginning of a ticket."""
+def begin(recorded: e.Recorded) -> Ticket:
+    """The ticket after its first event. Raises UnknownTicket when the stream is not a ticket's."""
     event = recorded.event
     if not isinstance(event, e.RequestReceived):
-        return None
+        raise UnknownTicket
     return Ticket(
         ticket_id=recorded.originator_id,
         version=recorded.originator_version,
@@ -186,7 +187,10 @@ def _changes(ticket: Ticket, recorded: e.Recorded) -> dict[str, Any]:
         case e.ClientDeclined() if ticket.dossier:
             return {"dossier": msgspec.structs.replace(ticket.dossier, approved=False)}
         case e.PriorityChanged(impact, urgency, priority) if ticket.issue:
-            return {"issue": msgspec.structs.replace(ticket.issue, impact=impact, urgency=urgency), "priority": priority}
+            return {
+                "issue": msgspec.structs.replace(ticket.issue, impact=impact, urgency=urgency),
+                "priority": priority,
+            }
         case e.ClientAwaited(reason):
             return {"awaiting": reason}
         case e.ClientResponded():
