@@ -17,7 +17,7 @@ from application.database import connection_settings
 from application.deciding import MOST_TRIES, Outcome, Request, decide, decide_client
 from application.event_store import APPEND, LOAD, NUMBERS, append_parameters, by_stream, to_row
 from application.sealing import WAKE
-from domain.client import Client, ContactChanged, client_stream
+from domain.client import Client, Contact, client_stream
 from domain.errors import StaleVersion
 from domain.events import Recorded
 from domain.values import Principal
@@ -141,7 +141,7 @@ class CombiningDesk:
                     return outcome
         raise StaleVersion(request.ticket_id)
 
-    async def register_client(self, user_id: str, contact: ContactChanged, who: Principal, now: datetime) -> Client:
+    async def register_client(self, user_id: str, contact: Contact, who: Principal, now: datetime) -> Client:
         """Makes the directory say `contact` of `user_id`."""
         stream = client_stream(user_id)
         async with self._turn(stream):

@@ -15,8 +15,8 @@ from domain.ticket import Ticket
 SAYS_SOMETHING = r"^[^\x00]*[^\s\x00][^\x00]*$"  # not blank, and without NUL, which PostgreSQL cannot store
 Line = Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=SAYS_SOMETHING)]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=100_000, pattern=SAYS_SOMETHING)]
-UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]*$")]
-ADDRESS = r"^[^\x00\s@<>,;:\"()\[\]\\]+@[^\x00\s@<>,;:\"()\[\]\\]+$"
+UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]*$(?!\n)")]
+ADDRESS = r"^[^\x00\s@<>,;:\"()\[\]\\]+@[^\x00\s@<>,;:\"()\[\]\\]+$(?!\n)"
 Email = Annotated[str, msgspec.Meta(min_length=3, max_length=254, pattern=ADDRESS)]
 
 

@@ -15,7 +15,7 @@ from domain.ticket import Issue, Ticket
 from domain.values import PRIORITIES, Channel, Grade, Level, Sender
 from domain.words import dossier_line
 
-Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 
 
 class RequestSender(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

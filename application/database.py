@@ -66,20 +66,22 @@ def migrations() -> list[tuple[int, str, str]]:
 
 
 def migrate(connection: psycopg.Connection[Any]) -> list[str]:
-    """Applies the migrations that are missing, each once, under an advisory lock. Returns their names."""
+    """Applies the migrations that are missing, each once, under the migration lock. Returns their names."""
+    applied: list[str] = []
     with migration_lock(connection):
         connection.execute(
             "create table if not exists schema_migrations (number int primary key, name text not null,"
             " sha256 text not null, applied_at timestamptz not null default now())"
         )
         done = {row[0] for row in connection.execute("select number from schema_migrations").fetchall()}
-        missing = [migration for migration in migrations() if migration[0] not in done]
-        for number, name, sql in missing:
-            _apply(connection, number, name, sql)
-    return [name for _, name, _ in missing]
+        for number, name, sql in migrations():
+            if number not in done:
+                _apply(connection, number, name, sql)
+                applied.append(name)
+    return applied
 
 
-def _apply(connection: psycopg.Connection[Any], number: int, name: str, sql: str) -> bool:
+def _apply(connection: psycopg.Connection[Any], number: int, name: str, sql: str) -> None:
     with connection.transaction():
         connection.execute(sql.encode())
         connection.execute(

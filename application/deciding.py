@@ -9,9 +9,10 @@ import msgspec
 
 from application.command import Command, Loaded, Opening
 from domain import rules
-from domain.client import Client, ContactChanged, client_stream, fold_client, register
+from domain.client import Client, Contact, client_stream, fold_client, register
 from domain.errors import StaleVersion, UnknownTicket, UnknownUserId
 from domain.events import Event, Recorded
+from domain.procedure import standing_after
 from domain.roles import acting, entitled, may_give
 from domain.ticket import Ticket, begin, evolve, fold
 from domain.values import Actor, Level, Principal, Queue, State
@@ -111,7 +112,7 @@ def decide(request: Request, streams: Mapping[UUID, Sequence[Recorded]], number:
 def _begin(request: Request, command: Opening, loaded: Loaded) -> Outcome:
     given = _given(request, acting(request.who, command.name), request.now)
     first, *rest = command.begin(loaded)
-    recorded = _record(request, given, 1, first)
+    recorded = _record(request, given, 1, first, None)
     ticket = begin(recorded)
     outcome = _outcome(request, given, ticket, rest)
     return msgspec.structs.replace(outcome, events=(recorded, *outcome.events))
@@ -126,12 +127,13 @@ def _given(request: Request, by: Actor, not_before: datetime) -> rules.Given:
 def _outcome(request: Request, given: rules.Given, ticket: Ticket, wanted: Sequence[Event]) -> Outcome:
     recorded = []
     for event in wanted:
-        recorded.append(_record(request, given, ticket.version + 1, event))
+        _, level, _ = standing_after(ticket, event)
+        recorded.append(_record(request, given, ticket.version + 1, event, level))
         ticket = evolve(ticket, recorded[-1])
     return Outcome(ticket, tuple(recorded), allowed(ticket, request.who, given))
 
 
-def _record(request: Request, given: rules.Given, version: int, event: Event) -> Recorded:
+def _record(request: Request, given: rules.Given, version: int, event: Event, level: Level | None) -> Recorded:
     trace = request.trace
     return Recorded(
         request.ticket_id,
@@ -142,6 +144,7 @@ def _record(request: Request, given: rules.Given, version: int, event: Event) ->
         trace.correlation_id,
         trace.causation_id,
         trace.traceparent,
+        level,
     )
 
 
@@ -151,7 +154,7 @@ def allowed(ticket: Ticket, who: Principal, given: rules.Given) -> tuple[str, ..
 
 
 def decide_client(
-    user_id: str, contact: ContactChanged, who: Principal, now: datetime, history: Sequence[Recorded]
+    user_id: str, contact: Contact, who: Principal, now: datetime, history: Sequence[Recorded]
 ) -> tuple[Client, tuple[Recorded, ...]]:
     """The directory entry as wanted, and the events that make it so. Raises Forbidden."""
     by = acting(who, "register_client")

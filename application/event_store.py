@@ -16,7 +16,7 @@ from eventsourcing.persistence import Mapper, StoredEvent
 
 from domain.client import EVENTS
 from domain.events import Event, Recorded
-from domain.values import Actor
+from domain.values import Actor, Level
 
 LOAD: LiteralString = """
     select stream_id, version, at, type, body, meta
@@ -58,6 +58,7 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
     correlation_id: str | None = None
     causation_id: str | None = None
     traceparent: str | None = None
+    level: Level | None = None
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -94,7 +95,9 @@ def leaf_hash(stream_id: UUID, version: int, at: datetime, type_: str, body: byt
 def to_row(recorded: Recorded) -> StoredRow:
     """The table's row of an event."""
     body = _sorted(recorded.event)
-    meta = _sorted(Meta(recorded.actor, recorded.correlation_id, recorded.causation_id, recorded.traceparent))
+    meta = _sorted(
+        Meta(recorded.actor, recorded.correlation_id, recorded.causation_id, recorded.traceparent, recorded.level)
+    )
     stream, version, at, type_ = recorded.originator_id, recorded.originator_version, recorded.at, recorded.type
     return StoredRow(stream, version, type_, body, at, meta, None, leaf_hash(stream, version, at, type_, body, meta))
 
@@ -103,9 +106,8 @@ def to_recorded(stream_id: UUID, version: int, at: datetime, type_: str, body: b
     """The event that a row of `LOAD` holds."""
     event: Event = _DECODERS[type_].decode(body)
     known = _META.decode(meta)
-    return Recorded(
-        stream_id, version, at, known.actor, event, known.correlation_id, known.causation_id, known.traceparent
-    )
+    trace = (known.correlation_id, known.causation_id, known.traceparent)
+    return Recorded(stream_id, version, at, known.actor, event, *trace, known.level)
 
 
 def by_stream(rows: Iterable[tuple[UUID, int, datetime, str, bytes, bytes]]) -> dict[UUID, list[Recorded]]:

@@ -12,7 +12,7 @@ from psycopg_pool import ConnectionPool
 
 from application.deciding import MOST_TRIES, Outcome, Request, decide, decide_client
 from application.recorder import EventRecorder, Factory
-from domain.client import Client, ContactChanged, client_stream
+from domain.client import Client, Contact, client_stream
 from domain.errors import StaleVersion
 from domain.events import Recorded
 from domain.values import Principal
@@ -45,7 +45,7 @@ class HelpDesk(Application[UUID]):
                 return outcome
         raise StaleVersion(request.ticket_id)
 
-    def register_client(self, user_id: str, contact: ContactChanged, who: Principal, now: datetime) -> Client:
+    def register_client(self, user_id: str, contact: Contact, who: Principal, now: datetime) -> Client:
         """Makes the directory say `contact` of `user_id`."""
         for _ in range(MOST_TRIES):
             client, new = decide_client(user_id, contact, who, now, self.history(client_stream(user_id)))

@@ -6,12 +6,12 @@ import msgspec
 
 from application.command import Command, Email, Line, Loaded, Text
 from domain import decisions
-from domain.client import ContactChanged
+from domain.client import Contact
 from domain.errors import UnknownOther
 from domain.events import Event
 from domain.rules import Given
 from domain.ticket import Ticket
-from domain.values import Grade, Level, Relation, Role, Visibility
+from domain.values import Grade, Level, Queue, Relation, Role, Visibility
 
 
 class AssignTicket(Command, frozen=True):
@@ -23,6 +23,17 @@ class AssignTicket(Command, frozen=True):
     def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
         """Assigned."""
         return decisions.assign(ticket, given, self.assignee or given.by.id)
+
+
+class ClaimNext(Command, frozen=True):
+    """Takes the ticket if it is still in that queue and nobody has it."""
+
+    name = "claim_next"
+    queue: Queue
+
+    def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
+        """Assigned, or nothing."""
+        return decisions.claim(ticket, given, self.queue)
 
 
 class ReleaseTicket(Command, frozen=True):
@@ -144,9 +155,9 @@ class RegisterClient(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     phone: Line | None = None
     organisation: Line | None = None
 
-    def contact(self) -> ContactChanged:
+    def contact(self) -> Contact:
         """The entry in the domain's words."""
-        return ContactChanged(self.name, self.email, self.phone, self.organisation)
+        return Contact(self.name, self.email, self.phone, self.organisation)
 
 
 SUPPORTING: tuple[type[Command], ...] = (

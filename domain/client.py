@@ -28,6 +28,7 @@ class Registered(Event, frozen=True):
 class ContactChanged(Event, frozen=True):
     """A client's directory entry reads differently from now on."""
 
+    user_id: str
     name: str
     email: str
     phone: str | None = None
@@ -54,12 +55,22 @@ class Client(msgspec.Struct, frozen=True):
     organisation: str | None = None
 
 
-def register(client: Client | None, user_id: str, contact: ContactChanged) -> list[Event]:
+class Contact(msgspec.Struct, frozen=True):
+    """What the directory is to say of a client."""
+
+    name: str
+    email: str
+    phone: str | None = None
+    organisation: str | None = None
+
+
+def register(client: Client | None, user_id: str, contact: Contact) -> list[Event]:
     """The events that make the directory say `contact` of `user_id`; none when it says so already."""
+    fields = (user_id, contact.name, contact.email, contact.phone, contact.organisation)
     if client is None:
-        return [Registered(user_id, contact.name, contact.email, contact.phone, contact.organisation)]
-    known = ContactChanged(client.name, client.email, client.phone, client.organisation)
-    return [] if known == contact else [contact]
+        return [Registered(*fields)]
+    known = Contact(client.name, client.email, client.phone, client.organisation)
+    return [] if known == contact else [ContactChanged(*fields)]
 
 
 def fold_client(events: Iterable[Recorded]) -> Client | None:
@@ -75,6 +86,6 @@ def _evolve(client: Client | None, recorded: Recorded) -> Client | None:
     match recorded.event:
         case Registered(user_id, name, email, phone, organisation):
             return Client(version, user_id, name, email, phone, organisation)
-        case ContactChanged(name, email, phone, organisation) if client is not None:
-            return Client(version, client.user_id, name, email, phone, organisation)
+        case ContactChanged(user_id, name, email, phone, organisation):
+            return Client(version, user_id, name, email, phone, organisation)
     return client

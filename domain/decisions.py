@@ -19,6 +19,7 @@ from domain.values import (
     Grade,
     Level,
     Qualification,
+    Queue,
     Relation,
     Sender,
     State,
@@ -85,6 +86,13 @@ def assign(ticket: Ticket, given: Given, assignee: str) -> Events:
         return []
     demand("assign", ticket, given)
     return [e.Assigned(assignee)]
+
+
+def claim(ticket: Ticket, given: Given, queue: Queue) -> Events:
+    """Takes a ticket that nobody has out of a queue; nothing when somebody has it, or it has left the queue."""
+    if ticket.assignee or ticket.queue is not queue:
+        return []
+    return [e.Assigned(given.by.id)]
 
 
 def release(ticket: Ticket, given: Given) -> Events:

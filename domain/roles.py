@@ -35,6 +35,21 @@ def not_with_manager(_: Principal, ticket: Ticket | None) -> bool:
     return ticket is None or ticket.state not in MANAGER_STATES
 
 
+def with_manager(_: Principal, ticket: Ticket | None) -> bool:
+    """The IT manager has the ticket."""
+    return ticket is not None and ticket.state in MANAGER_STATES
+
+
+def in_quality_control(_: Principal, ticket: Ticket | None) -> bool:
+    """The ticket waits for quality control or closing."""
+    return ticket is not None and ticket.state in (State.RESOLVED, State.VERIFIED)
+
+
+def in_intake(_: Principal, ticket: Ticket | None) -> bool:
+    """The ticket is not with Support yet."""
+    return ticket is not None and ticket.state in INTAKE_STATES
+
+
 def past_intake(_: Principal, ticket: Ticket | None) -> bool:
     """The ticket has left intake."""
     return ticket is not None and ticket.state not in INTAKE_STATES
@@ -57,6 +72,12 @@ MAY: dict[str, tuple[tuple[Role, Condition], ...]] = {
     "document_issue": (INTAKE,),
     "route": ((Role.INTAKE, not_with_manager), (Role.IT_MANAGER, past_intake)),
     "assign": (HOLDER, MANAGER),
+    "claim_next": (
+        HOLDER,
+        (Role.INTAKE, in_intake),
+        (Role.QUALITY, in_quality_control),
+        (Role.IT_MANAGER, with_manager),
+    ),
     "release": (HOLDER, QUALITY, MANAGER),
     "qualify": (HOLDER,),
     "escalate": (HOLDER,),

@@ -96,6 +96,7 @@ class Ticket(msgspec.Struct, frozen=True):
     dossier: Dossier | None = None
     closed_at: datetime | None = None
     links: tuple[Link, ...] = ()
+    escalations: int = 0
 
     @property
     def queue(self) -> Queue | None:
@@ -180,7 +181,9 @@ def _changes(ticket: Ticket, recorded: e.Recorded) -> dict[str, Any]:
             return {"closed_at": None}
         case e.DossierCompiled(summary, sha256, through_version):
             return {"dossier": Dossier(sha256, through_version, at, summary)}
-        case e.ReturnedToLevel() | e.Escalated(to_level=Level.IT_MANAGER):
+        case e.Escalated():
+            return {"escalations": ticket.escalations + 1, "dossier": None}
+        case e.ReturnedToLevel():
             return {"dossier": None}
         case e.ClientApproved() if ticket.dossier:
             return {"dossier": msgspec.structs.replace(ticket.dossier, approved=True)}

@@ -7,7 +7,7 @@ import msgspec
 from domain import events as e
 from domain.client import ContactChanged, Registered
 from domain.events import Event, Recorded
-from domain.values import Level
+from domain.values import Level, Visibility
 
 LEVEL_NAMES = {
     Level.TIER1: "Tier 1 Support",
@@ -94,8 +94,8 @@ def _client_words(event: Event) -> str:
     match event:
         case Registered(user_id, name, email):
             return f"Client {name} registered with user ID {user_id} and e-mail address {email}."
-        case ContactChanged(name, email):
-            return f"Directory entry now reads {name}, {email}."
+        case ContactChanged(user_id, name, email):
+            return f"Directory entry of {user_id} now reads {name}, {email}."
     return ""
 
 
@@ -104,7 +104,10 @@ def dossier_line(recorded: Recorded) -> str:
     digest = sha256(msgspec.json.encode(recorded, order="sorted")).hexdigest()
     by = f"{recorded.actor.name} ({recorded.actor.role})"
     when = f"{recorded.at:%Y-%m-%dT%H:%M:%S.%fZ}"
-    return f"{recorded.originator_version}. {when} {by}: {words(recorded.event)} [sha256 {digest}]"
+    event = recorded.event
+    internal = isinstance(event, e.NoteAdded) and event.visibility is Visibility.INTERNAL
+    said = "Internal note added." if internal else words(event)  # the client reads this, but not the desk's own notes
+    return f"{recorded.originator_version}. {when} {by}: {said} [sha256 {digest}]"
 
 
 def _plain(word: str) -> str:

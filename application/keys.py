@@ -1,0 +1,97 @@
+"""API keys: a prefix and 32 random bytes. Only the SHA-256 of a key is stored; so much chance needs no slow hash."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from hashlib import sha256
+from secrets import token_hex, token_urlsafe
+from typing import Any, LiteralString
+
+import msgspec
+import psycopg
+
+from domain.values import Level, Principal, Role
+
+PREFIX = "dl_"
+FIND: LiteralString = """
+    select hash, id, name, roles, levels, client_user_id, expires_at
+    from api_keys where hash = any(%s) and revoked_at is null"""
+INSERT: LiteralString = """
+    insert into api_keys (id, hash, name, roles, levels, client_user_id, created_at, expires_at)
+    values (%s, %s, %s, %s, %s, %s, %s, %s)"""
+LIST: LiteralString = """
+    select id, name, roles, levels, client_user_id, created_at, expires_at, revoked_at from api_keys order by created_at"""
+
+
+class KeyRefused(ValueError):
+    """A key that cannot be made so; the message says why."""
+
+
+class ApiKey(msgspec.Struct, frozen=True):
+    """What is known of a key; the key itself is known to its holder only."""
+
+    id: str
+    name: str
+    roles: list[str]
+    levels: list[str]
+    client_user_id: str | None
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What a new key is to carry."""
+
+    name: str
+    roles: Sequence[Role]
+    levels: Sequence[Level] = ()
+    client_user_id: str | None = None
+    expires_in: timedelta | None = None
+
+
+def hash_of(key: str) -> bytes:
+    """What is stored of a key."""
+    return sha256(key.encode()).digest()
+
+
+def create_key(connection: psycopg.Connection[Any], wanted: Wanted, now: datetime) -> tuple[str, str]:
+    """A new key: its id, and the key, which nobody can read again. Raises KeyRefused when roles and levels do not fit."""
+    _check(wanted)
+    id_, key = f"key_{token_hex(4)}", PREFIX + token_urlsafe(32)
+    expires_at = now + wanted.expires_in if wanted.expires_in else None
+    roles, levels = [str(role) for role in wanted.roles], [str(level) for level in wanted.levels]
+    values = (id_, hash_of(key), wanted.name, roles, levels, wanted.client_user_id, now, expires_at)
+    connection.execute(INSERT, values)
+    return id_, key
+
+
+def _check(wanted: Wanted) -> None:
+    if not wanted.name.strip():
+        raise KeyRefused("a key needs a name: say whom or what it is for")
+    if Role.SYSTEM in wanted.roles:
+        raise KeyRefused("no key can carry the role system")
+    if (Role.AGENT in wanted.roles) != bool(wanted.levels):
+        raise KeyRefused("the role agent and a level belong together: name the levels that the agent works at")
+    if (Role.CLIENT in wanted.roles) != bool(wanted.client_user_id):
+        raise KeyRefused(
+            "the role client and a client's user ID belong together: name the client that the key stands for"
+        )
+
+
+def list_keys(connection: psycopg.Connection[Any]) -> list[ApiKey]:
+    """Every key that was ever made, oldest first."""
+    return [ApiKey(*row) for row in connection.execute(LIST)]
+
+
+def revoke_key(connection: psycopg.Connection[Any], id_: str, now: datetime) -> bool:
+    """Ends a key. Returns False when there is no such key, or it is revoked already."""
+    revoked = connection.execute("update api_keys set revoked_at = %s where id = %s and revoked_at is null", (now, id_))
+    return revoked.rowcount == 1
+
+
+def principal(row: Sequence[Any], now: datetime) -> Principal | None:
+    """Whom a row of `FIND` stands for; None when the key has expired."""
+    _, id_, name, roles, levels, client_user_id, expires_at = row
+    if expires_at and expires_at <= now:
+        return None
+    return Principal(id_, name, frozenset(map(Role, roles)), frozenset(map(Level, levels)), client_user_id)

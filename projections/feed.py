@@ -1,0 +1,61 @@
+"""What happened on the whole desk, in the one order of all events? For auditors and whoever follows."""
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+from psycopg.sql import SQL
+
+from application.event_store import to_recorded
+from domain.client import client_stream
+from domain.values import Level
+from projections.pages import Fetch, Filters
+from projections.ticket_view import EventView, event_view
+
+FEED = SQL("""
+    select position, stream_id, version, at, type, body, meta from log join events using (ord)
+    where position > %s and {filters} order by position limit %s""")
+LAST = SQL("select coalesce(max(position), 0) from log")
+OF_CLIENT = SQL("stream_id in (select ticket_id from ticket_summaries where client_user_id = %s union all select %s)")
+
+
+class EventFilters(msgspec.Struct, frozen=True):
+    """What a reader of the feed may ask for; `since` and `until` are the contract's from and to."""
+
+    type: str | None = None
+    ticket_id: UUID | None = None
+    client_user_id: str | None = None
+    actor: str | None = None
+    level: Level | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+class FeedPage(msgspec.Struct, frozen=True):
+    """Events above a position. `position` is where the log ends; `after` is where the next page begins."""
+
+    items: list[EventView]
+    after: int
+    more: bool
+    position: int
+
+
+async def feed_page(fetch: Fetch, after: int, filters: EventFilters, limit: int) -> FeedPage:
+    """The events above `after` that fit, in order."""
+    conditions = Filters()
+    conditions.equal(SQL("type"), filters.type)
+    conditions.equal(SQL("stream_id"), filters.ticket_id)
+    conditions.equal(SQL("meta -> 'actor' ->> 'id'"), filters.actor)
+    conditions.equal(SQL("meta ->> 'level'"), filters.level)
+    if filters.client_user_id:
+        conditions.add(OF_CLIENT, filters.client_user_id, client_stream(filters.client_user_id))
+    if filters.since:
+        conditions.add(SQL("at >= %s"), filters.since)
+    if filters.until:
+        conditions.add(SQL("at < %s"), filters.until)
+    last = (await fetch(LAST, ()))[0][0]
+    rows = await fetch(FEED.format(filters=conditions.where), (after, *conditions.parameters, limit + 1))
+    items = [event_view(row[0], to_recorded(*row[1:])) for row in rows[:limit]]
+    more = len(rows) > limit
+    end = items[-1].position if items and items[-1].position else after
+    return FeedPage(items, end if more else max(last, end, after), more, last)

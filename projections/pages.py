@@ -1,0 +1,69 @@
+"""Pages of a list: the cursor is opaque to its reader, and goes on exactly behind the last row that was read."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from psycopg.sql import SQL, Composable
+
+DEFAULT_LIMIT = 50
+MOST = 200
+Fetch = Callable[[Composable, Sequence[Any]], Awaitable[list[Any]]]
+Row = TypeVar("Row", bound=msgspec.Struct)
+Key = TypeVar("Key")
+
+
+class BadCursor(ValueError):
+    """This is not a cursor that the desk gave: leave it out to begin at the first page."""
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Some rows of a list, the cursor of the next ones, and the position that the read model stands at."""
+
+    items: list[Any]
+    next: str | None
+    position: int
+
+
+def write_cursor(key: Sequence[Any]) -> str:
+    """The cursor for what comes behind a row with this key."""
+    return urlsafe_b64encode(msgspec.json.encode(list(key))).decode().rstrip("=")
+
+
+def read_cursor(cursor: str | None, shape: type[Key]) -> Key | None:
+    """The key in a cursor; None without one. Raises BadCursor."""
+    if cursor is None:
+        return None
+    try:
+        return msgspec.json.decode(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=shape)
+    except (ValueError, msgspec.MsgspecError):
+        raise BadCursor from None
+
+
+class Filters:
+    """The conditions of a query and their parameters, in step."""
+
+    def __init__(self) -> None:
+        self._conditions: list[Composable] = []
+        self.parameters: list[Any] = []
+
+    def add(self, condition: Composable, *parameters: Any) -> None:
+        """One more condition, with a parameter for each of its placeholders."""
+        self._conditions.append(condition)
+        self.parameters.extend(parameters)
+
+    def equal(self, column: Composable, value: Any) -> None:
+        """The column has this value; no condition when the value is None."""
+        if value is not None:
+            self.add(SQL("{} = %s").format(column), value)
+
+    @property
+    def where(self) -> Composable:
+        """All conditions, joined by and."""
+        return SQL(" and ").join(self._conditions) if self._conditions else SQL("true")
+
+
+def cut(rows: list[Any], limit: int) -> tuple[list[Any], bool]:
+    """The page out of one row more than the page holds, and whether there is more."""
+    return rows[:limit], len(rows) > limit

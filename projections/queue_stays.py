@@ -1,0 +1,160 @@
+"""Which queue was a ticket in, from when to when, and why did it come and go? One row for each stay.
+
+The live queues are the stays that have not ended; the queues as of any moment, dwell times, backlog and ageing are the
+same table. `queue_counts` is kept with it, so that nobody has to count.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, ClassVar, LiteralString
+from uuid import UUID
+
+import msgspec
+import psycopg
+from psycopg.sql import SQL
+
+from domain import events as e
+from domain.client import CLIENT_EVENTS
+from domain.procedure import queue_of, standing_after
+from domain.values import Level, Qualification, Queue, State
+from projections.rows import Table
+from projections.sealed_log import Sealed
+
+UNRANKED = 6  # behind every priority: not documented yet
+_CLIENT_EVENTS = tuple(CLIENT_EVENTS.values())
+
+
+class QueueStay(msgspec.Struct):
+    """One stay. `rank` is the priority (6 while there is none), `entered_rank` what it was at the beginning."""
+
+    ticket_id: UUID
+    entered_position: int
+    queue: Queue
+    entered_at: datetime
+    entered_by: str
+    entered_rank: int
+    rank: int
+    state: State
+    level: Level | None
+    qualification: Qualification | None
+    assignee: str | None = None
+    left_at: datetime | None = None
+    left_position: int | None = None
+    left_by: str | None = None
+
+
+class RankChange(msgspec.Struct):
+    """A ticket's priority changed in the middle of a stay; the order of a queue as of a moment needs it."""
+
+    ticket_id: UUID
+    position: int
+    at: datetime
+    rank: int
+
+
+STAYS = Table(
+    "queue_stays",
+    QueueStay,
+    "uuid int8 text timestamptz text int2 int2 text text text text timestamptz int8 text",
+    key=("ticket_id", "entered_position"),
+)
+RANK_CHANGES = Table("rank_changes", RankChange, "uuid int8 timestamptz int2", key=("ticket_id", "position"))
+_COUNT: LiteralString = """
+    insert into queue_counts (queue, rank, size, unassigned)
+    select * from unnest(%s::text[], %s::smallint[], %s::int[], %s::int[]) on conflict (queue, rank) do update
+    set size = queue_counts.size + excluded.size, unassigned = queue_counts.unassigned + excluded.unassigned"""
+
+
+class QueueStays:
+    """Keeps `queue_stays`, `rank_changes` and `queue_counts`."""
+
+    name: ClassVar[str] = "queue_stays"
+    version: ClassVar[int] = 1
+    tables: ClassVar[tuple[str, ...]] = ("queue_stays", "rank_changes", "queue_counts")
+    ddl: ClassVar[LiteralString] = """
+        create table queue_stays (
+            ticket_id uuid not null, entered_position bigint not null, queue text not null,
+            entered_at timestamptz not null, entered_by text not null, entered_rank smallint not null,
+            rank smallint not null, state text not null, level text, qualification text, assignee text,
+            left_at timestamptz, left_position bigint, left_by text, primary key (ticket_id, entered_position));
+        create table rank_changes (
+            ticket_id uuid not null, position bigint not null, at timestamptz not null, rank smallint not null,
+            primary key (ticket_id, position));
+        create table queue_counts (
+            queue text not null, rank smallint not null, size int not null, unassigned int not null,
+            primary key (queue, rank))"""
+    indexes: ClassVar[LiteralString] = """
+        create index queue_stays_live on queue_stays (queue, rank, entered_at, ticket_id) where left_at is null;
+        create index queue_stays_free on queue_stays (queue, rank, entered_at, ticket_id)
+            where left_at is null and assignee is null;
+        create index queue_stays_oldest on queue_stays (queue, entered_at) where left_at is null;
+        create index queue_stays_left on queue_stays (queue, left_at) where left_at is not null"""
+
+    def apply(self, connection: psycopg.Connection[Any], batch: Sequence[Sealed]) -> None:
+        """Loads the last stay of each ticket that the batch touches, folds, and writes what changed at once."""
+        batch = [sealed for sealed in batch if not isinstance(sealed.recorded.event, _CLIENT_EVENTS)]
+        stays = _last_stays(connection, list({sealed.stream_id for sealed in batch}))
+        counts = defaultdict[tuple[str, int], list[int]](lambda: [0, 0])
+        _count(counts, stays.values(), -1)
+        changed: dict[tuple[UUID, int], QueueStay] = {}
+        ranks: list[RankChange] = []
+        for sealed in batch:
+            for stay in step(stays.get(sealed.stream_id), sealed, ranks):
+                changed[stay.ticket_id, stay.entered_position] = stays[stay.ticket_id] = stay
+        _count(counts, stays.values(), +1)
+        STAYS.upsert(connection, changed.values())
+        RANK_CHANGES.upsert(connection, ranks)
+        deltas = [(*key, *delta) for key, delta in sorted(counts.items()) if any(delta)]
+        if deltas:
+            connection.execute(_COUNT, [list(column) for column in zip(*deltas, strict=True)])
+
+
+def step(stay: QueueStay | None, sealed: Sealed, ranks: list[RankChange]) -> list[QueueStay]:
+    """The stays that one more event changes: the present one, and the next one where it leads into another queue."""
+    recorded, event = sealed.recorded, sealed.recorded.event
+    if stay is None:
+        if not isinstance(event, e.RequestReceived):
+            raise LookupError(f"{recorded.type} of {recorded.originator_id} has no ticket before it")
+        return [_enter(sealed, Queue.INTAKE, UNRANKED, (State.RECEIVED, None, None))]
+    standing = standing_after(stay, event)
+    queue = queue_of(standing[0], standing[1])
+    if queue != (None if stay.left_at else stay.queue):
+        if stay.left_at is None:
+            stay.left_at, stay.left_position, stay.left_by = recorded.at, sealed.position, recorded.type
+        return [stay, _enter(sealed, queue, stay.rank, standing)] if queue else [stay]
+    stay.state, stay.level, stay.qualification = standing
+    _take(stay, sealed, ranks)
+    return [stay]
+
+
+def _enter(
+    sealed: Sealed, queue: Queue, rank: int, standing: tuple[State, Level | None, Qualification | None]
+) -> QueueStay:
+    recorded = sealed.recorded
+    return QueueStay(sealed.stream_id, sealed.position, queue, recorded.at, recorded.type, rank, rank, *standing)
+
+
+def _take(stay: QueueStay, sealed: Sealed, ranks: list[RankChange]) -> None:
+    match sealed.recorded.event:
+        case e.Assigned(assignee):
+            stay.assignee = assignee
+        case e.Released():
+            stay.assignee = None
+        case e.IssueDocumented(priority=priority) | e.PriorityChanged(priority=priority):
+            stay.rank = priority
+            ranks.append(RankChange(stay.ticket_id, sealed.position, sealed.recorded.at, priority))
+
+
+def _last_stays(connection: psycopg.Connection[Any], tickets: list[UUID]) -> dict[UUID, QueueStay]:
+    # the order makes the last stay of a ticket the one that remains in the dictionary
+    query = STAYS.select + SQL(" where ticket_id = any(%s) order by ticket_id, entered_position")
+    return {row[0]: STAYS.read(row) for row in connection.execute(query, (tickets,))}
+
+
+def _count(counts: dict[tuple[str, int], list[int]], stays: Iterable[QueueStay], sign: int) -> None:
+    for stay in stays:
+        if stay.left_at is None:
+            delta = counts[stay.queue, stay.rank]
+            delta[0] += sign
+            delta[1] += sign * (stay.assignee is None)
