@@ -16,6 +16,7 @@ import psycopg
 from application.database import connection_settings
 from application.deciding import MOST_TRIES, Outcome, Request, decide, decide_client
 from application.event_store import APPEND, LOAD, NUMBERS, append_parameters, by_stream, to_row
+from application.keys import FIND
 from application.sealing import WAKE
 from domain.client import Client, Contact, client_stream
 from domain.errors import StaleVersion
@@ -40,6 +41,13 @@ class Line:
         self._url, self._name = url, name
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._turn = asyncio.Lock()
+
+    async def read(self, sql: LiteralString, parameters: Sequence[Any] = ()) -> list[Any]:
+        """The rows of a statement that changes nothing: tried once more when the connection was found broken."""
+        try:
+            return await self.fetch(sql, parameters)
+        except Unavailable:
+            return await self.fetch(sql, parameters)
 
     async def fetch(self, sql: LiteralString, parameters: Sequence[Any] = ()) -> list[Any]:
         """The rows of one statement. Raises Unavailable when the connection cannot be had or broke."""
@@ -120,10 +128,11 @@ class CombiningDesk:
     """Takes commands: load → decide → save, combined with whatever else is under way in this process."""
 
     def __init__(self, url: str) -> None:
-        self._lines = {name: Line(url, f"api {name}") for name in ("load", "append", "numbers", "wake")}
+        self._lines = {name: Line(url, f"api {name}") for name in ("load", "append", "numbers", "keys", "wake")}
         self.load = Combined(self._load)
         self._append = Combined(self._append_all)
         self._numbers = Combined(self._draw_numbers)
+        self.find_key = Combined(self._find_keys)
         self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self._waking: asyncio.Task[None] | None = None
         self._unsealed = False
@@ -180,7 +189,7 @@ class CombiningDesk:
 
     async def _load(self, wants: list[tuple[UUID, ...]]) -> list[dict[UUID, list[Recorded]]]:
         wanted = list({stream for want in wants for stream in want})
-        streams = by_stream(await self._lines["load"].fetch(LOAD, (wanted,)))
+        streams = by_stream(await self._lines["load"].read(LOAD, (wanted,)))
         return [{stream: streams[stream] for stream in want if stream in streams} for want in wants]
 
     async def _append_all(self, commands: list[Sequence[Recorded]]) -> list[bool]:
@@ -189,7 +198,11 @@ class CombiningDesk:
         return [events[0].originator_id in won for events in commands]
 
     async def _draw_numbers(self, wants: list[None]) -> list[str]:
-        return [row[0] for row in await self._lines["numbers"].fetch(NUMBERS, (len(wants),))]
+        return [row[0] for row in await self._lines["numbers"].read(NUMBERS, (len(wants),))]
+
+    async def _find_keys(self, hashes: list[bytes]) -> list[Sequence[Any] | None]:
+        rows = {row[0]: row for row in await self._lines["keys"].read(FIND, (hashes,))}
+        return [rows.get(hash_) for hash_ in hashes]
 
     async def _wake(self) -> None:
         """Tells the worker that there is something to seal: in a transaction of its own, at most every 10 ms."""

@@ -13,11 +13,15 @@ from domain.rules import Given
 from domain.ticket import Ticket
 
 SAYS_SOMETHING = r"^[^\x00]*[^\s\x00][^\x00]*$"  # not blank, and without NUL, which PostgreSQL cannot store
-Line = Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=SAYS_SOMETHING)]
+ONE_LINE = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$(?!\n)"  # not blank, no control characters
+Line = Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=ONE_LINE)]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=100_000, pattern=SAYS_SOMETHING)]
-UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]*$(?!\n)")]
+USER_ID = r"^[A-Za-z0-9][A-Za-z0-9._@+-]*$(?!\n)"
+UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=USER_ID)]
 ADDRESS = r"^[^\x00\s@<>,;:\"()\[\]\\]+@[^\x00\s@<>,;:\"()\[\]\\]+$(?!\n)"
 Email = Annotated[str, msgspec.Meta(min_length=3, max_length=254, pattern=ADDRESS)]
+SHA256 = r"^[0-9a-f]{64}$(?!\n)"
+Sha256 = Annotated[str, msgspec.Meta(pattern=SHA256)]
 
 
 class Loaded(msgspec.Struct, frozen=True):

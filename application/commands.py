@@ -1,11 +1,10 @@
 """One struct for each step of the procedure: it is the body of the HTTP request, its validation, and its schema."""
 
-from typing import Annotated
 from uuid import UUID
 
 import msgspec
 
-from application.command import Command, Email, Line, Loaded, Opening, Text, UserId
+from application.command import Command, Email, Line, Loaded, Opening, Sha256, Text, UserId
 from application.supporting import SUPPORTING
 from domain import decisions, events
 from domain.client import client_stream
@@ -14,8 +13,6 @@ from domain.rules import Given
 from domain.ticket import Issue, Ticket
 from domain.values import PRIORITIES, Channel, Grade, Level, Sender
 from domain.words import dossier_line
-
-Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 
 
 class RequestSender(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -19,7 +19,8 @@ INSERT: LiteralString = """
     insert into api_keys (id, hash, name, roles, levels, client_user_id, created_at, expires_at)
     values (%s, %s, %s, %s, %s, %s, %s, %s)"""
 LIST: LiteralString = """
-    select id, name, roles, levels, client_user_id, created_at, expires_at, revoked_at from api_keys order by created_at"""
+    select id, name, roles, levels, client_user_id, created_at, expires_at, revoked_at
+    from api_keys order by created_at"""
 
 
 class KeyRefused(ValueError):
@@ -55,7 +56,10 @@ def hash_of(key: str) -> bytes:
 
 
 def create_key(connection: psycopg.Connection[Any], wanted: Wanted, now: datetime) -> tuple[str, str]:
-    """A new key: its id, and the key, which nobody can read again. Raises KeyRefused when roles and levels do not fit."""
+    """A new key: its id, and the key, which nobody can read again.
+
+    Raises KeyRefused when name, roles, levels and client do not fit together.
+    """
     _check(wanted)
     id_, key = f"key_{token_hex(4)}", PREFIX + token_urlsafe(32)
     expires_at = now + wanted.expires_in if wanted.expires_in else None

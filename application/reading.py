@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import psycopg
-from psycopg.sql import Composable
+from psycopg.sql import SQL, Composed
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from application.combining import Unavailable
@@ -26,7 +26,6 @@ class Readers:
             open=False,
             timeout=WAIT_SECONDS,
             reconnect_timeout=WAIT_SECONDS,
-            check=AsyncConnectionPool.check_connection,
         )
 
     async def open(self) -> None:
@@ -37,10 +36,17 @@ class Readers:
         """Closes every connection."""
         await self._pool.close()
 
-    async def fetch(self, query: Composable, parameters: Sequence[Any]) -> list[Any]:
+    async def fetch(self, query: SQL | Composed, parameters: Sequence[Any]) -> list[Any]:
         """The rows of a query. Raises Unavailable when no connection can be had, or it broke, or it took too long."""
         try:
-            async with self._pool.connection() as connection:
-                return await (await connection.execute(query, parameters)).fetchall()
+            try:
+                return await self._fetch(query, parameters)
+            except psycopg.OperationalError:  # the database was restarted, perhaps: look at every idle connection once
+                await self._pool.check()
+                return await self._fetch(query, parameters)
         except (psycopg.OperationalError, PoolTimeout) as error:
             raise Unavailable(str(error)) from error
+
+    async def _fetch(self, query: SQL | Composed, parameters: Sequence[Any]) -> list[Any]:
+        async with self._pool.connection() as connection:
+            return await (await connection.execute(query, parameters)).fetchall()

@@ -10,7 +10,7 @@ from uuid import UUID
 from domain import errors as no
 from domain import events as e
 from domain.client import Client
-from domain.procedure import NEXT_RUNG, RETURN_TARGETS
+from domain.procedure import DOSSIER_STANDS, NEXT_RUNG, RETURN_TARGETS
 from domain.rules import Given, demand, refused
 from domain.ticket import Issue, Link, Ticket
 from domain.values import (
@@ -159,7 +159,7 @@ def close(ticket: Ticket, given: Given) -> Events:
 def compile_dossier(ticket: Ticket, given: Given, summary: str, lines: tuple[str, ...]) -> Events:
     """Step 16: all activity so far, in words, under one hash."""
     said(summary=summary)
-    if ticket.state is State.AWAITING_APPROVAL and ticket.dossier and ticket.dossier.summary == summary:
+    if ticket.state in DOSSIER_STANDS and ticket.dossier and ticket.dossier.summary == summary:
         return []
     demand("compile_dossier", ticket, given)
     digest = sha256("\n".join(lines).encode()).hexdigest()

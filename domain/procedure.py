@@ -62,13 +62,11 @@ LEADS_TO = {
     e.IssueDocumented: State.DOCUMENTED,
     e.Resolved: State.RESOLVED,
     e.QCVerified: State.VERIFIED,
-    e.QCFailed: State.IN_SUPPORT,
     e.Closed: State.CLOSED,
     e.DossierCompiled: State.AWAITING_APPROVAL,
     e.ClientApproved: State.APPROVED,
     e.ClientDeclined: State.DECIDING,
     e.Cancelled: State.CANCELLED,
-    e.Reopened: State.IN_SUPPORT,
 }
 DOSSIER_STANDS = frozenset({State.AWAITING_APPROVAL, State.APPROVED})
 
@@ -81,6 +79,8 @@ def standing_after(before: Standing, event: e.Event) -> tuple[State, Level | Non
         case e.Qualified(can_resolve=can):
             verdict = Qualification.CAN_RESOLVE if can else Qualification.CANNOT_RESOLVE
             return before.state, before.level, verdict
+        case e.QCFailed(level=at) | e.Reopened(level=at):
+            return State.IN_SUPPORT, at, before.qualification
     state = LEADS_TO.get(type(event))
     if state is None:
         state = State.DECIDING if before.state in DOSSIER_STANDS else before.state

@@ -5,11 +5,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from psycopg.sql import SQL, Composable
+from psycopg.sql import SQL, Composable, Composed
 
 DEFAULT_LIMIT = 50
 MOST = 200
-Fetch = Callable[[Composable, Sequence[Any]], Awaitable[list[Any]]]
+Query = SQL | Composed
+Fetch = Callable[[Query, Sequence[Any]], Awaitable[list[Any]]]
 Row = TypeVar("Row", bound=msgspec.Struct)
 Key = TypeVar("Key")
 
@@ -59,7 +60,7 @@ class Filters:
             self.add(SQL("{} = %s").format(column), value)
 
     @property
-    def where(self) -> Composable:
+    def where(self) -> Query:
         """All conditions, joined by and."""
         return SQL(" and ").join(self._conditions) if self._conditions else SQL("true")
 

@@ -1,5 +1,6 @@
 """What waits where? Every queue at a glance, and one queue in the order in which it is worked."""
 
+from collections.abc import AsyncIterator
 from datetime import datetime
 from uuid import UUID
 
@@ -86,6 +87,11 @@ AS_OF = SQL("""
 HISTORIES = SQL("""
     select stream_id, version, at, type, body, meta from events
     where stream_id = any(%s) and at <= %s order by stream_id, version""")
+FREE = SQL("""
+    select rank, entered_at, ticket_id from queue_stays
+    where queue = %s and left_at is null and assignee is null and {behind}
+    order by rank, entered_at, ticket_id limit %s""")
+CANDIDATES = 50
 BEHIND = SQL("(rank, entered_at, ticket_id) > (%s, %s, %s)")
 POSITION = SQL("select position from projections where name = 'queue_stays'")
 
@@ -182,3 +188,16 @@ async def _position(fetch: Fetch) -> int:
 def _by_priority(counts: bytes) -> dict[str, int]:
     found: dict[str, int] = msgspec.json.decode(counts)
     return {"none" if rank == UNRANKED else str(rank): found.get(str(rank), 0) for rank in range(1, UNRANKED + 1)}
+
+
+async def free_tickets(fetch: Fetch, queue: Queue) -> AsyncIterator[UUID]:
+    """The tickets of a queue that nobody has, in order; the list may lag behind the tickets themselves."""
+    key: tuple[int, datetime, UUID] | None = None
+    while True:
+        behind, parameters = (BEHIND, key) if key else (SQL("true"), ())
+        rows = await fetch(FREE.format(behind=behind), (queue, *parameters, CANDIDATES))
+        for row in rows:
+            yield row[2]
+        if len(rows) < CANDIDATES:
+            return
+        key = rows[-1]

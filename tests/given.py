@@ -1,43 +1,58 @@
-"""Given / when / then on events: histories with a fixed clock, a ticket in every state, and what a decision makes of it."""
+"""Given / when / then on events: a fixed clock, a ticket in every state, and what a decision answers."""
 
-from datetime import UTC, datetime
-from itertools import pairwise
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from domain import events as e
-from domain.ticket import Ticket
-from domain.values import Actor, Channel, Grade, Level, Qualification, Role, State
+from domain.procedure import INTAKE_STATES, MANAGER_STATES, NEXT_RUNG
+from domain.rules import Given
+from domain.ticket import Ticket, begin, evolve
+from domain.values import Actor, Channel, Grade, Level, Role, State
 
 TICKET_ID = UUID("0190f3a0-0000-7000-8000-000000000001")
 START, LATER = datetime(2026, 11, 2, 9, 0, tzinfo=UTC), datetime(2026, 11, 2, 12, 0, tzinfo=UTC)
 RESOLVER = Actor("agent-tier2", "agent-tier2", Role.AGENT)
 QUALITY = Actor("quality-desk", "quality-desk", Role.QUALITY)
 HASH = "a" * 64
-LADDER = (Level.TIER1, Level.TIER2, Level.TIER3, Level.ONSITE, Level.IT_MANAGER)
-BEGUN: tuple[e.Event, ...] = (
+BEGUN = [
     e.RequestReceived(Channel.PHONE, "The printer is silent."),
     e.ClientIdentified("client-a", "client-a"),
     e.Created("T-000001"),
     e.IssueDocumented("No print", "It does not print.", "printing", Grade.MEDIUM, Grade.HIGH, 2),
-)
-INTAKE = (State.RECEIVED, State.IDENTIFIED, State.CREATED, State.DOCUMENTED)
-COMPILED, APPROVED = e.DossierCompiled("all of it", HASH, 12, ("1. all",)), e.ClientApproved(HASH, Channel.EMAIL)
-MANAGED = {State.DECIDING: (), State.AWAITING_APPROVAL: (COMPILED,), State.APPROVED: (COMPILED, APPROVED)}
+]
+DOSSIER = [e.DossierCompiled("all of it", HASH, 12, ("1. all",)), e.ClientApproved(HASH, Channel.EMAIL)]
+ENDING = (State.IN_SUPPORT, State.RESOLVED, State.VERIFIED, None, State.CLOSED)
 
 
-def ticket_in(state: State, level: Level = Level.TIER1, verdict: Qualification | None = None, *then: e.Event) -> Ticket:
-    """A ticket that came to a state by the procedure; in support `verdict` is what its level said, if it said anything."""
-    level = Level.IT_MANAGER if state in MANAGED else level
-    told: list[e.Event] = [*BEGUN, e.Routed(Level.TIER1)]
-    for lower, upper in pairwise(LADDER[: LADDER.index(Level.IT_MANAGER if level is Level.NOC else level) + 1]):
-        told += [e.Qualified(lower, False, "too hard")] * (lower is not Level.TIER1) + [
-            e.Escalated(lower, upper, "more")
-        ]
-    told += [COMPILED, APPROVED, e.Routed(Level.NOC)] if level is Level.NOC else MANAGED.get(state, ())
-    if verdict:
-        told.append(e.Qualified(level, verdict is Qualification.CAN_RESOLVE, "looked at"))
-    ends = [e.Resolved(level, "fixed"), e.QCVerified(level, Channel.PHONE, "It prints.")]
-    ends += [e.ResolutionDocumented(level, "cause", "actions", "method"), e.Closed(level)]
-    told += ends[: {State.RESOLVED: 1, State.VERIFIED: 2, State.CLOSED: 4}.get(state, 0)]
-    told = told[: INTAKE.index(state) + 1] if state in INTAKE else told
-    return after(None, [*told, *[e.Cancelled("withdrawn")] * (state is State.CANCELLED), *then])
+def ticket_in(state: State, level: Level = Level.TIER1, *then: e.Event, can: bool | None = None) -> Ticket:
+    """A ticket that came to a state by the procedure; `can` is the verdict of its level, `then` what follows."""
+    if state in INTAKE_STATES:
+        return after(None, [*BEGUN[: INTAKE_STATES.index(state) + 1], *then])
+    told, rung = [*BEGUN, e.Routed(Level.TIER1)], Level.TIER1
+    managed = level is Level.NOC or state in MANAGER_STATES
+    while rung is not (Level.IT_MANAGER if managed else level):
+        told += [e.Qualified(rung, False, "too hard")] * (rung is not Level.TIER1)
+        told, rung = [*told, e.Escalated(rung, NEXT_RUNG[rung], "up")], NEXT_RUNG[rung]
+    if managed:
+        told += DOSSIER[: MANAGER_STATES.index(state)] if state in MANAGER_STATES else [*DOSSIER, e.Routed(Level.NOC)]
+    elif rung is not Level.TIER1 and (can is not None or state in ENDING[1:]):
+        told.append(e.Qualified(level, can is not False, "looked at"))
+    end = [e.Resolved(level, "fixed"), e.QCVerified(level, Channel.PHONE, "It prints.")]
+    end += [e.ResolutionDocumented(level, "cause", "actions", "method"), e.Closed(level)]
+    told += end[: ENDING.index(state)] if state in ENDING else [e.Cancelled("withdrawn")] * (state is State.CANCELLED)
+    return after(None, [*told, *then])
+
+
+def after(ticket: Ticket | None, events: Iterable[e.Event], by: Actor = RESOLVER) -> Any:
+    """The ticket after more events, a minute apart."""
+    for version, event in enumerate(events, ticket.version + 1 if ticket else 1):
+        recorded = e.Recorded(TICKET_ID, version, START + timedelta(minutes=version), by, event)
+        ticket = evolve(ticket, recorded) if ticket else begin(recorded)
+    return ticket
+
+
+def decided(decision: Callable[..., list[e.Event]], ticket: Ticket, *wanted: Any, **given: Any) -> list[e.Event]:
+    """What a decision records; `given` changes who asks, when, and the desk's settings."""
+    return decision(ticket, Given(**{"by": QUALITY, "now": LATER} | given), *wanted)

@@ -18,7 +18,7 @@ create table closure_mails (
     ticket_id      uuid        not null,
     closed_version int         not null,
     message_id     text        not null unique,
-    state          text        not null default 'due' check (state in ('due', 'sending', 'sent', 'failed')),
+    state          text        not null default 'due' check (state in ('due', 'sent', 'failed')),
     attempts       int         not null default 0,
     due_at         timestamptz not null,
     last_error     text,
@@ -26,7 +26,7 @@ create table closure_mails (
     settled_at     timestamptz,
     primary key (ticket_id, closed_version)
 );
-create index closure_mails_due on closure_mails (due_at) where state in ('due', 'sending');
+create index closure_mails_due on closure_mails (due_at) where state = 'due';
 
 create table followers (
     name     text primary key,

@@ -1,0 +1,103 @@
+"""The command line: `deskledger serve`, and everything else that is done to a desk from a shell."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from application.keys import KeyRefused
+from application.postgres import PostgresError
+from application.settings import Settings, SettingsError, read_settings
+from domain.values import Level, Role
+
+EPILOG = """
+first steps:
+  deskledger serve                                   start everything; prints the address and an admin key
+  deskledger keys create --name 'front desk' --role intake
+  deskledger demo                                    see the whole procedure run
+
+Settings come from the environment; docs/reference/settings.md has all of them.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns its exit status; an error that the user can mend is one line on standard error."""
+    options = parser().parse_args(arguments)
+    try:
+        settings = read_settings(**_chosen(options))
+        return int(options.run(settings, options) or 0)
+    except (SettingsError, PostgresError, KeyRefused) as error:
+        return _complain(str(error))
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command with its options."""
+    top = argparse.ArgumentParser(
+        prog="deskledger",
+        description="An event-sourced service desk: the escalation procedure, held by a machine.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    data = argparse.ArgumentParser(add_help=False)
+    data.add_argument("--data-dir", type=Path, help="where everything of this desk lies (default: .deskledger)")
+    address = argparse.ArgumentParser(add_help=False)
+    address.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    address.add_argument("--port", type=_port, help="port to listen on (default: 8000)")
+
+    _add(commands, "serve", _serve, "everything on one machine: database, API, worker", data, address)
+    _add(commands, "api", _api, "the API alone, against DATABASE_URL", address)
+    _add(commands, "work", _work, "a worker alone, against DATABASE_URL: seals, projects, sends mail")
+    _add(commands, "migrate", _migrate, "bring the database's schema up to date", data)
+    _add_keys(commands, data)
+    return top
+
+
+def _add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, run: object, says: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=says, description=says[0].upper() + says[1:] + ".", parents=parents)
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_keys(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", data: argparse.ArgumentParser) -> None:
+    keys = commands.add_parser("keys", help="API keys: create, list, revoke")
+    verbs = keys.add_subparsers(metavar="VERB", required=True)
+    create = _add(verbs, "create", _keys_create, "make a key; it is printed once, alone on the last line", data)
+    create.add_argument("--name", required=True, help="whom or what the key is for")
+    roles = [role for role in Role if role is not Role.SYSTEM]
+    create.add_argument("--role", action="append", required=True, choices=roles, type=Role, help="may be repeated")
+    create.add_argument("--level", action="append", default=[], choices=list(Level), type=Level, help="of an agent; may be repeated")
+    create.add_argument("--client", metavar="USER_ID", help="the client that a key with the role client stands for")
+    create.add_argument("--expires", metavar="DAYS", type=_days, help="days until it ends (default: never)")
+    _add(verbs, "list", _keys_list, "every key: id, name, roles, until when", data)
+    _add(verbs, "revoke", _keys_revoke, "end a key", data).add_argument("id", help="as `keys list` shows it")
+
+
+def _chosen(options: argparse.Namespace) -> dict[str, object]:
+    return {name: getattr(options, name, None) for name in ("host", "port", "data_dir")}
+
+
+def _port(value: str) -> int:
+    if not value.isdecimal() or int(value) > 65535:
+        raise argparse.ArgumentTypeError("takes a whole number from 0 to 65535")
+    return int(value)
+
+
+def _days(value: str) -> timedelta:
+    if not value.isdecimal() or not 0 < int(value) <= 36500:
+        raise argparse.ArgumentTypeError("takes a whole number of days, at least 1")
+    return timedelta(days=int(value))
+
+
+def _complain(message: str) -> int:
+    print(f"deskledger: {message}", file=sys.stderr)
+    return 1
+
+
+def _serve(settings: Settings, options: argparse.Namespace) -> int:
+    from api.commands_run import serve
+
+    return serve(settings)

@@ -1,0 +1,82 @@
+"""The client directory over HTTP."""
+
+import msgspec
+from falcon.asgi import Request, Response
+
+from api.decoding import Decoders, invalid, parameters
+from api.listing import Paging, send
+from application.combining import CombiningDesk
+from application.command import UserId
+from application.helpdesk import utc_now
+from application.reading import Readers
+from application.supporting import RegisterClient
+from domain import roles
+from domain.client import Client, client_stream, fold_client
+from domain.errors import UnknownUserId
+from domain.values import Principal
+from projections.pages import Page
+from projections.ticket_list import TicketFilters, ticket_page
+
+
+class PageParameters(Paging, frozen=True, forbid_unknown_fields=True):
+    """A page of the client's tickets."""
+
+
+class ClientView(msgspec.Struct, frozen=True):
+    """A directory entry, and the client's tickets, newest first."""
+
+    user_id: str
+    name: str
+    email: str
+    phone: str | None
+    organisation: str | None
+    version: int
+    tickets: dict[str, object]
+
+
+class Clients:
+    """One directory entry."""
+
+    def __init__(self, desk: CombiningDesk, readers: Readers) -> None:
+        self._desk, self._readers = desk, readers
+        self._decoders = Decoders()
+
+    async def on_put(self, req: Request, resp: Response, user_id: str) -> None:
+        """Registers a client, 201, or changes the entry, 200; the same entry again records nothing."""
+        known_shape(user_id)
+        entry = await self._decoders.body(req, RegisterClient)
+        client = await self._desk.register_client(user_id, entry.contact(), req.context.who, utc_now())
+        resp.status = 201 if client.version == 1 else 200
+        resp.set_header("Location", f"/v1/clients/{user_id}")
+        await self._answer(resp, client, None)
+
+    async def on_get(self, req: Request, resp: Response, user_id: str) -> None:
+        """The entry and the client's tickets."""
+        who: Principal = req.context.who
+        roles.reading(who, "client")
+        known_shape(user_id)
+        asked = parameters(req, PageParameters)
+        client = await self._find(user_id)
+        if client is None or (roles.sees_only_own(who) and who.client_user_id != user_id):
+            raise UnknownUserId
+        filters = TicketFilters(client_user_id=user_id)
+        page = await ticket_page(self._readers.fetch, filters, asked.cursor, asked.limit)
+        resp.set_header("Deskledger-Position", str(page.position))
+        await self._answer(resp, client, page)
+
+    async def _find(self, user_id: str) -> Client | None:
+        stream = client_stream(user_id)
+        return fold_client((await self._desk.load((stream,))).get(stream, ()))
+
+    async def _answer(self, resp: Response, client: Client, page: Page | None) -> None:
+        resp.set_header("ETag", f'"{client.version}"')
+        entry = msgspec.structs.asdict(client)
+        send(resp, entry if page is None else entry | {"tickets": {"items": page.items, "next": page.next}})
+
+
+def known_shape(user_id: str) -> None:
+    """Raises Problem with status 422 for what can never be a user ID."""
+    try:
+        msgspec.convert(user_id, UserId)
+    except msgspec.ValidationError as error:
+        raise invalid(422, error) from None

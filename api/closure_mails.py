@@ -1,0 +1,30 @@
+"""The outbox over HTTP: which closing e-mails wait, and which could not be delivered."""
+
+from typing import Literal
+
+from falcon.asgi import Request, Response
+
+from api.decoding import parameters
+from api.listing import Paging, finish
+from application.reading import Readers
+from domain import roles
+from projections.mail_list import mail_page
+
+
+class MailParameters(Paging, frozen=True, forbid_unknown_fields=True):
+    """Which mails."""
+
+    state: Literal["due", "sent", "failed"] | None = None
+
+
+class ClosureMails:
+    """Closing e-mails and their state."""
+
+    def __init__(self, readers: Readers) -> None:
+        self._readers = readers
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """The mails, newest first; `?state=failed` are those that somebody has to look at."""
+        roles.reading(req.context.who, "closure_mails")
+        asked = parameters(req, MailParameters)
+        finish(req, resp, await mail_page(self._readers.fetch, asked.state, asked.cursor, asked.limit))

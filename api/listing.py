@@ -1,0 +1,37 @@
+"""Lists over HTTP: paging in, items, cursor, link and position out."""
+
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+import msgspec
+from falcon.asgi import Request, Response
+
+from projections.pages import DEFAULT_LIMIT, MOST, Page
+
+_encode = msgspec.json.Encoder().encode
+JSON = "application/json"
+
+
+class Paging(msgspec.Struct, frozen=True):
+    """How every list is read: a page of at most 200 items, from a cursor on."""
+
+    cursor: str | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MOST)] = DEFAULT_LIMIT
+
+
+def send(resp: Response, value: Any) -> None:
+    """Answers with a value as JSON."""
+    resp.content_type = JSON
+    resp.data = _encode(value)
+
+
+def finish(req: Request, resp: Response, page: Page, without: tuple[str, ...] = ()) -> None:
+    """Answers with a page; fields named in `without` are null."""
+    items = page.items
+    if without:
+        items = [msgspec.structs.replace(item, **dict.fromkeys(without)) for item in items]
+    if page.next:
+        asked = {name: value for name, value in req.params.items() if name != "cursor"}
+        resp.set_header("Link", f'<{req.path}?{urlencode({**asked, "cursor": page.next})}>; rel="next"')
+    resp.set_header("Deskledger-Position", str(page.position))
+    send(resp, {"items": items, "next": page.next})

@@ -1,0 +1,124 @@
+"""Errors as RFC 9457 problems: one table from error class to status, one funnel for all of them."""
+
+from http import HTTPStatus
+from typing import Any
+
+import falcon
+import falcon.asgi
+import msgspec
+import structlog
+from falcon.asgi import Request, Response
+
+from application.combining import Unavailable
+from domain import errors
+from projections.pages import BadCursor
+from projections.ticket_view import event_view
+
+MEDIA_TYPE = "application/problem+json"
+TYPE = "urn:deskledger:problem:"
+RETRY_SECONDS = "2"
+STATUS: dict[type[errors.DeskError], int] = {
+    errors.Refused: 409,
+    errors.Unacceptable: 422,
+    errors.Forbidden: 403,
+    errors.NotFound: 404,
+    errors.StaleVersion: 412,
+}
+log = structlog.get_logger()
+
+
+class Problem(Exception):
+    """An error that belongs to HTTP: `code` is its stable name, `errors` points at what is wrong in the body."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        errors: list[dict[str, str]] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.detail = status, code, detail
+        self.errors, self.headers = errors, headers or {}
+
+
+def install(app: falcon.asgi.App[Any, Any]) -> None:
+    """Sends every error of every kind through here."""
+    app.set_error_serializer(_serialize)
+    app.add_error_handler(Exception, _unexpected)
+    app.add_error_handler(falcon.HTTPError, _http_error)
+    app.add_error_handler(errors.DeskError, _desk_error)
+    app.add_error_handler(BadCursor, _bad_cursor)
+    app.add_error_handler(Unavailable, _unavailable)
+    app.add_error_handler(Problem, _problem)
+
+
+def write(req: Request, resp: Response, status: int, code: str, detail: str, **more: Any) -> None:
+    """Makes the response a problem; members that are None are left out."""
+    body = {
+        "type": TYPE + code,
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "instance": req.path,
+        "code": code,
+        **{name: value for name, value in more.items() if value is not None},
+    }
+    resp.status = status
+    resp.content_type = MEDIA_TYPE
+    resp.data = msgspec.json.encode(body)
+    resp.text = resp.media = None
+
+
+async def _desk_error(req: Request, resp: Response, error: errors.DeskError, params: Any) -> None:
+    status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
+    more: dict[str, Any] = {}
+    match error:
+        case errors.Refused():
+            more = {"step": error.step, "allowed_commands": list(error.possible)}
+        case errors.Unacceptable() if error.pointer:
+            more = {"errors": [{"pointer": error.pointer, "detail": error.detail}]}
+        case errors.StaleVersion():
+            missed = [event_view(None, recorded) for recorded in error.missed]
+            more = {"current_version": error.current_version, "missed_events": missed}
+    write(req, resp, status, error.code, error.detail, **more)
+
+
+async def _problem(req: Request, resp: Response, error: Problem, params: Any) -> None:
+    for name, value in error.headers.items():
+        resp.set_header(name, value)
+    write(req, resp, error.status, error.code, error.detail, errors=error.errors)
+
+
+async def _bad_cursor(req: Request, resp: Response, error: BadCursor, params: Any) -> None:
+    write(req, resp, 400, "bad_cursor", BadCursor.__doc__ or "", errors=[{"parameter": "cursor"}])
+
+
+async def _unavailable(req: Request, resp: Response, error: Unavailable, params: Any) -> None:
+    log.warning("database unavailable", reason=str(error).strip(), path=req.path)
+    resp.set_header("Retry-After", RETRY_SECONDS)
+    detail = "The database does not answer now. Nothing is half recorded: read the ticket again, then retry."
+    write(req, resp, 503, "database_unavailable", detail)
+
+
+async def _http_error(req: Request, resp: Response, error: falcon.HTTPError, params: Any) -> None:
+    resp.set_headers(error.headers or {})
+    status = error.status_code
+    code = HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
+    write(req, resp, status, code, error.description or DETAILS.get(status, error.title or HTTPStatus(status).phrase))
+
+
+async def _unexpected(req: Request, resp: Response, error: Exception, params: Any) -> None:
+    log.error("unexpected error", path=req.path, method=req.method, exc_info=error)
+    write(req, resp, 500, "internal_error", "That is our mistake, and it is in our log. Nothing is half recorded.")
+
+
+def _serialize(req: Any, resp: Any, error: falcon.HTTPError) -> None:
+    write(req, resp, error.status_code, "http_error", error.description or error.title or "")
+
+
+DETAILS = {
+    404: "There is nothing at this address.",
+    405: "This address does not take that method; the header Allow names those that it takes.",
+}

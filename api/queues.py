@@ -1,0 +1,111 @@
+"""Queues over HTTP: at a glance, one in order, and the next ticket of one for whoever asks."""
+
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from falcon.asgi import Request, Response
+
+from api.decoding import Decoders, parameters
+from api.listing import Paging, finish, send
+from api.problems import Problem
+from api.tickets import Commands
+from application.command import Command
+from application.reading import Readers
+from application.supporting import ClaimNext
+from domain import roles
+from domain.errors import Forbidden
+from domain.values import Principal, Queue, State
+from projections.queues import QueueFilters, free_tickets, overview, queue_as_of, queue_page
+from projections.ticket_view import ticket_view
+
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class QueueParameters(Paging, frozen=True, forbid_unknown_fields=True):
+    """Filters of one queue, or a moment of the past."""
+
+    as_of: Moment | None = None
+    priority: Annotated[int, msgspec.Meta(ge=1, le=5)] | None = None
+    assignee: str | None = None
+    unassigned: bool | None = None
+    state: State | None = None
+    client_user_id: str | None = None
+    waiting_on_client: bool | None = None
+
+
+class NoFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A body without fields."""
+
+
+class Queues:
+    """Every queue at a glance."""
+
+    def __init__(self, readers: Readers) -> None:
+        self._readers = readers
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """Nine queues: size, unassigned, oldest entry, by priority."""
+        roles.reading(req.context.who, "queues")
+        found = await overview(self._readers.fetch)
+        resp.set_header("Deskledger-Position", str(found.position))
+        send(resp, found)
+
+
+class QueueResource:
+    """One queue."""
+
+    def __init__(self, readers: Readers) -> None:
+        self._readers = readers
+
+    async def on_get(self, req: Request, resp: Response, queue: str) -> None:
+        """Its tickets in the order in which they are worked; with `as_of`, as it stood then."""
+        who: Principal = req.context.who
+        roles.reading(who, "queues")
+        name, asked = known_queue(queue), parameters(req, QueueParameters)
+        filters = QueueFilters(
+            asked.priority, asked.assignee, asked.unassigned, asked.state, asked.client_user_id, asked.waiting_on_client
+        )
+        if asked.as_of and filters != QueueFilters():
+            raise Problem(400, "invalid_parameter", "as_of takes no other filter: read the whole queue of that moment.")
+        if asked.as_of:
+            page = await queue_as_of(self._readers.fetch, name, asked.as_of, asked.cursor, asked.limit)
+        else:
+            page = await queue_page(self._readers.fetch, name, filters, asked.cursor, asked.limit)
+        finish(req, resp, page, without=("summary",) if roles.sees_no_text(who) else ())
+
+
+class ClaimNextTicket:
+    """The next ticket of a queue, for whoever asks."""
+
+    def __init__(self, commands: Commands, readers: Readers) -> None:
+        self._commands, self._readers = commands, readers
+        self._decoders = Decoders()
+
+    async def on_post(self, req: Request, resp: Response, queue: str) -> None:
+        """Assigns the first unassigned ticket to the caller: 200 with the ticket; 204 when there is none.
+
+        The list of candidates may lag behind; the ticket itself decides, so two callers never get the same one.
+        """
+        name = known_queue(queue)
+        roles.claiming(req.context.who, name)
+        await self._decoders.body(req, NoFields)
+        wanted: Command = ClaimNext(name)
+        async for ticket_id in free_tickets(self._readers.fetch, name):
+            try:
+                outcome = await self._commands.execute(req, ticket_id, wanted, None)
+            except Forbidden:  # it has gone to where this caller may not claim
+                continue
+            if outcome.events:
+                resp.set_header("ETag", f'"{outcome.ticket.version}"')
+                send(resp, ticket_view(outcome.ticket, outcome.possible))
+                return
+        resp.status = 204
+
+
+def known_queue(name: str) -> Queue:
+    """The queue of that name. Raises Problem with status 404."""
+    try:
+        return Queue(name)
+    except ValueError:
+        raise Problem(404, "unknown_queue", f"There is no queue {name!r}: {', '.join(Queue)}.") from None

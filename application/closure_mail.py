@@ -1,0 +1,188 @@
+"""The closing e-mail, a process manager: Closed → one mail to the client → ClosureEmailSent or ClosureEmailFailed.
+
+A Closed event in the sealed log puts a mail into the outbox. A mail that is due is locked, handed to the mail server,
+and its outcome is recorded as an event of the ticket in the same transaction that ends it in the outbox. The lock lasts
+as long as its holder lives, so no two workers send the same mail, and a killed worker's mail is free at once. Killed
+between the server's OK and the commit, the mail is sent once more, with the same Message-ID.
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from email.message import EmailMessage
+from random import SystemRandom
+from smtplib import SMTPException, SMTPNotSupportedError, SMTPRecipientsRefused, SMTPResponseException
+from typing import Any, LiteralString
+from uuid import UUID
+
+import msgspec
+import psycopg
+import structlog
+from psycopg_pool import ConnectionPool
+
+from application.event_store import LOAD, by_stream, to_row
+from application.mail_text import closing_mail
+from application.recorder import insert_rows
+from domain import decisions
+from domain.client import client_stream, fold_client
+from domain.events import Event, Recorded
+from domain.ticket import Ticket, fold
+from domain.values import Actor, Role
+
+GIVE_UP_AFTER = timedelta(days=5)
+FIRST_PAUSE, LONGEST_PAUSE = 5.0, 3600.0
+FOLLOW_BATCH = 5_000
+DESK = Actor("deskledger", "Deskledger", Role.SYSTEM)
+
+FOLLOW: LiteralString = """
+    with place as (select position from followers where name = 'closure_mail' for update skip locked),
+    batch as materialized (
+        select log.position, stream_id, version, type, at from place, log join events using (ord)
+        where log.position > place.position and log.position <= place.position + %(batch)s),
+    queued as (
+        insert into closure_mails (ticket_id, closed_version, message_id, due_at, queued_at)
+        select stream_id, version, '<ticket.' || stream_id || '.closed.' || version || '@' || %(domain)s || '>',
+            %(now)s, %(now)s
+        from batch where type = 'Ticket.Closed' on conflict do nothing)
+    update followers set position = (select max(position) from batch)
+    where name = 'closure_mail' and exists (select from batch)
+    returning (select count(*) from batch)"""
+BEHIND: LiteralString = """
+    select position < (select max(position) from log) from followers where name = 'closure_mail'"""
+TAKE: LiteralString = """
+    select ticket_id, closed_version, message_id, attempts + 1, queued_at from closure_mails
+    where state = 'due' and due_at <= %s order by due_at limit 1 for update skip locked"""
+SETTLE: LiteralString = """
+    update closure_mails set state = %s, attempts = %s, last_error = %s, settled_at = %s
+    where ticket_id = %s and closed_version = %s"""
+POSTPONE: LiteralString = """
+    update closure_mails set attempts = %s, last_error = %s, due_at = %s where ticket_id = %s and closed_version = %s"""
+
+Send = Callable[[EmailMessage], None]
+log = structlog.get_logger()
+
+
+class DueMail(msgspec.Struct, frozen=True):
+    """A mail that was taken out of the outbox to be sent."""
+
+    ticket_id: UUID
+    closed_version: int
+    message_id: str
+    attempts: int
+    queued_at: datetime
+
+
+def follow(connection: psycopg.Connection[Any], domain: str, now: datetime) -> int:
+    """Queues a mail for each Closed event behind the follower's place. Returns how many events were looked at."""
+    behind = connection.execute(BEHIND).fetchone()
+    if not behind or not behind[0]:
+        return 0
+    row = connection.execute(FOLLOW, {"batch": FOLLOW_BATCH, "domain": domain, "now": now}).fetchone()
+    return int(row[0]) if row else 0
+
+
+class ClosureMailer:
+    """Sends what is due. `send` hands one message to the mail server, or raises what smtplib raises."""
+
+    def __init__(
+        self, pool: ConnectionPool[psycopg.Connection[Any]], send: Send, mail_from: str, reopen_window: timedelta
+    ) -> None:
+        self._pool, self._send = pool, send
+        self._mail_from, self._reopen_window = mail_from, reopen_window
+
+    def send_next(self, now: datetime) -> bool:
+        """Sends the mail that is due longest and records what became of it. Returns False when none is due."""
+        with self._pool.connection() as connection, connection.transaction():
+            row = connection.execute(TAKE, (now,)).fetchone()
+            if row is None:
+                return False
+            mail = DueMail(*row)
+            try:
+                self._send(self._message(connection, mail, now))
+            except (SMTPException, OSError, ValueError) as error:
+                self._not_sent(connection, mail, error, now)
+            else:
+                sent = decisions.closure_mail_sent(mail.closed_version, mail.message_id, mail.attempts)
+                settle(connection, mail, sent[0], "sent", None, now)
+        return True
+
+    def _message(self, connection: psycopg.Connection[Any], mail: DueMail, now: datetime) -> EmailMessage:
+        history = _load(connection, mail.ticket_id)
+        ticket = fold(history[: mail.closed_version])
+        client = fold_client(_load(connection, client_stream(ticket.client_user_id or ""))) if ticket else None
+        if ticket is None or client is None:
+            raise ValueError("the ticket has no client in the directory")
+        return closing_mail(ticket, client, mail.message_id, self._mail_from, self._reopen_window, now)
+
+    def _not_sent(self, connection: psycopg.Connection[Any], mail: DueMail, error: Exception, now: datetime) -> None:
+        reason = reason_of(error)
+        if is_final(error) or now - mail.queued_at > GIVE_UP_AFTER:
+            failed = decisions.closure_mail_failed(mail.closed_version, mail.message_id, mail.attempts, reason)
+            settle(connection, mail, failed[0], "failed", reason, now)
+            log.error("closing e-mail failed for good", ticket_id=str(mail.ticket_id), reason=reason)
+            return
+        again = now + pause(mail.attempts)
+        connection.execute(POSTPONE, (mail.attempts, reason, again, mail.ticket_id, mail.closed_version))
+        log.warning("closing e-mail postponed", ticket_id=str(mail.ticket_id), reason=reason, until=again.isoformat())
+
+
+def settle(
+    connection: psycopg.Connection[Any], mail: DueMail, outcome: Event, state: str, reason: str | None, now: datetime
+) -> None:
+    """Ends the mail in the outbox and records the outcome as an event of the ticket, in the caller's transaction."""
+    connection.execute(SETTLE, (state, mail.attempts, reason, now, mail.ticket_id, mail.closed_version))
+    while not _is_recorded(connection, mail, outcome, now):
+        continue  # somebody else recorded something on this ticket: once more, behind it
+
+
+def _is_recorded(connection: psycopg.Connection[Any], mail: DueMail, outcome: Event, now: datetime) -> bool:
+    history = _load(connection, mail.ticket_id)
+    ticket = fold(history)
+    try:
+        with connection.transaction():
+            if ticket:
+                insert_rows(connection, [to_row(_recorded(ticket, history, mail, outcome, now))])
+    except psycopg.errors.UniqueViolation:
+        return False
+    return True
+
+
+def _recorded(ticket: Ticket, history: list[Recorded], mail: DueMail, event: Event, now: datetime) -> Recorded:
+    closed = history[mail.closed_version - 1]
+    return Recorded(
+        ticket.ticket_id,
+        ticket.version + 1,
+        max(now, ticket.updated_at),
+        DESK,
+        event,
+        closed.correlation_id,
+        f"{ticket.ticket_id}/{mail.closed_version}",
+        closed.traceparent,
+        ticket.level,
+    )
+
+
+def is_final(error: Exception) -> bool:
+    """Whether trying again is pointless: the server said 5xx, or the address cannot be an address."""
+    if isinstance(error, SMTPRecipientsRefused):
+        return all(code >= 500 for code, _ in error.recipients.values())
+    if isinstance(error, SMTPResponseException):
+        return error.smtp_code >= 500
+    return isinstance(error, ValueError | SMTPNotSupportedError)
+
+
+def reason_of(error: Exception) -> str:
+    """What the mail server said, in one line."""
+    if isinstance(error, SMTPRecipientsRefused):
+        refusals = error.recipients.values()
+        return "; ".join(f"{code} {text.decode(errors='replace')}" for code, text in refusals)[:500]
+    return f"{type(error).__name__}: {error}".replace("\0", "")[:500]
+
+
+def pause(attempts: int) -> timedelta:
+    """How long to wait before the next attempt: twice as long each time, up to an hour, with some chance in it."""
+    seconds = min(FIRST_PAUSE * 2 ** min(attempts - 1, 20), LONGEST_PAUSE)
+    return timedelta(seconds=seconds * SystemRandom().uniform(0.8, 1.2))
+
+
+def _load(connection: psycopg.Connection[Any], stream_id: UUID) -> list[Recorded]:
+    return by_stream(connection.execute(LOAD, ([stream_id],)).fetchall()).get(stream_id, [])
