@@ -5,12 +5,17 @@ import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, TypeAlias
 
+from api import admin
+from api.errors import ServeError
+from api.logs import configure
 from application.keys import KeyRefused
 from application.postgres import PostgresError
 from application.settings import Settings, SettingsError, read_settings
 from domain.values import Level, Role
 
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 EPILOG = """
 first steps:
   deskledger serve                                   start everything; prints the address and an admin key
@@ -27,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = read_settings(**_chosen(options))
         return int(options.run(settings, options) or 0)
-    except (SettingsError, PostgresError, KeyRefused) as error:
+    except (SettingsError, PostgresError, KeyRefused, ServeError) as error:
         return _complain(str(error))
     except KeyboardInterrupt:
         return 130
@@ -51,32 +56,36 @@ def parser() -> argparse.ArgumentParser:
     _add(commands, "serve", _serve, "everything on one machine: database, API, worker", data, address)
     _add(commands, "api", _api, "the API alone, against DATABASE_URL", address)
     _add(commands, "work", _work, "a worker alone, against DATABASE_URL: seals, projects, sends mail")
-    _add(commands, "migrate", _migrate, "bring the database's schema up to date", data)
+    _add(commands, "migrate", admin.migrate_all, "bring the database's schema up to date", data)
     _add_keys(commands, data)
     return top
 
 
-def _add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, run: object, says: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def _add(
+    commands: Commands, name: str, run: object, says: str, *parents: argparse.ArgumentParser
+) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=says, description=says[0].upper() + says[1:] + ".", parents=parents)
     command.set_defaults(run=run)
     return command
 
 
-def _add_keys(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", data: argparse.ArgumentParser) -> None:
+def _add_keys(commands: Commands, data: argparse.ArgumentParser) -> None:
     keys = commands.add_parser("keys", help="API keys: create, list, revoke")
     verbs = keys.add_subparsers(metavar="VERB", required=True)
-    create = _add(verbs, "create", _keys_create, "make a key; it is printed once, alone on the last line", data)
+    create = _add(verbs, "create", admin.keys_create, "make a key; it is printed once, alone on the last line", data)
     create.add_argument("--name", required=True, help="whom or what the key is for")
     roles = [role for role in Role if role is not Role.SYSTEM]
     create.add_argument("--role", action="append", required=True, choices=roles, type=Role, help="may be repeated")
-    create.add_argument("--level", action="append", default=[], choices=list(Level), type=Level, help="of an agent; may be repeated")
+    create.add_argument(
+        "--level", action="append", default=[], choices=list(Level), type=Level, help="of an agent; may be repeated"
+    )
     create.add_argument("--client", metavar="USER_ID", help="the client that a key with the role client stands for")
     create.add_argument("--expires", metavar="DAYS", type=_days, help="days until it ends (default: never)")
-    _add(verbs, "list", _keys_list, "every key: id, name, roles, until when", data)
-    _add(verbs, "revoke", _keys_revoke, "end a key", data).add_argument("id", help="as `keys list` shows it")
+    _add(verbs, "list", admin.keys_list, "every key: id, name, roles, until when", data)
+    _add(verbs, "revoke", admin.keys_revoke, "end a key", data).add_argument("id", help="as `keys list` shows it")
 
 
-def _chosen(options: argparse.Namespace) -> dict[str, object]:
+def _chosen(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name, None) for name in ("host", "port", "data_dir")}
 
 
@@ -97,7 +106,32 @@ def _complain(message: str) -> int:
     return 1
 
 
-def _serve(settings: Settings, options: argparse.Namespace) -> int:
-    from api.commands_run import serve
+def _serve(settings: Settings, options: argparse.Namespace) -> None:
+    from api.serve import Supervisor, announce
 
-    return serve(settings)
+    configure(settings.log_level)
+    Supervisor(settings, announce).run()
+
+
+def _api(settings: Settings, options: argparse.Namespace) -> None:
+    from api.server import serve_api
+
+    configure(settings.log_level)
+    serve_api(_with_database(settings))
+
+
+def _work(settings: Settings, options: argparse.Namespace) -> None:
+    from api.worker import work
+
+    configure(settings.log_level)
+    work(_with_database(settings))
+
+
+def _with_database(settings: Settings) -> Settings:
+    if settings.database_url is None:
+        raise SettingsError("DATABASE_URL is not set: a part alone needs it; deskledger serve brings its own database")
+    return settings
+
+
+if __name__ == "__main__":
+    sys.exit(main())

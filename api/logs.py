@@ -9,7 +9,9 @@ import structlog
 def configure(level: str) -> None:
     """Sends every log line to standard error: with colours on a terminal, as JSON lines elsewhere."""
     looking = sys.stderr.isatty()
-    renderer: structlog.typing.Processor = structlog.dev.ConsoleRenderer() if looking else structlog.processors.JSONRenderer()
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer() if looking else structlog.processors.JSONRenderer()
+    )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -16,6 +16,7 @@ import psycopg
 import structlog
 import urllib3
 
+from api.errors import ServeError
 from application.database import connect, migrate
 from application.helpdesk import utc_now
 from application.keys import Wanted, create_key, list_keys
@@ -30,10 +31,6 @@ STEADY_SECONDS = 30.0  # a part that lived so long begins anew with the shortest
 STOP_SECONDS = 40.0
 PR_SET_PDEATHSIG = 1
 log = structlog.get_logger()
-
-
-class ServeError(Exception):
-    """The desk cannot be served; the message says why and what to do."""
 
 
 class Part:
@@ -66,7 +63,7 @@ class Part:
         try:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            log.error("part does not end, killing it", part=self.name)
+            log.warning("part does not end, killing it", part=self.name)
             self._process.kill()
             self._process.wait()
 
@@ -152,12 +149,14 @@ def _spawn(name: str, settings: Settings) -> subprocess.Popen[bytes]:
         "DESKLEDGER_DATA_DIR": str(settings.data_dir),
     }
     command = [sys.executable, "-m", "api.cli", name]
-    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, preexec_fn=_end_with_parent)  # noqa: PLW1509
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, preexec_fn=_end_with_parent)
 
 
 def _end_with_parent() -> None:
     """On Linux: SIGTERM for this process when its parent dies, so that a killed `serve` leaves no part behind."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor ends the parts in order
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole group; the supervisor ends the parts in order
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -179,3 +178,18 @@ def _answers(settings: Settings) -> bool:
         return urllib3.request("GET", f"http://{host}:{settings.port}/readyz", timeout=2, retries=False).status == 200
     except urllib3.exceptions.HTTPError:
         return False
+
+
+def announce(settings: Settings, key: str | None) -> None:
+    """Prints where the desk is, the admin key on the first start, and three requests to try."""
+    base = f"http://{settings.host}:{settings.port}"
+    bearer = "-H 'Authorization: Bearer " + (key or "$KEY") + "'"
+    client = """-H 'Content-Type: application/json' -d '{"name": "First Client", "email": "client@example.org"}'"""
+    lines = [f"Deskledger is ready: {base}"]
+    if key:
+        lines += ["", "Your admin key, shown this once (deskledger keys list, create, revoke manage keys):", f"  {key}"]
+    lines += ["", "Try it:" if key else "Try it, with KEY set to a key of yours (deskledger keys create --help):"]
+    lines += [f"  curl -s {base}/readyz"]
+    lines += [f"  curl -s -X PUT {bearer} {client} {base}/v1/clients/first-client"]
+    lines += [f"  curl -s {bearer} {base}/v1/queues"]
+    print("\n".join(["", *lines, ""]), flush=True)

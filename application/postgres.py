@@ -5,18 +5,23 @@ may not enter the data directory, or the place where the binaries lie, the clust
 under `/var/lib/deskledger` instead, and nobody's permissions are changed.
 """
 
+import fcntl
 import os
 import pwd
 import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
 
 import psycopg
+
+from application.settings import Settings
 
 SERVANTS = ("deskledger", "postgres", "nobody")
 ROOT_HOME = Path("/var/lib/deskledger")
@@ -38,6 +43,21 @@ class PostgresError(Exception):
     """The embedded PostgreSQL cannot be used; the message says why and what to do."""
 
 
+@contextmanager
+def database_url(settings: Settings) -> Iterator[str]:
+    """Where the database answers: DATABASE_URL, or the embedded one, which runs for as long as it is needed here."""
+    if settings.database_url:
+        yield settings.database_url
+        return
+    postgres = EmbeddedPostgres(settings.data_dir)
+    started = postgres.start()
+    try:
+        yield postgres.url
+    finally:
+        if started:
+            postgres.stop()
+
+
 class EmbeddedPostgres:
     """One cluster in one data directory. `url` is where it answers."""
 
@@ -56,6 +76,11 @@ class EmbeddedPostgres:
 
         Returns whether we started it.
         """
+        with (self.data_dir / "postgres.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two commands at once: the second finds what the first has started
+            return self._start()
+
+    def _start(self) -> bool:
         _claim(self.sockets, self.servant, 0o700)
         programs = _programs(self.servant)
         if not (self.cluster / "PG_VERSION").exists():
