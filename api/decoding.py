@@ -70,7 +70,7 @@ def invalid(status: int, error: msgspec.ValidationError) -> Problem:
     said = text[: found.start()] if found else text
     pointer = found["path"].removeprefix("$").replace("[...]", "/-").replace("[", "/").replace("]", "") if found else ""
     pointer = pointer.replace(".", "/")
-    said = next((plain for pattern, plain in PLAIN_WORDS.items() if pattern in said), said)
+    said = next((plain for pattern, plain in PLAIN_WORDS.items() if repr(pattern) in said), said)
     detail = f"{pointer or 'The request'}: {said}."
     code = "invalid_body" if status == 422 else "invalid_parameter"
     return Problem(status, code, detail, [{"pointer": pointer, "detail": said}])

@@ -175,7 +175,8 @@ def _only_one(data_dir: Path) -> IO[str]:
 def _answers(settings: Settings) -> bool:
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
     try:
-        return urllib3.request("GET", f"http://{host}:{settings.port}/readyz", timeout=2, retries=False).status == 200
+        url, close = f"http://{host}:{settings.port}/readyz", {"Connection": "close"}
+        return urllib3.request("GET", url, headers=close, timeout=2, retries=False).status == 200
     except urllib3.exceptions.HTTPError:
         return False
 

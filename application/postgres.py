@@ -90,21 +90,24 @@ class EmbeddedPostgres:
             return False
         options = [word for item in SETTINGS.items() for word in ("-c", "=".join(item))]
         command: list[str | Path] = [programs / "postgres", "-D", self.cluster, "-k", self.sockets, *options]
-        log = (self.home / "postgres-start.log").open("wb")
-        self.process = self._spawn(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        with (self.home / "postgres-start.log").open("wb") as log:
+            self.process = self._spawn(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         self._wait()
         return True
 
     def stop(self, patience: float = 60) -> None:
         """Fast shutdown: open transactions are rolled back, what is committed is on disk."""
-        pid = self.process.pid if self.process and self.process.poll() is None else self.running_pid()
+        if self.process and self.process.poll() is not None:
+            self.process = None
+        pid = self.process.pid if self.process else self.running_pid()
         if not pid:
             return
         os.kill(pid, signal.SIGINT)
+        if self.process:
+            self.process.wait(patience)
+            return
         deadline = time.monotonic() + patience
         while self.running_pid() and time.monotonic() < deadline:
-            if self.process:
-                self.process.poll()
             time.sleep(0.02)
 
     def running_pid(self) -> int | None:

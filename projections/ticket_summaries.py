@@ -49,7 +49,7 @@ class TicketSummary(msgspec.Struct):
 SUMMARIES = Table(
     "ticket_summaries",
     TicketSummary,
-    "uuid int4 int8 text text timestamptz timestamptz text text text text text text text text text text text int2"
+    "uuid int4 int8 text text timestamptz timestamptz text text text text text text text text text text int2"
     " text bool int4 timestamptz",
     key=("ticket_id",),
 )
