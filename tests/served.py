@@ -92,10 +92,10 @@ class Served:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.http.clear()  # an idle connection would hold up the shutdown
         for part in list(self.processes):
             self.end(part)
         self._controller.stop()
-        self.http.clear()
 
     def start(self, part: str) -> None:
         """Starts a part as a process of its own; its output goes to a file beside the others."""

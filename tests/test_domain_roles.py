@@ -119,12 +119,10 @@ def test_only_whom_the_table_names_may_give_a_command(command: str, where: str, 
 
 
 def acts(who: Principal, command: str, ticket: Ticket | None) -> Role | None:
-    """The role in which the caller acts; None, and the missing role named, when the caller may not."""
+    """The role in which the caller acts; None when the caller may not."""
     try:
         return roles.acting(who, command, ticket).role
-    except Forbidden as forbidden:
-        assert forbidden.detail == f"This takes {forbidden.needs}; your key does not carry it."
-        assert forbidden.needs.startswith("the role ")
+    except Forbidden:
         return None
 
 
@@ -152,6 +150,7 @@ def test_a_refusal_names_the_role_that_is_missing(command: str, where: str, need
     with pytest.raises(Forbidden) as caught:
         roles.acting(WHO["auditor"], command, ticket)
     assert caught.value.needs == needs
+    assert caught.value.detail == f"This takes {needs}; your key does not carry it."
     if ticket is not None:
         with pytest.raises(Forbidden) as caught:
             roles.entitled(WHO["auditor"], command, ticket)
@@ -159,7 +158,7 @@ def test_a_refusal_names_the_role_that_is_missing(command: str, where: str, need
 
 
 def test_an_agent_acts_in_the_first_role_that_fits():
-    """Somebody with several roles acts in the first one that the table names; a role that does not fit is passed over."""
+    """Somebody with several roles acts in the first one that fits, in the order of the table."""
     both = principal("both", Role.AGENT, Role.IT_MANAGER, Role.INTAKE, levels="tier1")
     assert roles.acting(both, "assign", TICKETS["tier2"]).role is Role.IT_MANAGER
     assert roles.acting(both, "add_note", TICKETS["tier2"]).role is Role.INTAKE
@@ -261,7 +260,7 @@ def test_only_whom_the_table_names_may_read(what: str):
 
 
 def test_who_sees_only_a_part():
-    """A client alone sees only the own tickets, a reporter alone no free text; with another role they see as that one."""
+    """A client alone sees only the own tickets, a reporter alone no free text; another role shows more."""
     assert [name for name, who in WHO.items() if roles.sees_only_own(who)] == ["client", "another client", "nobody"]
     assert [name for name, who in WHO.items() if roles.sees_no_text(who)] == ["reporter", "nobody"]
     assert not roles.sees_only_own(principal("both", Role.CLIENT, Role.AUDITOR))
