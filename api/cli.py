@@ -7,6 +7,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import psycopg
+
 from api import admin
 from api.errors import ServeError
 from api.logs import configure
@@ -16,6 +18,7 @@ from application.settings import Settings, SettingsError, read_settings
 from domain.values import Level, Role
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+RESOLVING_LEVELS = [level for level in Level if level is not Level.IT_MANAGER]
 EPILOG = """
 first steps:
   deskledger serve                                   start everything; prints the address and an admin key
@@ -34,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(settings, options) or 0)
     except (SettingsError, PostgresError, KeyRefused, ServeError) as error:
         return _complain(str(error))
+    except psycopg.Error as error:
+        return _complain(f"the database does not do it: {str(error).strip()}\nStart it, or mend DATABASE_URL.")
     except KeyboardInterrupt:
         return 130
 
@@ -58,6 +63,9 @@ def parser() -> argparse.ArgumentParser:
     _add(commands, "work", _work, "a worker alone, against DATABASE_URL: seals, projects, sends mail")
     _add(commands, "migrate", admin.migrate_all, "bring the database's schema up to date", data)
     _add_keys(commands, data)
+    again = _add(commands, "rebuild", _rebuild, "build a projection anew beside the old one, compare, swap", data)
+    again.add_argument("projection", help="ticket_summaries, queue_stays or closings")
+    _add(commands, "doctor", _doctor, "say what is wrong with this installation, and what to do about it", data)
     return top
 
 
@@ -77,7 +85,12 @@ def _add_keys(commands: Commands, data: argparse.ArgumentParser) -> None:
     roles = [role for role in Role if role is not Role.SYSTEM]
     create.add_argument("--role", action="append", required=True, choices=roles, type=Role, help="may be repeated")
     create.add_argument(
-        "--level", action="append", default=[], choices=list(Level), type=Level, help="of an agent; may be repeated"
+        "--level",
+        action="append",
+        default=[],
+        choices=RESOLVING_LEVELS,
+        type=Level,
+        help="of an agent; may be repeated",
     )
     create.add_argument("--client", metavar="USER_ID", help="the client that a key with the role client stands for")
     create.add_argument("--expires", metavar="DAYS", type=_days, help="days until it ends (default: never)")
@@ -125,6 +138,18 @@ def _work(settings: Settings, options: argparse.Namespace) -> None:
 
     configure(settings.log_level)
     work(_with_database(settings))
+
+
+def _rebuild(settings: Settings, options: argparse.Namespace) -> None:
+    from api.rebuilding import rebuild_one
+
+    rebuild_one(settings, options)
+
+
+def _doctor(settings: Settings, options: argparse.Namespace) -> int:
+    from api.doctor import doctor
+
+    return doctor(settings, options)
 
 
 def _with_database(settings: Settings) -> Settings:

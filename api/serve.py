@@ -4,6 +4,7 @@ import ctypes
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -82,6 +83,7 @@ class Supervisor:
             signal.signal(number, self._stop)
         lock = _only_one(self._settings.data_dir)
         try:
+            _demand_free(self._settings)
             self._serve()
         finally:
             if self._postgres:
@@ -170,6 +172,17 @@ def _only_one(data_dir: Path) -> IO[str]:
     except OSError as error:
         raise ServeError(f"another deskledger serves {data_dir}: stop it, or choose another --data-dir") from error
     return lock
+
+
+def _demand_free(settings: Settings) -> None:
+    """Raises ServeError when somebody else listens where the API is to listen."""
+    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            where = f"{settings.host}:{settings.port}"
+            raise ServeError(f"cannot listen on {where} ({error.strerror}): choose another --host or --port") from error
 
 
 def _answers(settings: Settings) -> bool:

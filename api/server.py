@@ -23,7 +23,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "worker_class": "asgi",
             "http_parser": "python",  # the C parser that installs today accepts bare LF
             "preload_app": True,
-            "keepalive": 5,  # an idle connection must not hold up a shutdown for long
+            "keepalive": 2,  # an idle connection must not hold up a shutdown for long
             "timeout": 60,
             "graceful_timeout": 20,
             "control_socket_disable": True,

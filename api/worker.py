@@ -14,7 +14,7 @@ from psycopg_pool import PoolTimeout
 from application.closure_mail import ClosureMailer, follow
 from application.database import connect, pool
 from application.helpdesk import utc_now
-from application.sealing import seal_all
+from application.sealing import LISTEN, seal_all
 from application.settings import Settings
 from application.smtp import smtp_send
 from projections.runner import project_all
@@ -61,7 +61,7 @@ class Worker:
 
     def _follow_log(self) -> None:
         with connect(self._url, "worker", statement_seconds=60) as connection:
-            connection.execute("listen deskledger_appended")
+            connection.execute(LISTEN)
             while not self._stopping.is_set():
                 done = self.step(connection)
                 if not done:

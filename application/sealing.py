@@ -12,6 +12,7 @@ import psycopg
 
 BATCH = 20_000
 WAKE: LiteralString = "notify deskledger_appended"
+LISTEN: LiteralString = "listen deskledger_appended"
 
 PENDING: LiteralString = """
     select holes <> '{}' or exists (select from events where ord > hi) from seal_state"""

@@ -104,6 +104,9 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 
 
+SECRET = frozenset({"DATABASE_URL", "DESKLEDGER_SMTP_URL"})  # they may hold a password, so their values are not shown
+
+
 def read_settings(environment: Mapping[str, str] | None = None, **chosen: Any) -> Settings:
     """The settings of the environment; a value in `chosen` that is not None wins (the command line's options).
 
@@ -116,6 +119,7 @@ def read_settings(environment: Mapping[str, str] | None = None, **chosen: Any) -
             try:
                 values[field] = reader(value)
             except ValueError as error:
-                raise SettingsError(f"{variable}={value!r} cannot be used: it takes {error}") from None
+                shown = variable if variable in SECRET else f"{variable}={value!r}"
+                raise SettingsError(f"{shown} cannot be used: it takes {error}") from None
     values |= {field: value for field, value in chosen.items() if value is not None}
     return Settings(**values)
