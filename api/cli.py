@@ -103,8 +103,8 @@ def _chosen(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _port(value: str) -> int:
-    if not value.isdecimal() or int(value) > 65535:
-        raise argparse.ArgumentTypeError("takes a whole number from 0 to 65535")
+    if not value.isdecimal() or not 0 < int(value) <= 65535:
+        raise argparse.ArgumentTypeError("takes a whole number from 1 to 65535")
     return int(value)
 
 

@@ -98,7 +98,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "DESKLEDGER_FOUR_EYES": ("four_eyes", _switch),
     "DESKLEDGER_REOPEN_DAYS": ("reopen_days", _number(0, 3650)),
     "DESKLEDGER_HOST": ("host", _word),
-    "DESKLEDGER_PORT": ("port", _number(0, 65535)),
+    "DESKLEDGER_PORT": ("port", _number(1, 65535)),
     "DESKLEDGER_WORKERS": ("workers", _number(1, 64)),
     "DESKLEDGER_LOG_LEVEL": ("log_level", _one_of("debug", "info", "warning", "error")),
 }
