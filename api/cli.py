@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import psycopg
 
 from api import admin
+from api.demo import add_demo
 from api.errors import ServeError
 from api.logs import configure
 from application.keys import KeyRefused
@@ -59,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     address.add_argument("--port", type=_port, help="port to listen on (default: 8000)")
 
     _add(commands, "serve", _serve, "everything on one machine: database, API, worker", data, address)
+    add_demo(commands)
     _add(commands, "api", _api, "the API alone, against DATABASE_URL", address)
     _add(commands, "work", _work, "a worker alone, against DATABASE_URL: seals, projects, sends mail")
     _add(commands, "migrate", admin.migrate_all, "bring the database's schema up to date", data)

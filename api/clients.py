@@ -54,7 +54,6 @@ class Clients:
         """The entry and the client's tickets."""
         who: Principal = req.context.who
         roles.reading(who, "client")
-        known_shape(user_id)
         asked = parameters(req, PageParameters)
         client = await self._find(user_id)
         if client is None or (roles.sees_only_own(who) and who.client_user_id != user_id):

@@ -1,6 +1,8 @@
 """From what came over the wire to values: bodies, parameters and headers. What is wrong is said here, and only here."""
 
+import json
 import re
+from datetime import datetime
 from typing import Any, TypeVar
 
 import falcon
@@ -12,6 +14,8 @@ from application.command import ADDRESS, ONE_LINE, SAYS_SOMETHING, SHA256, USER_
 from application.deciding import Trace
 
 MOST_BYTES = 1024 * 1024
+MOST_DISCARDED = 16 * MOST_BYTES  # who is cut off in the middle of sending may never read why
+MOST_QUOTED = 300  # of what came in, an answer repeats no more than this
 Wanted = TypeVar("Wanted", bound=msgspec.Struct)
 PLAIN_WORDS = {  # what msgspec says of a pattern, for people
     SAYS_SOMETHING: "it must say something: not blank, and without NUL characters",
@@ -23,7 +27,10 @@ PLAIN_WORDS = {  # what msgspec says of a pattern, for people
 _PATH = re.compile(r" - at `(?P<path>[^`]*)`$")
 _ETAG = re.compile(r'^(?P<weak>W/)?"(?P<tag>[^"]*)"$')
 _TRACEPARENT = re.compile(r"^[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$")
-_PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})(?:$|[,;\s])")
+_VERSION = re.compile(r"[1-9][0-9]{0,8}$")
+_PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})(?:$|[,;\s])", re.IGNORECASE)
+_FIELD = re.compile(r"(?:unknown|missing required) field `(?P<name>.*)`$", re.DOTALL)
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 MOST_WAIT_SECONDS = 30
 
 
@@ -48,18 +55,40 @@ class Decoders:
             raise invalid(422, error) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Problem(400, "malformed_json", f"The body is not JSON in UTF-8: {error}.") from None
+        if raw and (pointer := _named_twice(json.loads(raw, object_pairs_hook=_Members))):
+            raise _not_fitting(422, pointer, "it stands there twice, and nobody can tell which one is meant")
         return value
 
 
+class _Members(list[tuple[str, Any]]):
+    """An object of JSON with all that its text says: a dictionary keeps only the last member of a name."""
+
+
+def _named_twice(value: Any) -> str | None:
+    """The JSON pointer of a member whose name its object has twice; None when there is none."""
+    seen: set[str] = set()
+    for name, member in value if isinstance(value, _Members) else ():
+        if name in seen:
+            return f"/{name}"
+        seen.add(name)
+        if inner := _named_twice(member):
+            return f"/{name}{inner}"
+    return None
+
+
 async def read_body(req: Request) -> bytes:
-    """The bytes of the body, at most 1 MiB."""
-    if (req.content_length or 0) > MOST_BYTES:
+    """The bytes of the body, at most 1 MiB. Raises Problem with status 413."""
+    raw, length = bytearray(), req.content_length or 0
+    if length <= MOST_DISCARDED:
+        length = 0
+        async for chunk in req.stream:
+            length += len(chunk)
+            if length <= MOST_BYTES:
+                raw += chunk
+            elif length > MOST_DISCARDED:
+                break
+    if length > MOST_BYTES:
         raise Problem(413, "body_too_large", f"A body has at most {MOST_BYTES} bytes.")
-    raw = bytearray()
-    async for chunk in req.stream:
-        raw += chunk
-        if len(raw) > MOST_BYTES:
-            raise Problem(413, "body_too_large", f"A body has at most {MOST_BYTES} bytes.")
     return bytes(raw)
 
 
@@ -70,10 +99,15 @@ def invalid(status: int, error: msgspec.ValidationError) -> Problem:
     said = text[: found.start()] if found else text
     pointer = found["path"].removeprefix("$").replace("[...]", "/-").replace("[", "/").replace("]", "") if found else ""
     pointer = pointer.replace(".", "/")
+    if field := _FIELD.search(said):
+        pointer += "/" + field["name"].replace("~", "~0").replace("/", "~1")[:MOST_QUOTED]
     said = next((plain for pattern, plain in PLAIN_WORDS.items() if repr(pattern) in said), said)
-    detail = f"{pointer or 'The request'}: {said}."
+    return _not_fitting(status, pointer, said[:MOST_QUOTED].strip())
+
+
+def _not_fitting(status: int, pointer: str, said: str) -> Problem:
     code = "invalid_body" if status == 422 else "invalid_parameter"
-    return Problem(status, code, detail, [{"pointer": pointer, "detail": said}])
+    return Problem(status, code, f"{pointer or 'The request'}: {said}.", [{"pointer": pointer, "detail": said}])
 
 
 def parameters(req: Request, wanted: type[Wanted]) -> Wanted:
@@ -81,13 +115,18 @@ def parameters(req: Request, wanted: type[Wanted]) -> Wanted:
     if any("\0" in str(value) for value in req.params.values()):
         raise Problem(400, "invalid_parameter", "A parameter holds a NUL character: leave it out.")
     try:
-        return msgspec.convert(req.params, wanted, strict=False)
+        value = msgspec.convert(req.params, wanted, strict=False)
     except msgspec.ValidationError as error:
         raise invalid(400, error) from None
+    for field in msgspec.structs.fields(wanted):  # msgspec takes a bare number for seconds since 1970: as_of=2026
+        said = str(req.params.get(field.encode_name))
+        if isinstance(getattr(value, field.name), datetime) and not _DATE.match(said):
+            raise _not_fitting(400, f"/{field.encode_name}", "it must be a time like 2026-11-23T09:30:00Z")
+    return value
 
 
 def expected_version(req: Request) -> int | None:
-    """The version in If-Match: `"5"`; None for `*`. A weak or foreign tag can never match, so it is version -1.
+    """The version in If-Match: `"5"`; None for `*`. A weak or foreign tag can never match, so it is version 0.
 
     Raises Problem: 428 when the header is missing, 400 when it cannot be read.
     """
@@ -101,8 +140,7 @@ def expected_version(req: Request) -> int | None:
     tag = _ETAG.match(header.strip())
     if tag is None:
         raise Problem(400, "bad_if_match", 'If-Match takes one version in double quotes, for example "5", or *.')
-    known = not tag["weak"] and tag["tag"].isascii() and tag["tag"].isdecimal() and len(tag["tag"]) < 10
-    return int(tag["tag"]) if known else -1
+    return int(tag["tag"]) if not tag["weak"] and _VERSION.match(tag["tag"]) else 0
 
 
 def prefer_wait(req: Request) -> int | None:

@@ -2,6 +2,7 @@
 
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 import falcon
 import falcon.asgi
@@ -10,13 +11,16 @@ import structlog
 from falcon.asgi import Request, Response
 
 from application.combining import Unavailable
-from domain import errors
+from domain import errors, roles
+from domain.events import Recorded
+from domain.values import Principal
 from projections.pages import BadCursor
-from projections.ticket_view import event_view
+from projections.ticket_view import client_sees, event_view
 
 MEDIA_TYPE = "application/problem+json"
 TYPE = "urn:deskledger:problem:"
 RETRY_SECONDS = "2"
+IN_PATHS = "/:@!$&'()*+,;=~"  # RFC 3986, pchar: everything else in a path is percent-encoded
 STATUS: dict[type[errors.DeskError], int] = {
     errors.Refused: 409,
     errors.Unacceptable: 422,
@@ -61,7 +65,7 @@ def write(req: Request, resp: Response, status: int, code: str, detail: str, **m
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
-        "instance": req.path,
+        "instance": quote(req.path, safe=IN_PATHS, errors="replace"),
         "code": code,
         **{name: value for name, value in more.items() if value is not None},
     }
@@ -80,9 +84,14 @@ async def _desk_error(req: Request, resp: Response, error: errors.DeskError, par
         case errors.Unacceptable() if error.pointer:
             more = {"errors": [{"pointer": error.pointer, "detail": error.detail}]}
         case errors.StaleVersion():
-            missed = [event_view(None, recorded) for recorded in error.missed]
+            missed = [event_view(None, recorded) for recorded in error.missed if _may_read(req, recorded)]
             more = {"current_version": error.current_version, "missed_events": missed}
     write(req, resp, status, error.code, error.detail, **more)
+
+
+def _may_read(req: Request, recorded: Recorded) -> bool:
+    who: Principal = req.context.who
+    return not roles.sees_only_own(who) or client_sees(recorded.event, who.client_user_id)
 
 
 async def _problem(req: Request, resp: Response, error: Problem, params: Any) -> None:
@@ -92,7 +101,8 @@ async def _problem(req: Request, resp: Response, error: Problem, params: Any) ->
 
 
 async def _bad_cursor(req: Request, resp: Response, error: BadCursor, params: Any) -> None:
-    write(req, resp, 400, "bad_cursor", BadCursor.__doc__ or "", errors=[{"parameter": "cursor"}])
+    said = BadCursor.__doc__ or ""
+    write(req, resp, 400, "bad_cursor", said, errors=[{"pointer": "/cursor", "detail": said}])
 
 
 async def _unavailable(req: Request, resp: Response, error: Unavailable, params: Any) -> None:

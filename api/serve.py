@@ -2,7 +2,6 @@
 
 import ctypes
 import fcntl
-import os
 import signal
 import socket
 import subprocess
@@ -22,7 +21,7 @@ from application.database import connect, migrate
 from application.helpdesk import utc_now
 from application.keys import Wanted, create_key, list_keys
 from application.postgres import EmbeddedPostgres
-from application.settings import Settings
+from application.settings import Settings, environment_for
 from domain.values import Role
 from projections.runner import ensure_projections
 
@@ -143,15 +142,10 @@ class Supervisor:
 
 def _spawn(name: str, settings: Settings) -> subprocess.Popen[bytes]:
     """Starts a part; it gets its settings by the environment, and SIGTERM should we die without a word."""
-    environment = {
-        **os.environ,
-        "DATABASE_URL": settings.database_url or "",
-        "DESKLEDGER_HOST": settings.host,
-        "DESKLEDGER_PORT": str(settings.port),
-        "DESKLEDGER_DATA_DIR": str(settings.data_dir),
-    }
     command = [sys.executable, "-m", "api.cli", name]
-    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, preexec_fn=_end_with_parent)
+    return subprocess.Popen(
+        command, env=environment_for(settings), stdin=subprocess.DEVNULL, preexec_fn=_end_with_parent
+    )
 
 
 def _end_with_parent() -> None:

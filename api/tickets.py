@@ -64,14 +64,17 @@ class Commands:
         wish = Wish(ticket_id, wanted, req.context.who, utc_now(), version, trace(req), self._policy)
         return await self._desk.execute(wish)
 
-    async def _answer(self, req: Request, resp: Response, outcome: Outcome) -> None:
+    async def settle(self, req: Request, resp: Response, ticket: Ticket) -> None:
+        """Waits for the projections where the caller prefers it, and names the version."""
         seconds = prefer_wait(req)
-        ticket = outcome.ticket
         if seconds is not None and await wait_for_version(
             self._readers.fetch, ticket.ticket_id, ticket.version, float(seconds)
         ):
             resp.set_header("Preference-Applied", f"wait={seconds}")
         resp.set_header("ETag", f'"{ticket.version}"')
+
+    async def _answer(self, req: Request, resp: Response, outcome: Outcome) -> None:
+        await self.settle(req, resp, outcome.ticket)
         send(resp, answer(outcome))
 
 
@@ -123,7 +126,13 @@ class Tickets:
         who: Principal = req.context.who
         roles.reading(who, "tickets")
         asked = parameters(req, ListParameters)
-        user_id = who.client_user_id if roles.sees_only_own(who) else asked.client_user_id
+        user_id = asked.client_user_id
+        if roles.sees_only_own(who):
+            if user_id not in (None, who.client_user_id):
+                raise UnknownUserId
+            user_id = who.client_user_id
+        if asked.q and roles.sees_no_text(who):
+            raise Forbidden("a role that reads texts, which q searches")
         filters = TicketFilters(
             user_id,
             asked.state,
@@ -150,32 +159,38 @@ class TicketResource:
         who: Principal = req.context.who
         roles.reading(who, "ticket")
         asked = parameters(req, TicketParameters) if req.query_string else TicketParameters()
-        if req.query_string:
-            events = await self._events_until(ticket_id, asked)
+        if asked != TicketParameters():
+            ticket, possible = await self._as_it_was(resp, ticket_id, asked, who), ()
         else:
-            events = (await self._desk.load((ticket_id,))).get(ticket_id, [])
-        ticket = fold(events)
-        if ticket is None or not _may_see(who, ticket):
-            raise UnknownTicket
-        given = Given(
-            Actor(who.id, who.name, Role.AGENT), utc_now(), self._policy.four_eyes, self._policy.reopen_window
-        )
+            ticket = visible(fold((await self._desk.load((ticket_id,))).get(ticket_id, ())), who)
+            possible = allowed(ticket, who, self._given(who))
         resp.set_header("ETag", f'"{ticket.version}"')
-        send(resp, ticket_view(ticket, () if req.query_string else allowed(ticket, who, given)))
+        send(resp, ticket_view(ticket, possible))
 
-    async def _events_until(self, ticket_id: UUID, asked: TicketParameters) -> list[Recorded]:
+    def _given(self, who: Principal) -> Given:
+        by = Actor(who.id, who.name, Role.AGENT)
+        return Given(by, utc_now(), self._policy.four_eyes, self._policy.reopen_window)
+
+    async def _as_it_was(self, resp: Response, ticket_id: UUID, asked: TicketParameters, who: Principal) -> Ticket:
+        """The ticket of the past; who may see it is decided by whose it is now."""
         if sum(value is not None for value in (asked.version, asked.as_of, asked.position)) > 1:
             raise Problem(400, "invalid_parameter", "Name one of version, as_of and position, not several.")
         known = await history(self._readers.fetch, ticket_id)
-        if asked.version is not None and known and asked.version > known[-1][1].originator_version:
-            raise Problem(404, "unknown_version", f"The ticket has {known[-1][1].originator_version} versions so far.")
-        return [
+        now = visible(fold(recorded for _, recorded in known), who)
+        if asked.version is not None and asked.version > now.version:
+            raise Problem(404, "unknown_version", f"The ticket has {now.version} versions so far.")
+        then = fold(
             recorded
             for position, recorded in known
             if (asked.version is None or recorded.originator_version <= asked.version)
             and (asked.as_of is None or recorded.at <= asked.as_of)
             and (asked.position is None or (position is not None and position <= asked.position))
-        ]
+        )
+        if then and then.client_user_id:  # at first it may have been taken for somebody else's
+            return visible(then, who)
+        if then is None:
+            raise UnknownTicket("The ticket did not exist yet.")
+        return then
 
 
 class TicketHistory:
@@ -188,15 +203,17 @@ class TicketHistory:
         """Every event, oldest first, in words; a client gets the client-visible ones of an own ticket."""
         who: Principal = req.context.who
         roles.reading(who, "ticket")
+        parameters(req, NoParameters)
         known = await history(self._readers.fetch, ticket_id)
-        ticket = fold(recorded for _, recorded in known)
-        if ticket is None or not _may_see(who, ticket):
-            raise UnknownTicket
+        ticket = visible(fold(recorded for _, recorded in known), who)
         if roles.sees_only_own(who):
-            known = [item for item in known if client_sees(item[1].event)]
+            known = [item for item in known if client_sees(item[1].event, who.client_user_id)]
         resp.set_header("ETag", f'"{ticket.version}"')
         send(resp, {"items": in_words(known), "next": None})
 
 
-def _may_see(who: Principal, ticket: Ticket) -> bool:
-    return not roles.sees_only_own(who) or roles.own(who, ticket)
+def visible(ticket: Ticket | None, who: Principal) -> Ticket:
+    """The ticket. Raises UnknownTicket when it is not there, or not the own one of a client."""
+    if ticket is None or (roles.sees_only_own(who) and not roles.own(who, ticket)):
+        raise UnknownTicket
+    return ticket

@@ -35,6 +35,18 @@ class Settings(msgspec.Struct, frozen=True):
         return timedelta(days=self.reopen_days)
 
 
+def environment_for(settings: Settings) -> dict[str, str]:
+    """The environment for a part in a process of its own: ours, with these settings in it."""
+    return {
+        **os.environ,
+        "DATABASE_URL": settings.database_url or "",
+        "DESKLEDGER_DATA_DIR": str(settings.data_dir),
+        "DESKLEDGER_SMTP_URL": settings.smtp_url or "",
+        "DESKLEDGER_HOST": settings.host,
+        "DESKLEDGER_PORT": str(settings.port),
+    }
+
+
 def _database_url(value: str) -> str:
     if urlsplit(value).scheme not in ("postgresql", "postgres"):
         raise ValueError("a URL like postgresql://user:password@host:5432/name")

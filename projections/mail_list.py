@@ -28,7 +28,7 @@ class MailRow(msgspec.Struct, frozen=True):
     settled_at: datetime | None
 
 
-class Cursor(msgspec.Struct, frozen=True, array_like=True):
+class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="closure_mails"):
     """The place behind a row of the list."""
 
     ticket_id: UUID
@@ -43,5 +43,6 @@ async def mail_page(fetch: Fetch, state: str | None, cursor: str | None, limit: 
         conditions.add(SQL("(ticket_id, closed_version) < (%s, %s)"), behind.ticket_id, behind.closed_version)
     query = LIST.format(filters=conditions.where)
     rows, more = cut(await fetch(query, (*conditions.parameters, limit + 1)), limit)
+    last = write_cursor(Cursor(*rows[-1][:2])) if more else None
     position = (await fetch(POSITION, ()))[0][0]
-    return Page([MailRow(*row) for row in rows], write_cursor(rows[-1][:2]) if more else None, position)
+    return Page([MailRow(*row) for row in rows], last, position)

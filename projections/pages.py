@@ -12,7 +12,7 @@ MOST = 200
 Query = SQL | Composed
 Fetch = Callable[[Query, Sequence[Any]], Awaitable[list[Any]]]
 Row = TypeVar("Row", bound=msgspec.Struct)
-Key = TypeVar("Key")
+Place = TypeVar("Place", bound=msgspec.Struct)
 
 
 class BadCursor(ValueError):
@@ -27,13 +27,13 @@ class Page(msgspec.Struct, frozen=True):
     position: int
 
 
-def write_cursor(key: Sequence[Any]) -> str:
-    """The cursor for what comes behind a row with this key."""
-    return urlsafe_b64encode(msgspec.json.encode(list(key))).decode().rstrip("=")
+def write_cursor(place: msgspec.Struct) -> str:
+    """The cursor for what comes behind this place of a list."""
+    return urlsafe_b64encode(msgspec.json.encode(place)).decode().rstrip("=")
 
 
-def read_cursor(cursor: str | None, shape: type[Key]) -> Key | None:
-    """The key in a cursor; None without one. Raises BadCursor."""
+def read_cursor(cursor: str | None, shape: type[Place]) -> Place | None:
+    """The place that a cursor names; None without one. Raises BadCursor, also for a cursor of another list."""
     if cursor is None:
         return None
     try:

@@ -122,8 +122,9 @@ def step(stay: QueueStay | None, sealed: Sealed, ranks: list[RankChange]) -> lis
     if queue != (None if stay.left_at else stay.queue):
         if stay.left_at is None:
             stay.left_at, stay.left_position, stay.left_by = recorded.at, sealed.position, recorded.type
-        return [stay, _enter(sealed, queue, stay.rank, standing)] if queue else [stay]
-    stay.state, stay.level, stay.qualification = standing
+        if queue:
+            return [stay, _enter(sealed, queue, stay.rank, standing)]
+    stay.state, stay.level, stay.qualification = standing  # also of a stay that was the last one: closed, cancelled
     _take(stay, sealed, ranks)
     return [stay]
 

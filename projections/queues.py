@@ -10,7 +10,7 @@ from psycopg.sql import SQL, Identifier
 from application.event_store import by_stream
 from domain.ticket import Ticket, fold
 from domain.values import Qualification, Queue, State
-from projections.pages import Fetch, Filters, Page, cut, read_cursor, write_cursor
+from projections.pages import BadCursor, Fetch, Filters, Page, cut, read_cursor, write_cursor
 from projections.queue_stays import UNRANKED
 
 
@@ -96,9 +96,11 @@ BEHIND = SQL("(rank, entered_at, ticket_id) > (%s, %s, %s)")
 POSITION = SQL("select position from projections where name = 'queue_stays'")
 
 
-class Cursor(msgspec.Struct, frozen=True, array_like=True):
-    """The place behind a row of a queue."""
+class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="queue"):
+    """The place behind a row of a queue, now or as of a moment."""
 
+    queue: Queue
+    as_of: datetime | None
     rank: int
     entered_at: datetime
     ticket_id: UUID
@@ -117,28 +119,35 @@ async def overview(fetch: Fetch) -> Overview:
 async def queue_page(fetch: Fetch, queue: Queue, filters: QueueFilters, cursor: str | None, limit: int) -> Page:
     """The tickets of a queue: priority first, then time of entry."""
     conditions = _conditions(filters)
-    if key := read_cursor(cursor, Cursor):
-        conditions.add(BEHIND, *msgspec.structs.astuple(key))
+    _go_on(conditions, cursor, queue, None)
     query = PAGE.format(filters=conditions.where)
     rows, more = cut(await fetch(query, (queue, *conditions.parameters, limit + 1)), limit)
     items = [_row(row) for row in rows]
-    last = write_cursor((rows[-1][5], rows[-1][10], rows[-1][0])) if more else None
+    last = write_cursor(Cursor(queue, None, rows[-1][5], rows[-1][10], rows[-1][0])) if more else None
     return Page(items, last, rows[0][12] if rows else await _position(fetch))
 
 
 async def queue_as_of(fetch: Fetch, queue: Queue, moment: datetime, cursor: str | None, limit: int) -> Page:
     """The same queue as it stood at a moment of the past; each row shows the ticket as it stood then."""
     conditions = Filters()
-    if key := read_cursor(cursor, Cursor):
-        conditions.add(BEHIND, *msgspec.structs.astuple(key))
+    _go_on(conditions, cursor, queue, moment)
     query = AS_OF.format(filters=conditions.where)
     parameters = (moment, queue, moment, moment, *conditions.parameters, limit + 1)
     rows, more = cut(await fetch(query, parameters), limit)
     streams = by_stream(await fetch(HISTORIES, ([row[0] for row in rows], moment)))
     tickets = {stream: fold(history) for stream, history in streams.items()}
     items = [_past_row(ticket, row) for row in rows if (ticket := tickets.get(row[0]))]
-    last = write_cursor((rows[-1][1], rows[-1][2], rows[-1][0])) if more else None
+    last = write_cursor(Cursor(queue, moment, rows[-1][1], rows[-1][2], rows[-1][0])) if more else None
     return Page(items, last, rows[0][3] if rows else await _position(fetch))
+
+
+def _go_on(conditions: Filters, cursor: str | None, queue: Queue, moment: datetime | None) -> None:
+    place = read_cursor(cursor, Cursor)
+    if place is None:
+        return
+    if (place.queue, place.as_of) != (queue, moment):
+        raise BadCursor
+    conditions.add(BEHIND, place.rank, place.entered_at, place.ticket_id)
 
 
 def _conditions(filters: QueueFilters) -> Filters:

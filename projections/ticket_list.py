@@ -23,7 +23,7 @@ WORDS = SQL(
 POSITION = SQL("select position from projections where name = 'ticket_summaries'")
 
 
-class Cursor(msgspec.Struct, frozen=True, array_like=True):
+class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="tickets"):
     """The place behind a row of the list."""
 
     ticket_id: UUID
@@ -81,5 +81,6 @@ async def ticket_page(fetch: Fetch, filters: TicketFilters, cursor: str | None, 
         conditions.add(SQL("ticket_id < %s"), behind.ticket_id)
     query = LIST.format(columns=COLUMNS, filters=conditions.where)
     rows, more = cut(await fetch(query, (*conditions.parameters, limit + 1)), limit)
+    last = write_cursor(Cursor(rows[-1][0])) if more else None
     position = rows[0][18] if rows else (await fetch(POSITION, ()))[0][0]
-    return Page([TicketRow(*row[:18]) for row in rows], write_cursor([rows[-1][0]]) if more else None, position)
+    return Page([TicketRow(*row[:18]) for row in rows], last, position)

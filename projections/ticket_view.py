@@ -150,7 +150,6 @@ def event_view(position: int | None, recorded: Recorded) -> EventView:
 
 CLIENT_SEES = (
     e.RequestReceived,
-    e.ClientIdentified,
     e.Created,
     e.IssueDocumented,
     e.Routed,
@@ -171,8 +170,14 @@ CLIENT_SEES = (
 )
 
 
-def client_sees(event: e.Event) -> bool:
-    """Whether an event is part of the client-visible history: no internal notes, no hand-overs inside the desk."""
-    if isinstance(event, e.NoteAdded):
-        return event.visibility is Visibility.CLIENT
+def client_sees(event: e.Event, user_id: str | None) -> bool:
+    """Whether an event is part of this client's history of an own ticket.
+
+    No internal notes, no hand-overs inside the desk, and not for whom the request was taken by mistake at first.
+    """
+    match event:
+        case e.NoteAdded(visibility=visibility):
+            return visibility is Visibility.CLIENT
+        case e.ClientIdentified(client_user_id=identified):
+            return identified == user_id
     return isinstance(event, CLIENT_SEES)

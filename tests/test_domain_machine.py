@@ -291,8 +291,9 @@ DISPUTED = {"release", "claim_next", "add_note"}  # see test_domain_roles: page 
 def may(who: Principal, name: str, sheet: Sheet) -> bool:
     """Whether the page lets somebody give a command on a ticket that stands so."""
     at_level = Role.AGENT in who.roles and sheet.level in who.levels
-    if name == "route":
-        return (Role.IT_MANAGER if sheet.state in MANAGED else Role.INTAKE) in who.roles
+    if name == "route":  # intake to tier 1, the IT manager to the NOC; where the ticket is routed already, either again
+        by_intake, by_manager = sheet.state not in MANAGED, sheet.state not in INTAKE
+        return (by_intake and Role.INTAKE in who.roles) or (by_manager and Role.IT_MANAGER in who.roles)
     own = sheet.client is not None and sheet.client == who.client_user_id
     named = (role for role, names in BY_ROLE.items() if role in who.roles and name in names.split())
     return (

@@ -1,0 +1,143 @@
+"""`deskledger demo`: the procedure's every path on a real server, database and mail server of the demo's own."""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from application.settings import Settings
+
+if TYPE_CHECKING:
+    from api.demo_desk import Desk
+    from api.demo_moves import Path
+    from api.demo_screen import Screen
+
+TERMINAL_PACE = 0.15
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+DESCRIPTION = "The whole procedure, run on a desk of its own: nothing of your own desk is touched."
+EPILOG = """
+what happens:
+  Starts a PostgreSQL, a server, a worker and a mail server in a temporary directory, takes tickets through every
+  path of the escalation procedure over HTTP, one key a role, and tries what must be refused. Every answer, the
+  queues after each step and the auditor's log at the end are compared with the procedure. The desk is then removed.
+
+what you see:
+  T1-4  agent-tier1  escalate  -> Escalated  tier2  T-000002
+  step  whose key    command      event      queue  ticket          step "-": beside the nineteen steps
+
+exit status: 0 when everything went by the procedure, 1 when anything deviates, 130 after Ctrl-C.
+
+  deskledger demo                  with colours and a live table of the queues
+  deskledger demo --pace 1         slowly, to read along
+  deskledger demo | grep '^T1-'    plain lines when piped: the four steps of tier 1
+"""
+
+
+def add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Registers the command."""
+    form = argparse.RawDescriptionHelpFormatter
+    told = {"help": "see the whole procedure run, on a desk of its own", "description": DESCRIPTION, "epilog": EPILOG}
+    demo = commands.add_parser("demo", formatter_class=form, **told)
+    pace = f"seconds to wait after each step (default: {TERMINAL_PACE} on a terminal, 0 when piped)"
+    demo.add_argument("--pace", metavar="SECONDS", type=_seconds, help=pace)
+    demo.set_defaults(run=demo_command)
+
+
+def demo_command(settings: Settings, options: argparse.Namespace) -> int:
+    """Runs the demo. Returns 0 when everything went by the procedure, 1 when anything deviates."""
+    from api.demo_desk import own_desk
+    from api.demo_script import PATHS
+
+    with _ends_in_order() as from_here_undisturbed, _screen() as screen:
+        began = time.monotonic()
+        screen.begin()
+        with own_desk() as desk:
+            try:
+                screen.started(time.monotonic() - began)
+                return perform(desk, screen, PATHS, _pace(options))
+            finally:
+                from_here_undisturbed()
+
+
+def perform(desk: "Desk", screen: "Screen", paths: "tuple[Path, ...]", pace: float = 0.0) -> int:
+    """Plays the paths on a desk, shows what the auditor finds, and returns the exit status."""
+    from api.demo_audit import Audit
+    from api.demo_player import Player, register
+    from api.demo_script import CLIENT
+
+    began = time.monotonic()
+    player = Player(desk, screen, pace)
+    register(desk, "client", CLIENT)
+    player.play(paths)
+    findings = Audit(desk, player).findings()
+    screen.report(findings)
+    seconds = f"{time.monotonic() - began:.1f} s"
+    if findings.deviations:
+        screen.end(f"The desk deviates from the procedure ({seconds}): the lines above say where.", False)
+        return 1
+    screen.end(f"Every step of the procedure is in the log, and nothing deviates ({seconds}).", True)
+    return 0
+
+
+@contextmanager
+def _screen() -> "Iterator[Screen]":
+    """Colours and a live table where somebody is looking, plain lines elsewhere."""
+    from api.demo_screen import PlainScreen
+
+    if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
+        yield PlainScreen()
+        return
+    from rich.console import Console
+
+    from api.demo_live import LiveScreen
+
+    live = LiveScreen(Console())
+    try:
+        yield live
+    finally:
+        live.close()
+
+
+@contextmanager
+def _ends_in_order() -> Iterator[Callable[[], None]]:
+    """Ctrl-C, SIGTERM and SIGHUP end the demo once; what is started is then ended in order, undisturbed."""
+    before = {number: signal.signal(number, _end) for number in ENDING_SIGNALS}
+    try:
+        yield _ignore_signals
+    except BrokenPipeError:  # whoever read our lines has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: Any) -> NoReturn:
+    _ignore_signals()
+    print("\ndeskledger: ending the demo and removing its desk", file=sys.stderr)
+    raise SystemExit(128 + number)
+
+
+def _ignore_signals() -> None:
+    for number in ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _pace(options: argparse.Namespace) -> float:
+    if options.pace is not None:
+        return float(options.pace)
+    return TERMINAL_PACE if sys.stdout.isatty() else 0.0
+
+
+def _seconds(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 60:
+        raise argparse.ArgumentTypeError("takes seconds from 0 to 60, for example 0.5")
+    return seconds

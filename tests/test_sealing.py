@@ -1,0 +1,404 @@
+"""The sealed log: committed events get the positions 1, 2, 3 …, none lost, none twice, whoever holds what open."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from threading import Event as Flag
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from served import ROOT, wait_until
+from writing import append, beside, own_postgres, rows, sealed, wait_for_locks
+
+from application import postgres
+from application.database import connect, migrate
+from application.sealing import seal, seal_all
+
+HOLES = "select holes::text from seal_state"
+SEALER = """
+import sys
+from application.database import connect
+from application.sealing import seal
+with connect(sys.argv[1], "sealer to kill") as connection:
+    while True:
+        seal(connection, 7)
+"""
+
+
+@pytest.fixture
+def held(database: str) -> Iterator[Callable[[], psycopg.Connection[Any]]]:
+    """Gives connections with an open transaction, which hold whatever the test lets them hold."""
+    opened = []
+
+    def begin() -> psycopg.Connection[Any]:
+        opened.append(connect(database, "test held"))
+        opened[-1].execute("begin")
+        return opened[-1]
+
+    yield begin
+    for connection in opened:
+        connection.close()
+
+
+def holes(connection: psycopg.Connection[Any]) -> str:
+    """The numbers that the sealer has not seen yet."""
+    return str(connection.execute(HOLES).fetchone()[0])
+
+
+def drop_holes(connection: psycopg.Connection[Any]) -> None:
+    """With nobody writing, three passes prove every hole dead: the fence that stands, a new one, its end."""
+    for _ in range(3):
+        seal_all(connection)
+    assert holes(connection) == "{}"
+
+
+def check_log(connection: psycopg.Connection[Any]) -> None:
+    """Every committed event stands in the log once, without a gap, and each stream in the order of its versions."""
+    log = sealed(connection)
+    assert [position for position, _, _ in log] == list(range(1, len(log) + 1))
+    events = connection.execute("select stream_id, version from events").fetchall()
+    assert sorted((stream, version) for _, stream, version in log) == sorted(events)
+    last: dict[UUID, int] = {}
+    for _, stream, version in log:
+        assert version > last.get(stream, 0)
+        last[stream] = version
+
+
+def test_positions_are_contiguous_from_one(connection: psycopg.Connection) -> None:
+    """Events get 1, 2, 3 … in the order in which they drew their numbers, over any number of passes."""
+    streams = [uuid4() for _ in range(5)]
+    for stream in streams:
+        append(connection, rows(stream, 1, 3))
+    assert [seal(connection, 4), seal(connection, 4)] == [4, 4]
+    append(connection, rows(streams[0], 4, 2))
+    assert seal_all(connection, 4) == 9
+    expected = [(stream, version) for stream in streams for version in (1, 2, 3)] + [(streams[0], 4), (streams[0], 5)]
+    assert sealed(connection) == [(position, *event) for position, event in enumerate(expected, 1)]
+
+
+def test_nothing_to_seal_writes_nothing(connection: psycopg.Connection) -> None:
+    """A pass over an empty or wholly sealed log changes nothing, not even the sealer's own row."""
+    append(connection, rows(uuid4()))
+    before = connection.execute("select xmin, s from seal_state s").fetchone()
+    assert seal_all(connection) == 1
+    after = connection.execute("select xmin, s from seal_state s").fetchone()
+    assert after != before
+    assert seal_all(connection) == 0
+    assert connection.execute("select xmin, s from seal_state s").fetchone() == after
+
+
+def test_a_held_transaction_is_sealed_later_and_stalls_nobody(connection: psycopg.Connection, held: Any) -> None:
+    """Numbers drawn early and committed after 10,000 others are not lost: they get the next positions."""
+    writer, late = held(), uuid4()
+    append(writer, rows(late, 1, 2))
+    for _ in range(10):
+        append(connection, rows(uuid4(), 1, 1_000))
+        seal_all(connection)
+    assert connection.execute("select count(*), max(position) from log").fetchone() == (10_000, 10_000)
+    for _ in range(3):
+        assert seal(connection) == 0
+    writer.execute("commit")
+    assert seal(connection) == 2
+    assert sealed(connection)[10_000:] == [(10_001, late, 1), (10_002, late, 2)]
+    check_log(connection)
+
+
+def test_what_was_read_never_changes(connection: psycopg.Connection, held: Any) -> None:
+    """Once a position is read, the log up to it stays as it is, whatever is committed afterwards."""
+    writer = held()
+    append(writer, rows(uuid4(), 1, 3))
+    append(connection, rows(uuid4(), 1, 3))
+    seal_all(connection)
+    read = sealed(connection)
+    writer.execute("commit")
+    append(connection, rows(uuid4()))
+    seal_all(connection)
+    assert sealed(connection)[:3] == read
+    assert len(sealed(connection)) == 7
+
+
+def test_rolled_back_numbers_stay_holes_until_the_fence_proves_them_dead(
+    connection: psycopg.Connection, held: Any
+) -> None:
+    """A number is dropped only when every transaction that could own it has ended; then no hole is left."""
+    older, writer = held(), held()
+    older.execute("select pg_current_xact_id()")
+    append(writer, rows(uuid4(), 1, 2))
+    append(connection, rows(uuid4()))
+    writer.execute("rollback")
+    assert seal(connection) == 1
+    for _ in range(3):
+        seal(connection)
+        assert holes(connection) == "{[1,3)}"
+    older.execute("commit")
+    seal(connection)
+    assert holes(connection) == "{}"
+    append(connection, rows(uuid4()))
+    assert seal(connection) == 1
+    check_log(connection)
+
+
+def test_a_hole_above_the_fence_outlives_the_holes_below_it(connection: psycopg.Connection, held: Any) -> None:
+    """A fence that has passed says nothing of numbers drawn after it was set."""
+    first, older = held(), held()
+    append(first, rows(uuid4()))
+    older.execute("select pg_current_xact_id()")
+    append(connection, rows(uuid4()))
+    seal(connection)  # hole 1, fence at 2
+    second = held()
+    append(second, rows(uuid4()))
+    append(connection, rows(uuid4()))
+    seal(connection)  # hole 3, above the fence
+    first.execute("rollback")
+    older.execute("rollback")
+    seal(connection)
+    assert holes(connection) == "{[3,4)}"
+    for _ in range(3):
+        seal(connection)
+    second.execute("commit")
+    assert seal(connection) == 1
+    check_log(connection)
+
+
+def test_many_rollbacks_leave_no_holes_behind(connection: psycopg.Connection) -> None:
+    """However many commands were rolled back, a few passes later the list of holes is empty again."""
+    for n in range(200):
+        connection.execute("begin")
+        append(connection, rows(uuid4(), 1, 2))
+        connection.execute("rollback" if n % 3 else "commit")
+    seal_all(connection)
+    assert holes(connection) != "{}"
+    drop_holes(connection)
+    check_log(connection)
+
+
+def test_late_events_come_on_top_of_a_full_pass(connection: psycopg.Connection, held: Any) -> None:
+    """What was late is sealed whole, beside as many new events as a pass takes."""
+    writer = held()
+    append(writer, rows(uuid4(), 1, 5))
+    append(connection, rows(uuid4()))
+    seal(connection)
+    append(connection, rows(uuid4(), 1, 3))
+    writer.execute("commit")
+    assert [seal(connection, 2), seal(connection, 2), seal(connection, 2)] == [7, 1, 0]
+    check_log(connection)
+
+
+def test_an_acknowledged_event_comes_before_one_sent_after_it(database: str, connection: psycopg.Connection) -> None:
+    """What was committed before something else was sent has the lower position, also from another connection."""
+    streams = [uuid4() for _ in range(20)]
+    with connect(database, "test other") as other:
+        for n, stream in enumerate(streams):
+            append((connection, other)[n % 2], rows(stream))
+    seal_all(connection)
+    assert [stream for _, stream, _ in sealed(connection)] == streams
+
+
+def test_the_fence_is_drawn_after_the_snapshot(database: str, connection: psycopg.Connection, held: Any) -> None:
+    """A writer whose transaction began while the sealer was on its way is younger than the fence of a later sealer."""
+    append(connection, rows(uuid4()))
+    early, late, stream = held(), held(), uuid4()
+    early.execute("lock table log in access exclusive mode")  # holds the sealer up on its way to its snapshot
+    with beside(lambda: seal_with(database)) as sealers:
+        wait_for_locks(connection, 1)
+        late.execute("select pg_current_xact_id()")
+        append(late, rows(stream))  # a number that is not committed yet …
+        append(early, rows(uuid4()))  # … below one that is, when the sealer looks
+        early.execute("commit")
+    assert sealers[0].result() == 2
+    assert holes(connection) == "{[2,3)}"
+    for _ in range(3):
+        seal(connection)
+    late.execute("commit")
+    assert seal(connection) == 1
+    check_log(connection)
+
+
+def test_a_writer_has_its_xid_before_its_number(database: str, connection: psycopg.Connection, held: Any) -> None:
+    """A writer that waits between its number and its row is older than the fence: its number is not given up."""
+    rival, stream = held(), uuid4()
+    append(rival, rows(stream))
+    with connect(database, "test writer") as writer:
+        writer.execute("begin")
+        with beside(lambda: append(writer, rows(stream))) as appended:
+            wait_for_locks(connection, 1)
+            append(connection, rows(uuid4()))
+            seal(connection)  # holes: the rival's number and the writer's
+            rival.execute("rollback")
+        assert appended[0].result() == {stream}
+        for _ in range(3):
+            seal(connection)
+        writer.execute("commit")
+    assert seal(connection) == 1
+    check_log(connection)
+
+
+def seal_with(database: str) -> int:
+    """A pass of another sealer."""
+    with connect(database, "test sealer") as sealer:
+        return seal(sealer)
+
+
+def test_the_second_of_two_sealers_goes_on_from_the_first(
+    database: str, connection: psycopg.Connection, held: Any
+) -> None:
+    """A sealer that waits for another one sees what that one has written, and gives no position again."""
+    append(connection, rows(uuid4(), 1, 3))
+    first = held()
+    assert seal(first) == 3
+    with beside(lambda: seal_with(database)) as second:
+        wait_for_locks(connection, 1)
+        append(connection, rows(uuid4(), 1, 2))
+        first.execute("commit")
+    seal(connection)
+    assert second[0].result() == 0
+    assert [position for position, _, _ in sealed(connection)] == [1, 2, 3, 4, 5]
+    check_log(connection)
+
+
+def write_at_random(database: str, seed: int, shared: list[UUID]) -> int:
+    """A writer with three transactions that begin, append, hold, commit and roll back in any order.
+
+    Returns how many events it committed.
+    """
+    chance, committed = random.Random(seed), 0
+    lines = [connect(database, "test writer") for _ in range(3)]
+    held: dict[int, int] = {}
+    for _ in range(150):
+        n, shares = chance.randrange(3), False
+        if n not in held:
+            shares = not held  # who holds something must not wait for a stream
+            lines[n].execute("begin")
+            held[n] = append_next(lines[n], chance.choice(shared) if shares else uuid4(), chance.randint(1, 4))
+        if shares or chance.random() < 0.4:
+            count, end = held.pop(n), chance.choice(["commit", "commit", "rollback"])
+            lines[n].execute(end)
+            committed += count if end == "commit" else 0
+    for line in lines:
+        line.close()
+    return committed
+
+
+def append_next(connection: psycopg.Connection[Any], stream: UUID, count: int) -> int:
+    """Appends events behind the last one that is committed. Returns how many; 0 when somebody else came first."""
+    query = "select coalesce(max(version), 0) + 1 from events where stream_id = %s"
+    first = connection.execute(query, (stream,)).fetchone()[0]
+    return count if append(connection, rows(stream, first, count)) else 0
+
+
+def seal_until(database: str, done: Flag, batch: int) -> int:
+    """A sealer that goes on until it is told, and then to the end. Returns how many events it sealed."""
+    with connect(database, "test sealer") as connection:
+        total = 0
+        while not done.is_set():
+            total += seal(connection, batch)
+        return total + seal_all(connection, batch)
+
+
+def test_two_sealers_beside_writers_that_hold_and_roll_back(database: str, connection: psycopg.Connection) -> None:
+    """Whatever the writers do, two sealers at once lose nothing, give nothing twice and leave no gap."""
+    shared, done = [uuid4() for _ in range(4)], Flag()
+    with ThreadPoolExecutor(6) as threads:
+        sealers = [threads.submit(seal_until, database, done, batch) for batch in (3, 50)]
+        writers = [threads.submit(write_at_random, database, random.getrandbits(32), shared) for _ in range(4)]
+        try:
+            committed = sum(writer.result() for writer in writers)
+        finally:
+            done.set()
+        sealed_by = [sealer.result() for sealer in sealers]
+    seal_all(connection)
+    assert committed == connection.execute("select count(*) from events").fetchone()[0]
+    assert sum(sealed_by) == len(sealed(connection)) == committed > 200
+    check_log(connection)
+    drop_holes(connection)
+
+
+def test_a_killed_sealer_leaves_whole_passes(database: str, connection: psycopg.Connection) -> None:
+    """Killed at any moment, a sealer has sealed or not sealed; the next one goes on without gap or repetition."""
+    append(connection, rows(uuid4(), 1, 3_000))
+    for goal in (300, 900, 1_500):
+        sealer = subprocess.Popen([sys.executable, "-c", SEALER, database], cwd=ROOT)
+        try:
+            wait_until(lambda goal=goal: len(sealed(connection)) > goal, 20, f"{goal} events are sealed")
+        finally:
+            sealer.kill()
+            sealer.wait()
+    seal_all(connection)
+    assert len(sealed(connection)) == 3_000
+    check_log(connection)
+
+
+def test_sealing_resumes_after_a_crash_of_the_database() -> None:
+    """What was acknowledged before a crash is there after it; holes of cut-off writers are dropped; nothing is lost."""
+    with own_postgres() as own:
+        with closing(connect(own.url, "test")) as connection, closing(connect(own.url, "test cut off")) as writer:
+            migrate(connection)
+            append(connection, rows(uuid4(), 1, 5))
+            seal(connection)
+            writer.execute("begin")
+            append(writer, rows(uuid4(), 1, 2))
+            append(connection, rows(uuid4(), 1, 2))
+            seal(connection)
+            before = sealed(connection)
+            append(connection, rows(uuid4()))
+            os.kill(own.process.pid, signal.SIGKILL)
+            own.process.wait()
+        own.start()
+        with connect(own.url, "test") as connection:
+            assert sealed(connection) == before
+            assert seal_all(connection) == 1
+            append(connection, rows(uuid4()))  # the numbers jump after a crash
+            drop_holes(connection)
+            check_log(connection)
+
+
+def test_a_long_transaction_in_another_database_stalls_nothing(connection: psycopg.Connection, postgres: str) -> None:
+    """Another database's old transaction keeps holes alive, and no event waits for it."""
+    with psycopg.connect(postgres) as foreign:
+        foreign.execute("select pg_current_xact_id()")
+        connection.execute("begin")
+        append(connection, rows(uuid4()))
+        connection.execute("rollback")
+        for n in range(3):
+            append(connection, rows(uuid4()))
+            assert seal(connection) == 1
+            assert sealed(connection)[-1][0] == n + 1
+        assert holes(connection) == "{[1,2)}"
+    drop_holes(connection)
+
+
+def test_a_prepared_transaction_stalls_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events of a prepared transaction are sealed when it is committed, and nothing waits for it."""
+    monkeypatch.setitem(postgres.SETTINGS, "max_prepared_transactions", "1")
+    late = uuid4()
+    with own_postgres() as own, connect(own.url, "test") as connection:
+        migrate(connection)
+        connection.execute("begin")
+        append(connection, rows(late))
+        connection.execute("prepare transaction 'late'")
+        append(connection, rows(uuid4(), 1, 3))
+        assert [seal(connection), seal(connection), seal(connection)] == [3, 0, 0]
+        connection.execute("commit prepared 'late'")
+        assert seal(connection) == 1
+        assert sealed(connection)[-1] == (4, late, 1)
+        check_log(connection)
+
+
+@pytest.mark.parametrize("table", ["events", "log"])
+@pytest.mark.parametrize(
+    "change", ["update {} set ord = ord + 1", "delete from {}", "delete from {} where false", "truncate {}"]
+)
+def test_history_is_insert_only(connection: psycopg.Connection, table: str, change: str) -> None:
+    """The database itself refuses to change or remove what happened."""
+    append(connection, rows(uuid4()))
+    seal(connection)
+    with pytest.raises(psycopg.errors.RestrictViolation, match=f"the table {table} is insert-only"):
+        connection.execute(change.format(table))
+    assert len(sealed(connection)) == 1

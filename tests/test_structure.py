@@ -1,0 +1,95 @@
+"""The shape of the house, as the architecture draws it."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("domain", "application", "projections", "api")
+SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+SQL = re.compile(
+    r"^\s*(with\b.*\bas\b|select\b|insert into\b|update \w+ set\b|delete from\b|copy \w+|truncate\b|grant\b"
+    r"|listen \w+|notify \w+|create (table|schema|index|view)|drop (table|schema|database)|alter (table|role)"
+    r"|set (local )?search_path)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def literals(path: Path) -> list[str]:
+    """Every text of a module that is not a docstring."""
+    tree = ast.parse(path.read_text())
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+    ]
+
+
+def sql_in(path: Path) -> list[str]:
+    """The texts of a module that are SQL statements."""
+    return [text for text in literals(path) if SQL.match(text)]
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.parts[-2] != "migrations"], ids=str)
+def test_no_file_is_two_things(path: Path) -> None:
+    """A file of the four packages has at most 300 lines."""
+    assert path.read_text().count("\n") <= 300
+
+
+def test_sql_stands_in_application_and_projections_only() -> None:
+    """Neither the domain nor the ways in speak SQL."""
+    found = {str(path.relative_to(ROOT)): sql_in(path) for path in SOURCES}
+    assert {name: texts for name, texts in found.items() if texts and name.startswith(("domain/", "api/"))} == {}
+    assert sum(bool(texts) for texts in found.values()) > 10  # the search finds SQL where it is
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    """Every setting is in one table, so nothing else may look for one."""
+    readers = {
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        if re.search(r"os\.environ|os\.getenv|environb", path.read_text()) and path.name != "settings.py"
+    }
+    assert readers == set()
+
+
+def test_no_connection_is_opened_at_import() -> None:
+    """Importing any module opens no connection and starts no process."""
+    for path in SOURCES:
+        for node in ast.parse(path.read_text()).body:
+            called = {
+                part.attr if isinstance(part, ast.Attribute) else getattr(part, "id", "")
+                for call in ast.walk(node)
+                if isinstance(call, ast.Call)
+                and not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef)
+                for part in [call.func]
+            }
+            assert not called & {"connect", "pool", "Popen", "ConnectionPool"}, (path, called)
+
+
+def test_every_public_name_has_a_docstring() -> None:
+    """What others may use says what it is."""
+    defined = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    missing = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+        for path in SOURCES
+        for holder in ast.walk(ast.parse(path.read_text()))
+        if isinstance(holder, ast.Module | ast.ClassDef)
+        for node in holder.body
+        if isinstance(node, defined) and not node.name.startswith("_") and not ast.get_docstring(node)
+    ]
+    assert [name for name in missing if not re.search(r"procedure.py:\d+ (state|level|qualification)$", name)] == []
+
+
+def test_tests_are_flat() -> None:
+    """tests/ has no packages: a tests/api/ would shadow the real api."""
+    assert not list((ROOT / "tests").rglob("__init__.py"))
