@@ -12,6 +12,7 @@ from api.closure_mails import ClosureMails
 from api.events import Events
 from api.health import Livez, Readyz
 from api.queues import ClaimNextTicket, QueueResource, Queues
+from api.reports import ReportResource, Reports
 from api.tickets import Commands, Requests, TicketHistory, TicketResource, Tickets
 from application.combining import CombiningDesk
 from application.deciding import Policy
@@ -44,13 +45,24 @@ class NotCached:
         resp.set_header("X-Content-Type-Options", "nosniff")
 
 
+class App(falcon.asgi.App[Request, Response]):
+    """What answers GET answers HEAD as well (RFC 9110, section 9.3.2): the same, without the body."""
+
+    def add_route(self, uri_template: str, resource: object, **options: Any) -> None:
+        """As falcon's."""
+        get = getattr(resource, "on_get", None)
+        if get and not hasattr(resource, "on_head"):
+            resource.on_head = get  # type: ignore[attr-defined]
+        super().add_route(uri_template, resource, **options)
+
+
 def create_app(settings: Settings) -> falcon.asgi.App[Request, Response]:
     """The application over one database; `settings.database_url` is set."""
     url = settings.database_url or ""
     desk, readers = CombiningDesk(url), Readers(url)
     policy = Policy(settings.four_eyes, settings.reopen_window)
     middleware: list[Any] = [Connections(desk, readers), NotCached(), Authentication(desk)]
-    app = falcon.asgi.App(middleware=middleware)
+    app = App(middleware=middleware)
     problems.install(app)
     commands = Commands(desk, readers, policy)
 
@@ -64,6 +76,8 @@ def create_app(settings: Settings) -> falcon.asgi.App[Request, Response]:
     app.add_route("/v1/queues/{queue}:claim_next", ClaimNextTicket(commands, readers))
     app.add_route("/v1/clients/{user_id}", Clients(desk, readers))
     app.add_route("/v1/events", Events(readers))
+    app.add_route("/v1/reports", Reports())
+    app.add_route("/v1/reports/{metric}", ReportResource(readers))
     app.add_route("/v1/closure_mails", ClosureMails(readers))
     app.add_route("/livez", Livez())
     app.add_route("/readyz", Readyz(readers))

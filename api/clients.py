@@ -45,8 +45,9 @@ class Clients:
         """Registers a client, 201, or changes the entry, 200; the same entry again records nothing."""
         known_shape(user_id)
         entry = await self._decoders.body(req, RegisterClient)
+        known = await self._find(user_id)
         client = await self._desk.register_client(user_id, entry.contact(), req.context.who, utc_now())
-        resp.status = 201 if client.version == 1 else 200
+        resp.status = 200 if known else 201
         resp.set_header("Location", f"/v1/clients/{user_id}")
         await self._answer(resp, client, None)
 

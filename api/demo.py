@@ -39,9 +39,13 @@ exit status: 0 when everything went by the procedure, 1 when anything deviates, 
 
 def add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Registers the command."""
-    form = argparse.RawDescriptionHelpFormatter
-    told = {"help": "see the whole procedure run, on a desk of its own", "description": DESCRIPTION, "epilog": EPILOG}
-    demo = commands.add_parser("demo", formatter_class=form, **told)
+    demo = commands.add_parser(
+        "demo",
+        help="see the whole procedure run, on a desk of its own",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     pace = f"seconds to wait after each step (default: {TERMINAL_PACE} on a terminal, 0 when piped)"
     demo.add_argument("--pace", metavar="SECONDS", type=_seconds, help=pace)
     demo.set_defaults(run=demo_command)

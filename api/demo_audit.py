@@ -148,7 +148,7 @@ class Audit:
                 yield f"{self._number(event['ticket_id'])} version {event['version']} is one too many: {event['type']}"
 
     def _dossiers_differ(self) -> Iterator[str]:
-        """Step 16: each dossier holds all activity so far under its hash; the NOC gets no other than an approved one."""
+        """Step 16: a dossier holds all activity so far under its hash, and the NOC gets only what was approved."""
         current: dict[str, str] = {}
         for event in self._tickets():
             ticket, type_, body = event["ticket_id"], event["type"], event["data"]

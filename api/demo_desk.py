@@ -41,7 +41,7 @@ class Mailbox:
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802 - aiosmtpd's name
         """Accepts every message."""
-        self.messages.append(message_from_bytes(envelope.content, policy=default))  # type: ignore[arg-type]
+        self.messages.append(message_from_bytes(envelope.content, policy=default))
         return "250 OK"
 
 
@@ -170,9 +170,15 @@ def _wait_until_ready(base: str, server: "subprocess.Popen[bytes]", place: Path)
     deadline = time.monotonic() + START_SECONDS
     while not _is_ready(base):
         if server.poll() is not None or time.monotonic() > deadline:
-            said = (place / "serve.log").read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-            raise CommandError(f"the demo's desk does not start ({said[-1]}): see what deskledger doctor says")
+            said = _last_words((place / "serve.log").read_text(errors="replace"))
+            raise CommandError(f"the demo's desk does not start ({said}): see what deskledger doctor says")
         time.sleep(0.05)
+
+
+def _last_words(log: str) -> str:
+    """What `serve` complained of at its end, or else its last line, as one line."""
+    complaint = log.rpartition("deskledger: ")[2] if "deskledger: " in log else log.strip().rpartition("\n")[2]
+    return " ".join(complaint.split()) or "it said nothing"
 
 
 def _is_ready(base: str) -> bool:

@@ -1,5 +1,6 @@
 """The demo on a terminal: each move as a line that stays, and below them the queues as a live table."""
 
+import re
 import time
 from email.message import EmailMessage
 from typing import Any
@@ -15,8 +16,8 @@ from api.demo_audit import Closing, Findings, StepFound
 from api.demo_screen import WELCOME, Line, one_line, recorded_by
 
 PRIORITIES = {"1": "bold red", "2": "yellow", "3": "green", "4": "cyan", "5": "blue", "none": "dim"}
-MAILS_SHOWN = 2
 BLOCKS = 24
+HASH = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
 
 
 class LiveScreen:
@@ -24,11 +25,11 @@ class LiveScreen:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._live = Live(console=console, get_renderable=self._dashboard, transient=True, refresh_per_second=8)
         self._began = time.monotonic()
         self._title, self._number, self._total = "starting database, server, worker and mail server", 0, 0
         self._queues: list[dict[str, Any]] = []
         self._mails: list[EmailMessage] = []
+        self._live = Live(console=console, get_renderable=self._dashboard, transient=True, refresh_per_second=8)
 
     def begin(self) -> None:
         """Says that the desk is being started."""
@@ -47,7 +48,7 @@ class LiveScreen:
     def line(self, line: Line) -> None:
         """A move was played."""
         said = Text.assemble(
-            (f"{line.step:>4}", "bold cyan"), f" {line.number:<8} ", (f"{line.who:<11}", "blue"), f" {line.command} "
+            (f"{line.step:>4}", "bold cyan"), f" {line.number:<8} ", (f"{line.who:<12}", "blue"), f" {line.command} "
         )
         if line.kind == "done":
             said.pad_right(max(0, 44 - said.cell_len))
@@ -153,8 +154,13 @@ def _timeline(events: list[dict[str, Any]]) -> Table:
         table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1 if name.startswith("what") else None)
     for event in events:
         actor, step = event["actor"], Text(event["step"] or "", style="bold cyan")
-        table.add_row(event["at"][11:19], step, actor["name"], actor["role"], one_line(event["words"]))
+        table.add_row(event["at"][11:19], step, actor["name"], actor["role"], _short(event["words"]))
     return table
+
+
+def _short(words: str) -> str:
+    """Words on one line, of a hash only its beginning."""
+    return HASH.sub(r"\1…", one_line(words))
 
 
 def _span(events: tuple[str, ...]) -> str:

@@ -9,7 +9,7 @@ import msgspec
 
 from api.demo_desk import Desk, Reply
 from api.demo_moves import DESK, Move, Moves, Path
-from api.demo_screen import Line, Screen
+from api.demo_screen import Kind, Line, Screen
 from api.errors import CommandError
 
 PATIENCE = 15.0
@@ -47,7 +47,7 @@ class Player:
 
     def __init__(self, desk: Desk, screen: Screen, pace: float = 0.0) -> None:
         self._desk, self._screen, self._pace = desk, screen, pace
-        self._mails_seen = 0
+        self._mails_seen, self._patience = 0, PATIENCE
         self.runs: list[Run] = []
         self.records: list[Record] = []
         self.deviations: list[str] = []
@@ -97,7 +97,7 @@ class Player:
 
     def _send(self, run: Run, move: Move) -> Reply:
         body = {name: self._filled(run, value) for name, value in move.body.items()}
-        headers = {"Prefer": "wait=10"}  # so that queues can be read, and claimed from, at once
+        headers = {"Prefer": f"wait={int(self._patience)}"}  # so that queues can be read, and claimed from, at once
         path = OPENINGS.get(move.command, f"/v1/tickets/{run.ticket_id}:{move.command}")
         if move.command == "claim_next":
             path = f"/v1/queues/{body.pop('queue')}:claim_next"
@@ -123,9 +123,10 @@ class Player:
 
     def until(self, holds: Callable[[], bool]) -> bool:
         """Waits until something holds, for as long as it may reasonably take. Returns whether it does."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + self._patience
         while not holds():
             if time.monotonic() > deadline:
+                self._patience = 0.0  # a desk that hangs once is not waited for a hundred times
                 return False
             time.sleep(POLL_SECONDS)
         return True
@@ -191,7 +192,8 @@ def _words(standing: tuple[str | None, ...]) -> str:
 
 def _line(run: Run, move: Move, reply: Reply, wrong: list[str]) -> Line:
     """The move as it is shown."""
-    kind, outcome = "done", tuple(type_ for _, type_ in move.events())
+    kind: Kind = "done"
+    outcome = tuple(type_ for _, type_ in move.events())
     if move.refused:
         status, code, step = move.refused.split()
         kind = "refused"

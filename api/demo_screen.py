@@ -12,10 +12,13 @@ if TYPE_CHECKING:
 WELCOME = "Deskledger demo: the whole procedure, on a desk of its own that is removed at the end"
 
 
+Kind = Literal["done", "refused", "deviates"]
+
+
 class Line(msgspec.Struct, frozen=True):
     """One move as it is shown; `outcome` has the events, or why it was refused, or what deviates."""
 
-    kind: Literal["done", "refused", "deviates"]
+    kind: Kind
     step: str
     number: str
     who: str
@@ -74,7 +77,7 @@ class PlainScreen:
             outcome = f"refused, as it must be: {line.outcome[0]}"
         elif line.kind == "deviates":
             outcome = f"DEVIATES: {'; '.join(line.outcome)}"
-        said = f"{line.step:<4}  {line.who:<11}  {line.command:<19}  {outcome}  {line.where}  {line.number}"
+        said = f"{line.step:<4}  {line.who:<12}  {line.command:<19}  {outcome}  {line.where}  {line.number}"
         say(said.rstrip())
 
     def mail(self, mail: EmailMessage) -> None:

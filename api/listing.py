@@ -12,6 +12,10 @@ _encode = msgspec.json.Encoder().encode
 JSON = "application/json"
 
 
+class NoParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Nothing to choose from."""
+
+
 class Paging(msgspec.Struct, frozen=True):
     """How every list is read: a page of at most 200 items, from a cursor on."""
 

@@ -58,20 +58,25 @@ def install(app: falcon.asgi.App[Any, Any]) -> None:
     app.add_error_handler(Problem, _problem)
 
 
-def write(req: Request, resp: Response, status: int, code: str, detail: str, **more: Any) -> None:
-    """Makes the response a problem; members that are None are left out."""
-    body = {
+def document(status: int, code: str, detail: str, path: str, **more: Any) -> bytes:
+    """A problem document; members that are None are left out."""
+    members = {
         "type": TYPE + code,
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
-        "instance": quote(req.path, safe=IN_PATHS, errors="replace"),
+        "instance": quote(path, safe=IN_PATHS, errors="replace"),
         "code": code,
         **{name: value for name, value in more.items() if value is not None},
     }
+    return msgspec.json.encode(members)
+
+
+def write(req: Request, resp: Response, status: int, code: str, detail: str, **more: Any) -> None:
+    """Makes the response a problem; members that are None are left out."""
     resp.status = status
     resp.content_type = MEDIA_TYPE
-    resp.data = msgspec.json.encode(body)
+    resp.data = document(status, code, detail, req.path, **more)
     resp.text = resp.media = None
 
 
@@ -115,8 +120,8 @@ async def _unavailable(req: Request, resp: Response, error: Unavailable, params:
 async def _http_error(req: Request, resp: Response, error: falcon.HTTPError, params: Any) -> None:
     resp.set_headers(error.headers or {})
     status = error.status_code
-    code = HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
-    write(req, resp, status, code, error.description or DETAILS.get(status, error.title or HTTPStatus(status).phrase))
+    detail = error.description or DETAILS.get(status, error.title or HTTPStatus(status).phrase)
+    write(req, resp, status, code_of(status), detail)
 
 
 async def _unexpected(req: Request, resp: Response, error: Exception, params: Any) -> None:
@@ -128,6 +133,22 @@ def _serialize(req: Any, resp: Any, error: falcon.HTTPError) -> None:
     write(req, resp, error.status_code, "http_error", error.description or error.title or "")
 
 
+def code_of(status: int) -> str:
+    """The code of a problem that has no name but its status; Python's phrases are not the same in all versions."""
+    return CODES.get(status, f"http_{status}")
+
+
+CODES = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    414: "uri_too_long",
+    415: "unsupported_media_type",
+    431: "headers_too_large",
+    500: "internal_error",
+    501: "not_implemented",
+}
 DETAILS = {
     404: "There is nothing at this address.",
     405: "This address does not take that method; the header Allow names those that it takes.",

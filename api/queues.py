@@ -7,7 +7,7 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from api.decoding import Decoders, parameters
-from api.listing import Paging, finish, send
+from api.listing import NoParameters, Paging, finish, send
 from api.problems import Problem
 from api.tickets import Commands
 from application.command import Command
@@ -47,6 +47,7 @@ class Queues:
     async def on_get(self, req: Request, resp: Response) -> None:
         """Nine queues: size, unassigned, oldest entry, by priority."""
         roles.reading(req.context.who, "queues")
+        parameters(req, NoParameters)
         found = await overview(self._readers.fetch)
         resp.set_header("Deskledger-Position", str(found.position))
         send(resp, found)
@@ -97,7 +98,7 @@ class ClaimNextTicket:
             except Forbidden:  # it has gone to where this caller may not claim
                 continue
             if outcome.events:
-                resp.set_header("ETag", f'"{outcome.ticket.version}"')
+                await self._commands.settle(req, resp, outcome.ticket)
                 send(resp, ticket_view(outcome.ticket, outcome.possible))
                 return
         resp.status = 204

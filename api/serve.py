@@ -20,7 +20,7 @@ from api.errors import ServeError
 from application.database import connect, migrate
 from application.helpdesk import utc_now
 from application.keys import Wanted, create_key, list_keys
-from application.postgres import EmbeddedPostgres
+from application.postgres import EmbeddedPostgres, PostgresError
 from application.settings import Settings, environment_for
 from domain.values import Role
 from projections.runner import ensure_projections
@@ -29,6 +29,7 @@ POLL_SECONDS = 0.1
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 STEADY_SECONDS = 30.0  # a part that lived so long begins anew with the shortest pause
 STOP_SECONDS = 40.0
+DATABASE_PAUSE = 1.0
 PR_SET_PDEATHSIG = 1
 log = structlog.get_logger()
 
@@ -75,6 +76,7 @@ class Supervisor:
         self._settings, self._announce = settings, announce
         self._postgres = None if settings.database_url else EmbeddedPostgres(settings.data_dir)
         self._stopping = False
+        self._database_due = 0.0
 
     def run(self) -> None:
         """Returns when everything has ended cleanly. Raises ServeError and PostgresError."""
@@ -132,9 +134,14 @@ class Supervisor:
             time.sleep(POLL_SECONDS if announced else 0.02)
 
     def _tend_database(self) -> None:
-        if self._postgres and self._postgres.running_pid() is None and not self._stopping:
-            log.error("PostgreSQL died, starting it again")
+        if self._postgres is None or self._postgres.running_pid() or time.monotonic() < self._database_due:
+            return
+        self._database_due = time.monotonic() + DATABASE_PAUSE
+        log.error("PostgreSQL died, starting it again")
+        try:
             self._postgres.start()
+        except PostgresError as error:  # its children of before may still be ending
+            log.warning("PostgreSQL does not start yet", reason=str(error))
 
     def _stop(self, number: int, frame: object) -> None:
         self._stopping = True

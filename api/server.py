@@ -1,10 +1,13 @@
 """gunicorn, started from our own command: its native asgi worker, one event loop a process."""
 
+from http import HTTPStatus
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.asgi.protocol import ASGIProtocol
 
 from api.app import create_app
+from api.problems import MEDIA_TYPE, code_of, document
 from application.settings import Settings
 
 
@@ -35,7 +38,25 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Any:
         """The application."""
+        ASGIProtocol._send_error_response = refuse
         return create_app(self._settings)
+
+
+def refuse(protocol: Any, status: int, message: str, extra_headers: Any = ()) -> None:
+    """Answers what gunicorn cannot read as HTTP, and therefore never hands to the application: a problem, too.
+
+    gunicorn has no hook for it. Where it renames the method that this replaces, its own answer in plain text is back.
+    """
+    detail = f"The server cannot read this request: {message[:200]}."
+    body = document(status, code_of(status), detail.encode(errors="replace").decode(), "/")
+    lines = (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        f"Content-Type: {MEDIA_TYPE}",
+        f"Content-Length: {len(body)}",
+        *(f"{name}: {value}" for name, value in extra_headers),
+        "Connection: close",
+    )
+    protocol._safe_write("\r\n".join((*lines, "\r\n")).encode("latin-1") + body)
 
 
 def serve_api(settings: Settings) -> None:

@@ -8,7 +8,7 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from api.decoding import Decoders, expected_version, parameters, prefer_wait, trace
-from api.listing import Paging, finish, send
+from api.listing import NoParameters, Paging, finish, send
 from api.problems import Problem
 from application.combining import CombiningDesk
 from application.command import Command, Opening
@@ -18,11 +18,11 @@ from application.deciding import Request as Wish
 from application.helpdesk import utc_now
 from application.reading import Readers
 from domain import roles
-from domain.errors import UnknownTicket
-from domain.events import Recorded
+from domain.errors import Forbidden, UnknownTicket, UnknownUserId
 from domain.rules import Given
 from domain.ticket import Ticket, fold
 from domain.values import Actor, Level, Principal, Queue, Role, State
+from projections.feed import log_end
 from projections.freshness import wait_for_version
 from projections.ticket_list import TicketFilters, ticket_page
 from projections.ticket_view import client_sees, history, in_words, ticket_view
@@ -132,7 +132,7 @@ class Tickets:
                 raise UnknownUserId
             user_id = who.client_user_id
         if asked.q and roles.sees_no_text(who):
-            raise Forbidden("a role that reads texts, which q searches")
+            raise Forbidden(f"for q one of the roles {', '.join(roles.STAFF)}")
         filters = TicketFilters(
             user_id,
             asked.state,
@@ -159,8 +159,9 @@ class TicketResource:
         who: Principal = req.context.who
         roles.reading(who, "ticket")
         asked = parameters(req, TicketParameters) if req.query_string else TicketParameters()
+        possible: tuple[str, ...] = ()
         if asked != TicketParameters():
-            ticket, possible = await self._as_it_was(resp, ticket_id, asked, who), ()
+            ticket = await self._as_it_was(resp, ticket_id, asked, who)
         else:
             ticket = visible(fold((await self._desk.load((ticket_id,))).get(ticket_id, ())), who)
             possible = allowed(ticket, who, self._given(who))
@@ -175,6 +176,7 @@ class TicketResource:
         """The ticket of the past; who may see it is decided by whose it is now."""
         if sum(value is not None for value in (asked.version, asked.as_of, asked.position)) > 1:
             raise Problem(400, "invalid_parameter", "Name one of version, as_of and position, not several.")
+        resp.set_header("Deskledger-Position", str(await log_end(self._readers.fetch)))
         known = await history(self._readers.fetch, ticket_id)
         now = visible(fold(recorded for _, recorded in known), who)
         if asked.version is not None and asked.version > now.version:
@@ -186,11 +188,9 @@ class TicketResource:
             and (asked.as_of is None or recorded.at <= asked.as_of)
             and (asked.position is None or (position is not None and position <= asked.position))
         )
-        if then and then.client_user_id:  # at first it may have been taken for somebody else's
-            return visible(then, who)
         if then is None:
             raise UnknownTicket("The ticket did not exist yet.")
-        return then
+        return visible(then, who) if then.client_user_id else then  # at first it may have been taken for another's
 
 
 class TicketHistory:
@@ -204,6 +204,7 @@ class TicketHistory:
         who: Principal = req.context.who
         roles.reading(who, "ticket")
         parameters(req, NoParameters)
+        resp.set_header("Deskledger-Position", str(await log_end(self._readers.fetch)))
         known = await history(self._readers.fetch, ticket_id)
         ticket = visible(fold(recorded for _, recorded in known), who)
         if roles.sees_only_own(who):

@@ -81,6 +81,8 @@ class EmbeddedPostgres:
             return self._start()
 
     def _start(self) -> bool:
+        if self.process and self.process.poll() is not None:
+            self.process = None  # it died, and is buried now: its process ID must not look alive to the next one
         _claim(self.sockets, self.servant, 0o700)
         programs = _programs(self.servant)
         if not (self.cluster / "PG_VERSION").exists():

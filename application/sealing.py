@@ -18,10 +18,14 @@ PENDING: LiteralString = """
     select holes <> '{}' or exists (select from events where ord > hi) from seal_state"""
 
 # One statement in a transaction of its own, hence one snapshot: what is taken, what is a hole and which transactions
-# have ended belong together. The row lock gives this transaction its xid *after* the snapshot was taken: every
-# transaction that drew a number up to `hi` has a lower one. Locking in a statement before would break that.
+# have ended belong together. This transaction gets its xid *after* the snapshot was taken: every transaction that drew
+# a number up to `hi` has a lower one. Locking in a statement before would break that.
+# A fence that is not below it came with a dump from another cluster, whose xids say nothing here: it is drawn anew.
 SEAL: LiteralString = """
-    with st as materialized (select * from seal_state for update),
+    with st as materialized (
+        select *, pg_snapshot_xmin(pg_current_snapshot()) as oldest,
+            case when fence_xid < pg_current_xact_id() then fence_xid end as fence
+        from seal_state for update),
     seen as materialized (
         (select ord from events, st where ord > st.hi order by ord limit %(batch)s)
         union all
@@ -34,22 +38,20 @@ SEAL: LiteralString = """
         select count(*) as count, max(ord) as top,
                coalesce(range_agg(int8range(ord, ord, '[]')), '{}'::int8multirange) as present
         from seen)
-    update seal_state s set
-        next_position = s.next_position + found.count,
-        hi = greatest(s.hi, found.top),
-        holes = (s.holes + case when found.top > s.hi then int8multirange(int8range(s.hi, found.top, '(]'))
-                                else '{}'::int8multirange end - found.present)
-                * case when pg_snapshot_xmin(pg_current_snapshot()) >= s.fence_xid
-                       then int8multirange(int8range(s.fence_hi, null, '()'))
+    update seal_state set
+        next_position = st.next_position + found.count,
+        hi = greatest(st.hi, found.top),
+        holes = (st.holes + case when found.top > st.hi then int8multirange(int8range(st.hi, found.top, '(]'))
+                                 else '{}'::int8multirange end - found.present)
+                * case when st.oldest >= st.fence then int8multirange(int8range(st.fence_hi, null, '()'))
                        else int8multirange(int8range(null, null)) end,
-        fence_hi = case when s.fence_xid is null then greatest(s.hi, found.top)
-                        when pg_snapshot_xmin(pg_current_snapshot()) < s.fence_xid then s.fence_hi end,
-        fence_xid = case when s.fence_xid is null then pg_current_xact_id()
-                         when pg_snapshot_xmin(pg_current_snapshot()) < s.fence_xid then s.fence_xid end
-    from found
-    where found.count > 0 or (s.holes <> '{}' and (s.fence_xid is null
-                              or pg_snapshot_xmin(pg_current_snapshot()) >= s.fence_xid))
-    returning found.count, s.next_position - 1"""
+        fence_hi = case when st.fence is null then greatest(st.hi, found.top)
+                        when st.oldest < st.fence then st.fence_hi end,
+        fence_xid = case when st.fence is null then pg_current_xact_id()
+                         when st.oldest < st.fence then st.fence end
+    from st, found
+    where found.count > 0 or (st.holes <> '{}' and (st.fence is null or st.oldest >= st.fence))
+    returning found.count"""
 
 
 def seal(connection: psycopg.Connection[Any], batch: int = BATCH) -> int:

@@ -9,6 +9,7 @@ from application.database import migration_lock
 from projections.closings import Closings
 from projections.projection import CHECKPOINTS, Projection
 from projections.queue_stays import QueueStays
+from projections.reporting import create_reporting, reporting_stands
 from projections.sealed_log import last_position, read_after
 from projections.ticket_summaries import TicketSummaries
 
@@ -17,7 +18,7 @@ BATCH = 2_000
 
 
 def ensure_projections(connection: psycopg.Connection[Any]) -> list[str]:
-    """Creates the tables of the projections that are not there yet. Returns their names."""
+    """Creates the tables of the projections that are not there yet, and the reporting views. Returns their names."""
     with migration_lock(connection):
         connection.execute(CHECKPOINTS)
         known = {row[0] for row in connection.execute("select name from projections").fetchall()}
@@ -29,6 +30,9 @@ def ensure_projections(connection: psycopg.Connection[Any]) -> list[str]:
                 connection.execute(
                     "insert into projections (name, version) values (%s, %s)", (projection.name, projection.version)
                 )
+        if missing or not reporting_stands(connection):
+            with connection.transaction():
+                create_reporting(connection)
     return [projection.name for projection in missing]
 
 

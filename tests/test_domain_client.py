@@ -35,6 +35,10 @@ def test_a_client_needs_only_a_name_and_an_address():
     assert register(CLIENT, "client-a", Contact("Client A", "a@example.org")) == [
         ContactChanged("client-a", "Client A", "a@example.org", None, None)
     ]
+    fields = ("client-a", "Client A", "a@example.org")
+    assert Registered(*fields) == Registered(*fields, None, None)
+    assert ContactChanged(*fields) == ContactChanged(*fields, None, None)
+    assert Client(1, *fields) == Client(1, *fields, None, None)
 
 
 @pytest.mark.parametrize(

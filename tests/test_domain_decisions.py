@@ -9,9 +9,11 @@ import msgspec
 import pytest
 from given import BEGUN, HASH, LATER, QUALITY, RESOLVER, START, TICKET_ID, after, decided, ticket_in
 
+from domain import client, rules, values
 from domain import decisions as d
 from domain import errors as no
 from domain import events as e
+from domain import ticket as ticket_module
 from domain.client import Client
 from domain.rules import Given
 from domain.ticket import Details, Dossier, Issue, Link, QualityControl, Resolution, Ticket, begin, fold
@@ -744,3 +746,12 @@ def test_a_stream_that_does_not_begin_with_a_request_is_no_ticket():
     received = e.Recorded(TICKET_ID, 1, START, QUALITY, e.RequestReceived(Channel.WEB, "help", Sender("walk-in")))
     known = Ticket(TICKET_ID, 1, S.RECEIVED, START, START, Channel.WEB, "help", Sender("walk-in"))
     assert fold([received]) == known
+
+
+@pytest.mark.parametrize("module", [client, e, rules, ticket_module, values], ids=lambda module: module.__name__)
+def test_what_is_written_down_is_never_changed(module: Any):
+    """Events, tickets, clients and what decisions are given are values: none of them can be changed in place."""
+    structs = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
+    own = [kind for kind in structs if kind.__module__ == module.__name__]
+    assert own
+    assert [kind.__name__ for kind in own if not kind.__struct_config__.frozen] == []

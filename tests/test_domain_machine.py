@@ -1,7 +1,7 @@
 """The whole procedure at random, against a small model of it that was written from the page and not from the code.
 
-make sure:  python -m pytest tests/test_domain_machine.py            (60 lives of a desk, 200 commands each)
-thorough:   HYPOTHESIS_PROFILE=full python -m pytest tests/test_domain_machine.py      (500 lives, at random)
+A run is 60 lives of a desk, the same ones each time. 500 lives, others each time, about a minute:
+`HYPOTHESIS_PROFILE=full python -m pytest tests/test_domain_machine.py`
 """
 
 import os
@@ -66,6 +66,7 @@ class Sheet:
     details: str | None = None
     dossier: tuple[str, str] | None = None
     declined: str | None = None
+    last_dossier: str = HASH
     closed_at: datetime | None = None
     links: set[tuple[UUID, str]] = field(default_factory=set)
 
@@ -212,6 +213,7 @@ class Sheet:
                 self.state = "cancelled"
             case e.DossierCompiled(summary, digest):
                 self.state, self.dossier, self.declined = "awaiting_approval", (digest, summary), None
+                self.last_dossier = digest
             case e.ClientApproved():
                 self.state = "approved"
             case e.ClientDeclined(digest):
@@ -324,10 +326,14 @@ KEYS = [
 
 
 def digest_of(sheet: Sheet, n: int) -> str:
-    """The hash of the dossier that stands or stood; sometimes another one."""
-    return HASH if n == 3 else (sheet.dossier or (sheet.declined or HASH, ""))[0]
+    """The hash of the last dossier, whether it stands or not; sometimes of none."""
+    return HASH if n == 3 else sheet.last_dossier
 
 
+RETURNS = [
+    [Level.TIER1, Level.TIER2, Level.ONSITE, Level.IT_MANAGER],
+    [Level.IT_MANAGER, Level.IT_MANAGER, Level.IT_MANAGER, Level.TIER3],
+]
 WISHES: dict[str, Callable[[Sheet, int], Command]] = {
     "identify_client": lambda _, n: c.IdentifyClient(("client-a", "client-a", "client-a", "client-b")[n]),
     "create": lambda *_: c.CreateTicket(),
@@ -342,7 +348,7 @@ WISHES: dict[str, Callable[[Sheet, int], Command]] = {
     "compile_dossier": lambda _, n: c.CompileDossier(f"summary {n % 2}"),
     "approve": lambda sheet, n: c.ApproveDossier(digest_of(sheet, n), Channel.EMAIL),
     "decline": lambda sheet, n: c.DeclineDossier(digest_of(sheet, n), Channel.EMAIL, "too dear"),
-    "return_to_level": lambda _, n: s.ReturnToLevel((Level.TIER2, Level.IT_MANAGER, Level.ONSITE, Level.NOC)[n], "why"),
+    "return_to_level": lambda sheet, n: s.ReturnToLevel(RETURNS[sheet.level == "noc"][n], "why"),
     "assign": lambda _, n: s.AssignTicket(f"agent-{n % 2}"),
     "claim_next": lambda _, n: s.ClaimNext((Queue.TIER1, Queue.QUALITY_CONTROL, Queue.CLOSING, Queue.NOC)[n]),
     "release": lambda *_: s.ReleaseTicket(),
@@ -373,7 +379,8 @@ WEIGHTS = [
     *["go_upwards"] * 3,
     *["do_beside"] * 2,
     *["want_impossible"] * 3,
-    *["want_anything"] * 3,
+    *["want_forbidden"] * 2,
+    *["want_anything"] * 2,
     *["receive", "let_time_pass", "hear_of_mail"],
 ]
 reached: Counter[str] = Counter()
@@ -457,6 +464,14 @@ class Desk(RuleBasedStateMachine):
         name, sheet = NAMES[pick % len(NAMES)], self.sheet(ticket)
         who = [who for who in KEYS if may(who, name, sheet)] or KEYS
         self.want(ticket, name, n, who[(pick + n) % len(who)], back=int(pick > 240))
+
+    def want_forbidden(self, ticket: int, pick: int, n: int) -> None:
+        """Something that is possible, from somebody who may not."""
+        sheet = self.sheet(ticket)
+        names = [name for name in NAMES if sheet.possible(name, "", self.now)]
+        name = names[pick % len(names)]
+        who = [who for who in KEYS if not may(who, name, sheet)]
+        self.want(ticket, name, n, who[(pick + n) % len(who)])
 
     def take_step(self, ticket: int, pick: int, n: int) -> None:
         """A step of the procedure that is possible, by somebody who may."""
@@ -575,15 +590,15 @@ class Desk(RuleBasedStateMachine):
         return self.sheets[self.id_of(ticket)]
 
 
-def test_the_desk_keeps_every_rule_whatever_it_is_asked():
-    """Rules 1 to 11 hold after every command, whoever gives it, in whatever order, whatever the clock does."""
-    reached.clear()
-    run_state_machine_as_test(Desk, settings=PROFILE)
-    assert reached >= Counter(dict.fromkeys(DEEP, 20))
-
-
 DEEP = [
     *("received", "identified", "created", "documented", "in_support", "resolved", "verified", "closed", "cancelled"),
     *("deciding", "awaiting_approval", "approved", "in support at onsite", "in support at noc"),
     *(event.__name__ for event in e.TICKET_EVENTS.values()),
 ]
+
+
+def test_the_desk_keeps_every_rule_whatever_it_is_asked():
+    """Rules 1 to 11 hold after every command, whoever gives it, in whatever order, whatever the clock does."""
+    reached.clear()
+    run_state_machine_as_test(Desk, settings=PROFILE)
+    assert reached >= Counter(dict.fromkeys(DEEP, 10))
