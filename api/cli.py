@@ -2,10 +2,10 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import psycopg
 
@@ -18,6 +18,7 @@ from application.postgres import PostgresError
 from application.settings import Settings, SettingsError, read_settings
 from domain.values import Level, Role
 
+Choice = TypeVar("Choice", Role, Level)
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 RESOLVING_LEVELS = [level for level in Level if level is not Level.IT_MANAGER]
 EPILOG = """
@@ -85,7 +86,9 @@ def _add_keys(commands: Commands, data: argparse.ArgumentParser) -> None:
     create = _add(verbs, "create", admin.keys_create, "make a key; it is printed once, alone on the last line", data)
     create.add_argument("--name", required=True, help="whom or what the key is for")
     roles = [role for role in Role if role is not Role.SYSTEM]
-    create.add_argument("--role", action="append", required=True, choices=roles, type=Role, help="may be repeated")
+    create.add_argument(
+        "--role", action="append", required=True, choices=roles, type=_one_of(Role, roles), help="may be repeated"
+    )
     create.add_argument(
         "--level",
         action="append",
@@ -102,6 +105,15 @@ def _add_keys(commands: Commands, data: argparse.ArgumentParser) -> None:
 
 def _chosen(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name, None) for name in ("host", "port", "data_dir")}
+
+
+def _one_of(kind: type[Choice], choices: Sequence[Choice]) -> Callable[[str], Choice]:
+    def read(value: str) -> Choice:
+        if value not in choices:
+            raise argparse.ArgumentTypeError(f"{value!r} is none of {', '.join(choices)}")
+        return kind(value)
+
+    return read
 
 
 def _port(value: str) -> int:

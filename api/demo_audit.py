@@ -168,7 +168,7 @@ class Audit:
         return {
             "paths": len(self._player.runs),
             "commands": self._player.played,
-            "refused, as they must be": self._player.refused,
+            "refused as they must be": self._player.refused,
             "events": len(self._events),
             "closings": len(closings),
             "mails received": len(self._desk.mails),

@@ -5,7 +5,6 @@ import time
 from email.message import EmailMessage
 from typing import Any
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.rule import Rule
@@ -81,7 +80,7 @@ class LiveScreen:
         print_()
         for deviation in findings.deviations:
             print_(Text(f"DEVIATES: {deviation}", style="bold red"))
-        print_(Text(", ".join(f"{name} {figure}" for name, figure in findings.figures.items())))
+        print_(Text(", ".join(f"{figure} {name}" for name, figure in findings.figures.items())))
 
     def end(self, verdict: str, good: bool) -> None:
         """The last line."""
@@ -130,32 +129,42 @@ def _heading(words: str) -> Text:
 
 
 def _steps(steps: list[StepFound]) -> Table:
-    table = Table("step", "procedure", "recorded by", box=box.SIMPLE_HEAD, header_style="dim", show_lines=False)
+    table = _table("step", "recorded by", last="procedure")
     for found in steps:
-        by = Text("\n".join(recorded_by(found)), style="green" if found.events else "bold red")
-        table.add_row(Text(found.step.number, style="bold cyan"), found.step.says, by)
+        by = Text("\n".join(recorded_by(found, " ×{}")), style="green" if found.events else "bold red")
+        table.add_row(Text(found.step.number, style="bold cyan"), by, found.step.says)
     return table
 
 
 def _closings(closings: list[Closing]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, header_style="dim")
-    for name in ("step", "ticket", "closed at", "mail", ""):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    table = _table("step", "ticket", "closed at", "its mail", last="Message-ID")
     for closing in closings:
         arrived = Text("received", style="green") if closing.received else Text("NOT RECEIVED", style="bold red")
-        step = Text(closing.step, style="bold cyan")
-        table.add_row(step, closing.number, str(closing.position), closing.message_id, arrived)
+        step, position = Text(closing.step, style="bold cyan"), Text(str(closing.position), justify="right")
+        table.add_row(step, closing.number, position, arrived, _cut(closing.message_id or ""))
     return table
 
 
 def _timeline(events: list[dict[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, header_style="dim")
-    for name in ("time", "step", "actor", "role", "what happened"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1 if name.startswith("what") else None)
+    table = _table("time", "step", "actor", "role", last="what happened")
     for event in events:
         actor, step = event["actor"], Text(event["step"] or "", style="bold cyan")
         table.add_row(event["at"][11:19], step, actor["name"], actor["role"], _short(event["words"]))
     return table
+
+
+def _table(*names: str, last: str) -> Table:
+    """A table whose last column takes what room the others leave."""
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    table.add_column(last)
+    return table
+
+
+def _cut(words: str) -> Text:
+    """Words that end where their column ends."""
+    return Text(words, no_wrap=True, overflow="ellipsis")
 
 
 def _short(words: str) -> str:

@@ -9,7 +9,7 @@ import msgspec
 if TYPE_CHECKING:
     from api.demo_audit import Findings, StepFound
 
-WELCOME = "Deskledger demo: the whole procedure, on a desk of its own that is removed at the end"
+WELCOME = "Deskledger demo: the whole procedure on a desk of its own, removed at the end"
 
 
 Kind = Literal["done", "refused", "deviates"]
@@ -100,7 +100,7 @@ class PlainScreen:
         for event in findings.timeline:
             who = f"{event['actor']['name']} ({event['actor']['role']})"
             say(f"{event['at'][11:19]}  {event['step'] or '-':<4}  {who:<25}  {one_line(event['words'])}")
-        say("", ", ".join(f"{name} {figure}" for name, figure in findings.figures.items()))
+        say("", ", ".join(f"{figure} {name}" for name, figure in findings.figures.items()))
         for deviation in findings.deviations:
             say(f"DEVIATES: {deviation}")
 
@@ -115,10 +115,10 @@ def say(*lines: str) -> None:
     print("\n".join(lines).encode(encoding, "replace").decode(encoding), flush=True)
 
 
-def recorded_by(found: "StepFound") -> list[str]:
+def recorded_by(found: "StepFound", times: str = " ({} times)") -> list[str]:
     """`Escalated T-000002 at 57 (6 times)` for each type of event that recorded a step, and its mails."""
     said = [
-        f"{event.type} {event.number} at {event.position}" + (f" ({event.times} times)" if event.times > 1 else "")
+        f"{event.type} {event.number} at {event.position}" + (times.format(event.times) if event.times > 1 else "")
         for event in found.events
     ]
     if found.mails is not None:

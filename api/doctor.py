@@ -58,6 +58,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
         yield Finding("database", f"{source} does not answer: {error}", "start it, or mend DATABASE_URL")
         return
     says = f"{source}: PostgreSQL {found.server_version // 10000}.{found.server_version % 10000}"
+    says += "" if settings.database_url else f" at {url}"  # for psql and pg_dump
     yield Finding("database", says, "" if found.server_version >= LEAST_POSTGRES else "use PostgreSQL 15 or later")
     if found.missing_migrations:
         yield Finding("migrations", f"missing: {', '.join(found.missing_migrations)}", "run deskledger migrate")

@@ -38,5 +38,10 @@ def rebuild_one(settings: Settings, options: argparse.Namespace) -> None:
             bar.update(task, completed=done, total=total)
 
         differences = rebuild(connection, known[options.projection], progress)
-    rows = [(each.table, str(each.rows), str(each.only_old), str(each.only_new)) for each in differences]
+    rows = [(each.table, str(each.rows), told(each.only_old), told(each.only_new)) for each in differences]
     show(("table", "rows", "only in the old one", "only in the new one"), rows)
+
+
+def told(count: int | None) -> str:
+    """A number of rows, or that it is not known."""
+    return "not compared" if count is None else str(count)

@@ -17,19 +17,32 @@ from projections.sealed_log import last_position, read_after
 
 BATCH = 5_000
 NEAR = 2_000  # so close to the end of the log, the rest is done in the transaction that swaps
+PUBLIC = Identifier("public")
+DIFFERENCE = SQL("""
+    select (select count(*) from {new}), (select count(*) from (table {old} except all table {new}) gone),
+        (select count(*) from (table {new} except all table {old}) come)""")
 Progress = Callable[[int, int], None]
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """How a table that was built anew differs from the one that it replaces, in rows."""
+    """How a table that was built anew differs from the one that it replaces, in rows.
+
+    None where the old table is of another version, so that its rows cannot be compared.
+    """
 
     table: str
     rows: int
-    only_old: int
-    only_new: int
+    only_old: int | None
+    only_new: int | None
 
 
-def rebuild(connection: psycopg.Connection[Any], projection: Projection, progress: Progress) -> list[Difference]:
+def rebuild(
+    connection: psycopg.Connection[Any],
+    projection: Projection,
+    progress: Progress | None = None,
+    batch: int = BATCH,
+    near: int = NEAR,
+) -> list[Difference]:
     """Rebuilds one projection. `progress` is told how many events are applied, and of how many.
 
     Only one rebuild or migration runs at a time. Returns the difference of each table; a fold that has not changed
@@ -38,7 +51,12 @@ def rebuild(connection: psycopg.Connection[Any], projection: Projection, progres
     with migration_lock(connection):
         try:
             _begin(connection, projection)
-            position = _catch_up(connection, projection, progress)
+            position = 0
+            while (last := last_position(connection)) - position > near:
+                with connection.transaction():
+                    position = _apply(connection, projection, position, min(position + batch, last))
+                if progress:
+                    progress(position, last)
             with connection.transaction():
                 differences = _swap(connection, projection, position)
         finally:
@@ -65,15 +83,6 @@ def _begin(connection: psycopg.Connection[Any], projection: Projection) -> None:
         connection.execute(projection.indexes)
 
 
-def _catch_up(connection: psycopg.Connection[Any], projection: Projection, progress: Progress) -> int:
-    position = 0
-    while (last := last_position(connection)) - position > NEAR:
-        with connection.transaction():
-            position = _apply(connection, projection, position, min(position + BATCH, last))
-        progress(position, last)
-    return position
-
-
 def _apply(connection: psycopg.Connection[Any], projection: Projection, position: int, through: int) -> int:
     events = read_after(connection, position, through)
     projection.apply(connection, events)
@@ -82,12 +91,11 @@ def _apply(connection: psycopg.Connection[Any], projection: Projection, position
 
 def _swap(connection: psycopg.Connection[Any], projection: Projection, position: int) -> list[Difference]:
     """With the checkpoint locked: the last events, the comparison, and the new tables in the place of the old ones."""
-    row = connection.execute(
-        "select position from projections where name = %s for update", (projection.name,)
-    ).fetchone()
-    target = int(row[0]) if row else 0
+    query = "select position, version from projections where name = %s for update"
+    target, version = connection.execute(query, (projection.name,)).fetchone() or (0, projection.version)
     _apply(connection, projection, position, target)
-    differences = [_compare(connection, projection, table) for table in projection.tables]
+    same = version == projection.version
+    differences = [_compare(connection, projection, table, same) for table in projection.tables]
     for table in projection.tables:
         connection.execute(SQL("drop table public.{} cascade").format(Identifier(table)))
         connection.execute(SQL("alter table {}.{} set schema public").format(_building(projection), Identifier(table)))
@@ -97,13 +105,10 @@ def _swap(connection: psycopg.Connection[Any], projection: Projection, position:
     return differences
 
 
-def _compare(connection: psycopg.Connection[Any], projection: Projection, table: str) -> Difference:
-    new, old = (
-        SQL("{}.{}").format(schema, Identifier(table)) for schema in (_building(projection), Identifier("public"))
-    )
-    count = SQL(
-        "select (select count(*) from {new}), (select count(*) from (table {old} except all table {new}) gone),"
-        " (select count(*) from (table {new} except all table {old}) come)"
-    )
-    rows, only_old, only_new = connection.execute(count.format(new=new, old=old)).fetchone() or (0, 0, 0)
-    return Difference(table, rows, only_old, only_new)
+def _compare(connection: psycopg.Connection[Any], projection: Projection, table: str, same: bool) -> Difference:
+    new, old = (SQL("{}.{}").format(schema, Identifier(table)) for schema in (_building(projection), PUBLIC))
+    if not same:
+        counted = connection.execute(SQL("select count(*) from {}").format(new)).fetchone()
+        return Difference(table, counted[0] if counted else 0, None, None)
+    row = connection.execute(DIFFERENCE.format(new=new, old=old)).fetchone() or (0, 0, 0)
+    return Difference(table, *row)

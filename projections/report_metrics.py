@@ -14,7 +14,7 @@ GROUPS = ("level", "category", "priority", "week")
 COLUMNS = {
     "ticket_id": "the ticket",
     "at": "the date by which the row is counted",
-    "since": "from when on the row is known; it counts for a moment after this",
+    "since": "from when on the row is known, at or after at; it counts for a moment after this",
     "until": "when it stopped to be so, null while it is so; it counts for a moment up to this",
     "week": "the ISO week of at, in UTC, as in 2026-W45",
     "level": "the level that the row is about; null before a ticket has reached one",

@@ -9,6 +9,7 @@ from application.database import migration_lock
 from projections.closings import Closings
 from projections.projection import CHECKPOINTS, Projection
 from projections.queue_stays import QueueStays
+from projections.rebuild import rebuild
 from projections.reporting import create_reporting, reporting_stands
 from projections.sealed_log import last_position, read_after
 from projections.ticket_summaries import TicketSummaries
@@ -18,10 +19,13 @@ BATCH = 2_000
 
 
 def ensure_projections(connection: psycopg.Connection[Any]) -> list[str]:
-    """Creates the tables of the projections that are not there yet, and the reporting views. Returns their names."""
+    """Creates the projections that are not there yet, and rebuilds those of another version; then the reporting views.
+
+    Returns the names of the projections that are new.
+    """
     with migration_lock(connection):
         connection.execute(CHECKPOINTS)
-        known = {row[0] for row in connection.execute("select name from projections").fetchall()}
+        known = dict(connection.execute("select name, version from projections").fetchall())
         missing = [projection for projection in PROJECTIONS if projection.name not in known]
         for projection in missing:
             with connection.transaction():
@@ -33,7 +37,14 @@ def ensure_projections(connection: psycopg.Connection[Any]) -> list[str]:
         if missing or not reporting_stands(connection):
             with connection.transaction():
                 create_reporting(connection)
-    return [projection.name for projection in missing]
+        outdated = [
+            projection
+            for projection in PROJECTIONS
+            if known.get(projection.name, projection.version) != projection.version
+        ]
+        for projection in outdated:
+            rebuild(connection, projection)
+    return [projection.name for projection in (*missing, *outdated)]
 
 
 def project(connection: psycopg.Connection[Any], batch: int = BATCH) -> int:
