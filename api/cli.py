@@ -85,22 +85,21 @@ def _add_keys(commands: Commands, data: argparse.ArgumentParser) -> None:
     verbs = keys.add_subparsers(metavar="VERB", required=True)
     create = _add(verbs, "create", admin.keys_create, "make a key; it is printed once, alone on the last line", data)
     create.add_argument("--name", required=True, help="whom or what the key is for")
-    roles = [role for role in Role if role is not Role.SYSTEM]
-    create.add_argument(
-        "--role", action="append", required=True, choices=roles, type=_one_of(Role, roles), help="may be repeated"
-    )
-    create.add_argument(
-        "--level",
-        action="append",
-        default=[],
-        choices=RESOLVING_LEVELS,
-        type=Level,
-        help="of an agent; may be repeated",
-    )
+    _add_choice(create, "--role", Role, [role for role in Role if role is not Role.SYSTEM], required=True)
+    _add_choice(create, "--level", Level, RESOLVING_LEVELS, default=[])
     create.add_argument("--client", metavar="USER_ID", help="the client that a key with the role client stands for")
     create.add_argument("--expires", metavar="DAYS", type=_days, help="days until it ends (default: never)")
     _add(verbs, "list", admin.keys_list, "every key: id, name, roles, until when", data)
     _add(verbs, "revoke", admin.keys_revoke, "end a key", data).add_argument("id", help="as `keys list` shows it")
+
+
+def _add_choice(
+    command: argparse.ArgumentParser, name: str, kind: type[Choice], choices: Sequence[Choice], **more: Any
+) -> None:
+    says = f"{', '.join(choices)}; may be repeated"
+    command.add_argument(
+        name, action="append", type=_one_of(kind, choices), metavar=kind.__name__.upper(), help=says, **more
+    )
 
 
 def _chosen(options: argparse.Namespace) -> dict[str, Any]:

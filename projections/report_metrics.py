@@ -148,17 +148,20 @@ METRICS: tuple[Metric, ...] = (
         part="verdict",
         extra=("verdict",),
         facts="""
-            select s.ticket_id, d.at, d.at as since, null::timestamptz as until, s.level, s.priority,
-                d.by = 'Ticket.QCVerified' and (d.level = s.level) = (s.qualification = 'can_resolve') as counted,
+            select s.ticket_id, d.left_at as at, d.left_at as since, null::timestamptz as until, s.level, s.priority,
+                d.left_by = 'Ticket.QCVerified' and (d.level = s.level) = (s.qualification = 'can_resolve') as counted,
                 null::float8 as value, s.qualification as verdict
-            from reporting.queue_stays s cross join lateral (
-                select q.left_at as at, q.left_by as by, q.level from reporting.queue_stays q
-                where q.ticket_id = s.ticket_id and q.entered_position >= s.entered_position
-                    and (q.left_by = 'Ticket.QCVerified'
-                         or q.left_by = 'Ticket.Escalated' and s.qualification = 'can_resolve')
-                order by q.entered_position limit 1) d
-            where s.entered_by in ('Ticket.Escalated', 'Ticket.ReturnedToLevel')
-                and s.qualification in ('can_resolve', 'cannot_resolve')""",
+            from reporting.queue_stays d join reporting.queue_stays s on s.ticket_id = d.ticket_id
+                and s.entered_position <= d.entered_position
+                and s.entered_by in ('Ticket.Escalated', 'Ticket.ReturnedToLevel')
+                and (s.qualification = 'can_resolve'
+                     or s.qualification = 'cannot_resolve' and d.left_by = 'Ticket.QCVerified')
+            where d.queue in ('tier2', 'tier3', 'onsite', 'quality_control')
+                and d.left_by in ('Ticket.Escalated', 'Ticket.QCVerified') and not exists (
+                    select from reporting.queue_stays e  -- what has decided it before
+                    where e.ticket_id = s.ticket_id and e.entered_position >= s.entered_position
+                        and e.entered_position < d.entered_position and (e.left_by = 'Ticket.QCVerified'
+                            or e.left_by = 'Ticket.Escalated' and s.qualification = 'can_resolve'))""",
     ),
     Metric(
         name="qc_failure_rate",
