@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from typing import Any
@@ -56,6 +57,7 @@ def pool(url: str, name: str, size: int = 2) -> Iterator[ConnectionPool[psycopg.
         yield connections
 
 
+@cache
 def migrations() -> list[tuple[int, str, str]]:
     """The numbered migrations: number, name, SQL."""
     found = sorted(

@@ -1,5 +1,6 @@
 """API keys: a prefix and 32 random bytes. Only the SHA-256 of a key is stored; so much chance needs no slow hash."""
 
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -61,12 +62,18 @@ def create_key(connection: psycopg.Connection[Any], wanted: Wanted, now: datetim
     Raises KeyRefused when name, roles, levels and client do not fit together.
     """
     _check(wanted)
-    id_, key = f"key_{token_hex(4)}", PREFIX + token_urlsafe(32)
+    id_, key = _id(wanted.name), PREFIX + token_urlsafe(32)
     expires_at = now + wanted.expires_in if wanted.expires_in else None
     roles, levels = [str(role) for role in wanted.roles], [str(level) for level in wanted.levels]
     values = (id_, hash_of(key), wanted.name, roles, levels, wanted.client_user_id, now, expires_at)
     connection.execute(INSERT, values)
     return id_, key
+
+
+def _id(name: str) -> str:
+    """An id that people recognise, since it stands in the history as who did it: `front-desk-1f3a9c`."""
+    plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "key"
+    return f"{plain}-{token_hex(3)}"
 
 
 def _check(wanted: Wanted) -> None:

@@ -38,7 +38,7 @@ def read_cursor(cursor: str | None, shape: type[Place]) -> Place | None:
         return None
     try:
         return msgspec.json.decode(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=shape)
-    except (ValueError, msgspec.MsgspecError):
+    except (ValueError, msgspec.MsgspecError, RecursionError):
         raise BadCursor from None
 
 

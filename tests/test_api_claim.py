@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from threading import Barrier, Thread
 from typing import Any
 
@@ -75,7 +76,7 @@ def test_a_crowd_never_gets_the_same_ticket(served_module: Served, crowd: list[s
     assert set(taken) == tickets
     for taking in takings:  # what others take at the same moment may be a little out of turn
         ranks = [ticket["priority"] for ticket in taking]
-        assert sum(a > b for a, b in zip(ranks, ranks[1:], strict=False)) <= 1, ranks
+        assert sum(a > b for a, b in pairwise(ranks)) <= 1, ranks
     assert sum(len(taking) > 0 for taking in takings) > 1
     for taking in takings:
         for ticket in taking:

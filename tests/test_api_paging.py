@@ -13,6 +13,7 @@ from served import Served
 
 from application.helpdesk import utc_now
 
+BUSY = 4  # rounds of work beside a walk
 MANY = 55  # more than a page has when nobody says how many
 LISTS = (
     "/v1/tickets",
@@ -56,7 +57,6 @@ class Busy:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        assert self.done > 3  # it was at work all the while
 
     def _work(self) -> None:
         for n in count():
@@ -92,20 +92,21 @@ def test_a_walk_through_a_busy_list_misses_nothing_and_sees_nothing_twice(
         ("/v1/tickets?state=in_support", set(tickets)),
         ("/v1/queues/tier1", set(tickets)),
     ):
-        with Busy(served_module):
-            rows = [row["ticket_id"] for row in walk(served_module, path, limit)]
-        assert len([ticket for ticket in rows if ticket in expected]) == len(expected)
-        assert set(rows) >= expected
-        if path == "/v1/tickets":
-            assert len(rows) == len(set(rows))
+        with Busy(served_module) as busy:
+            while busy.done < BUSY:
+                rows = [row["ticket_id"] for row in walk(served_module, path, limit)]
+                assert sorted(ticket for ticket in rows if ticket in expected) == sorted(expected)
+                if path == "/v1/tickets":
+                    assert len(rows) == len(set(rows))
 
 
 def test_a_walk_through_the_busy_log_reads_every_position_once(served_module: Served, tickets: list[str]) -> None:
     """The log only grows: a walk by 7 reads 1, 2, 3 … and what came on the way."""
-    with Busy(served_module):
-        positions = [event["position"] for event in walk(served_module, "/v1/events", 7)]
-    assert positions == list(range(1, len(positions) + 1))
-    assert len(positions) > 5 * MANY
+    with Busy(served_module) as busy:
+        while busy.done < BUSY:
+            positions = [event["position"] for event in walk(served_module, "/v1/events", 7)]
+            assert positions == list(range(1, len(positions) + 1))
+            assert len(positions) > 5 * MANY
 
 
 def test_a_page_has_fifty_items_when_nobody_says_how_many(served_module: Served, tickets: list[str]) -> None:
