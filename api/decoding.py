@@ -29,7 +29,7 @@ _ETAG = re.compile(r'^(?P<weak>W/)?"(?P<tag>[^"]*)"$')
 _TRACEPARENT = re.compile(r"^[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}$")
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})(?:$|[,;\s])", re.IGNORECASE)
-_FIELD = re.compile(r"(?:unknown|missing required) field `(?P<name>.*)`$", re.DOTALL)
+_FIELD = re.compile(r"(?P<fault>unknown|missing required) field `(?P<name>.*)`$", re.DOTALL)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 MOST_WAIT_SECONDS = 30
 
@@ -101,6 +101,7 @@ def invalid(status: int, error: msgspec.ValidationError) -> Problem:
     pointer = pointer.replace(".", "/")
     if field := _FIELD.search(said):
         pointer += "/" + field["name"].replace("~", "~0").replace("/", "~1")[:MOST_QUOTED]
+        said = "there is no such field" if field["fault"] == "unknown" else "it is required"
     said = next((plain for pattern, plain in PLAIN_WORDS.items() if repr(pattern) in said), said)
     return _not_fitting(status, pointer, said[:MOST_QUOTED].strip())
 

@@ -95,16 +95,16 @@ def perform(desk: "Desk", screen: "Screen", paths: "tuple[Path, ...]", pace: flo
 @contextmanager
 def _screen() -> "Iterator[Screen]":
     """Colours and a live table where somebody is looking, plain lines elsewhere."""
-    from api.demo_screen import PlainScreen
-
-    if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
-        yield PlainScreen()
-        return
     from rich.console import Console
 
     from api.demo_live import LiveScreen
+    from api.demo_screen import PlainScreen
 
-    live = LiveScreen(Console())
+    console = Console()
+    if not sys.stdout.isatty() or console.is_dumb_terminal:
+        yield PlainScreen()
+        return
+    live = LiveScreen(console)
     try:
         yield live
     finally:

@@ -13,7 +13,7 @@ from application.database import connect
 from application.postgres import database_url
 from application.settings import Settings
 from projections.rebuild import rebuild
-from projections.runner import PROJECTIONS
+from projections.runner import PROJECTIONS, ensure_projections
 
 
 class Rate(ProgressColumn):
@@ -38,6 +38,7 @@ def rebuild_one(settings: Settings, options: argparse.Namespace) -> None:
             bar.update(task, completed=done, total=total)
 
         differences = rebuild(connection, known[options.projection], progress)
+        ensure_projections(connection)
     rows = [(each.table, str(each.rows), told(each.only_old), told(each.only_new)) for each in differences]
     show(("table", "rows", "only in the old one", "only in the new one"), rows)
 

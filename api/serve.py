@@ -198,7 +198,7 @@ def _answers(settings: Settings) -> bool:
 def announce(settings: Settings, key: str | None) -> None:
     """Prints where the desk is, the admin key on the first start, and three requests to try."""
     base = f"http://{settings.host}:{settings.port}"
-    bearer = "-H 'Authorization: Bearer " + (key or "$KEY") + "'"
+    bearer = f'-H "Authorization: Bearer {key or "$KEY"}"'  # in double quotes, so that the shell fills in $KEY
     client = """-H 'Content-Type: application/json' -d '{"name": "First Client", "email": "client@example.org"}'"""
     lines = [f"Deskledger is ready: {base}"]
     if key:

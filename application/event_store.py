@@ -25,8 +25,8 @@ LOAD: LiteralString = """
 APPEND: LiteralString = """
     with xid as materialized (select pg_current_xact_id()),  -- before nextval: the sealer proves holes dead by it
     given as materialized (
-        select * from unnest(%s::uuid[], %s::int[], %s::int[], %s::timestamptz[], %s::text[], %s::jsonb[], %s::bytea[],
-                             %s::jsonb[], %s::bytea[])
+        select * from unnest(%b::uuid[], %b::int[], %b::int[], %b::timestamptz[], %b::text[], %b::text[]::jsonb[], %b::bytea[],
+                             %b::text[]::jsonb[], %b::bytea[])
         as given(stream_id, version, first, at, type, body, private, meta, leaf)),
     heads as (  -- the first event of a command decides whether all of it is recorded
         insert into events (ord, stream_id, version, at, type, body, private, meta, leaf)
@@ -43,7 +43,7 @@ APPEND: LiteralString = """
     keys as (
         insert into idempotency (principal, key, request_hash, answer, at)
         select principal, key, request_hash, answer, kept.at
-        from unnest(%s::uuid[], %s::text[], %s::text[], %s::bytea[], %s::bytea[], %s::timestamptz[])
+        from unnest(%b::uuid[], %b::text[], %b::text[], %b::bytea[], %b::bytea[], %b::timestamptz[])
             as kept(stream_id, principal, key, request_hash, answer, at) join heads using (stream_id)
         order by principal, key)
     select stream_id from heads"""

@@ -41,6 +41,8 @@ class Readers:
         try:
             try:
                 return await self._fetch(query, parameters)
+            except psycopg.errors.QueryCanceled as error:  # asked again, it would take as long again
+                raise Unavailable(str(error)) from error
             except psycopg.OperationalError:  # the database was restarted, perhaps: look at every idle connection once
                 await self._pool.check()
                 return await self._fetch(query, parameters)

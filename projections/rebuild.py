@@ -101,7 +101,10 @@ def _swap(connection: psycopg.Connection[Any], projection: Projection, position:
         connection.execute(SQL("alter table {}.{} set schema public").format(_building(projection), Identifier(table)))
     connection.execute("update projections set version = %s where name = %s", (projection.version, projection.name))
     connection.execute("set local search_path to public")
-    create_reporting(connection)
+    if same:
+        create_reporting(connection)
+    else:  # a view may need what another projection does not have yet: `ensure_projections` makes them at the end
+        connection.execute("drop schema if exists reporting cascade")
     return differences
 
 

@@ -34,9 +34,6 @@ def ensure_projections(connection: psycopg.Connection[Any]) -> list[str]:
                 connection.execute(
                     "insert into projections (name, version) values (%s, %s)", (projection.name, projection.version)
                 )
-        if missing or not reporting_stands(connection):
-            with connection.transaction():
-                create_reporting(connection)
         outdated = [
             projection
             for projection in PROJECTIONS
@@ -44,6 +41,9 @@ def ensure_projections(connection: psycopg.Connection[Any]) -> list[str]:
         ]
         for projection in outdated:
             rebuild(connection, projection)
+        if missing or not reporting_stands(connection):
+            with connection.transaction():
+                create_reporting(connection)
     return [projection.name for projection in (*missing, *outdated)]
 
 

@@ -84,10 +84,8 @@ def around(directory: Directory, **more: str) -> dict[str, str]:
 
 def left_behind(directory: Directory) -> list[str]:
     """Files in a directory, and processes that were started with it."""
-    processes = [
-        process.parent.name for process in Directory("/proc").glob("[0-9]*/cmdline") if mentions(process, directory)
-    ]
-    return [*map(str, directory.iterdir()), *processes]
+    processes = Directory("/proc").glob("[0-9]*/cmdline")
+    return [*map(str, directory.iterdir()), *(str(process) for process in processes if mentions(process, directory))]
 
 
 def mentions(process: Directory, directory: Directory) -> bool:
@@ -142,9 +140,7 @@ def test_a_timeline_ends_it(piped: Ended) -> None:
 def test_piped_lines_are_plain(piped: Ended) -> None:
     """No escape codes, and one line a step."""
     assert not re.search(r"[\x00-\x1f\x7f]", "".join(piped.lines))
-    assert re.search(
-        r"^T1-4  agent-tier1 +escalate +-> Escalated  tier2  T-\d{6}$", "\n".join(piped.lines), re.MULTILINE
-    )
+    assert any(re.match(r"T1-4  agent-tier1 +escalate +-> Escalated  tier2  T-\d{6}$", line) for line in piped.lines)
 
 
 def test_nothing_is_left_behind(piped: Ended) -> None:
@@ -187,14 +183,14 @@ def test_a_desk_without_deviations_gives_none(desk: Desk) -> None:
 
 
 def test_another_event_is_a_deviation(desk: Desk) -> None:
-    """The script says Closed, the desk records Resolved: the player names both, and leaves the path."""
-    path = altered(PATHS[1], 4, records="T1-4 Closed")
+    """The script says Closed, the desk records Escalated: the player names both, and leaves the path."""
+    path = altered(PATHS[1], 3, records="T1-4 Closed")
     assert deviations(desk, path)[0] == "T-000001, agent-tier1 escalate: recorded Escalated in place of T1-4 Closed"
 
 
 def test_a_refusal_that_does_not_come_is_a_deviation(desk: Desk) -> None:
     """What must be refused is played: the desk takes it, and the player says so."""
-    path = altered(PATHS[1], 3, behind=0)
+    path = altered(PATHS[1], 2, behind=0)
     assert deviations(desk, path)[0] == (
         "T-000001, agent-tier1 escalate: answered 200 - - in place of 412 stale_version -"
     )
@@ -202,12 +198,10 @@ def test_a_refusal_that_does_not_come_is_a_deviation(desk: Desk) -> None:
 
 def test_another_step_is_a_deviation(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     """An event whose step is another in the log is found by the audit, and the exit status is 1."""
-    path = altered(PATHS[9], 0, records="5 Linked")
+    path = altered(PATHS[10], 0, records="5 Escalated")
     assert perform(desk, PlainScreen(), (path,)) == 1
     shown = capsys.readouterr().out
-    assert (
-        "DEVIATES: the auditor's log: T-000001 version 6 is Ticket.Linked of step None, not Ticket.Linked of step 5"
-    ) in shown
+    assert "T-000001 version 6 is Ticket.Escalated of step T1-4, not Ticket.Escalated of step 5" in shown
     assert "DEVIATES: the auditor's log: step 19 brought no mail" in shown
 
 

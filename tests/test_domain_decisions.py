@@ -437,6 +437,15 @@ def test_rule_8_the_client_declines_with_a_reason():
     assert {"compile_dossier", "return_to_level", "cancel"} <= set(refusal.possible)
 
 
+def test_a_dossier_that_does_not_stand_is_compiled_again_in_the_same_words():
+    """Rule 8: after a decline the same summary makes a new dossier; what the NOC has is no dossier to be compiled."""
+    declined = ticket_in(S.AWAITING_APPROVAL, L.TIER1, e.ClientDeclined(HASH, Channel.WEB, "no"))
+    assert decided(d.compile_dossier, declined, "all of it", LINES) == [
+        e.DossierCompiled("all of it", LINES_SHA256, 14, LINES)
+    ]
+    refused(d.compile_dossier, ticket_in(S.IN_SUPPORT, L.NOC), "all of it", LINES, error=no.NotAtDecisionPoint)
+
+
 @pytest.mark.parametrize("event", ACTIVITY, ids=lambda event: type(event).__name__)
 @pytest.mark.parametrize("state", [S.AWAITING_APPROVAL, S.APPROVED])
 def test_rule_8_any_later_activity_voids_the_dossier(state: State, event: e.Event):

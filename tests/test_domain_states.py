@@ -252,6 +252,23 @@ cancelled
     ticket_cancelled: return_to_level.tier2 return_to_level.manager add_note change_priority await_client
     ticket_cancelled: client_responded reopen
 """
+# The step of the source that a refusal says is missing: at tier1, tier2, tier3, onsite, it_manager, noc.
+MISSING = {
+    "client_not_identified": "2 . . . . .",
+    "not_created": "3 . . . . .",
+    "issue_not_documented": "4 . . . . .",
+    "not_routed": "4 . . . . .",
+    "not_qualified": ". T1-4 8 12 . .",
+    "cannot_resolve_here": ". 8 12 16 . .",
+    "not_resolved": "T1-1 5 9 13 . 17",
+    "not_verified": "T1-2 6 10 14 . 18",
+    "details_missing": "T1-3 7 11 15 . 19",
+    "at_decision_point": ". . . . 16 .",
+    "not_at_decision_point": "16 16 16 16 16 16",
+    "no_current_dossier": ". . . . 16 .",
+    "not_approved": ". . . . 16 .",
+    "already_approved": ". . . . 16 .",
+}
 ABOVE = {
     "tier2": "in_support tier3 to_qualify",
     "tier3": "in_support onsite to_qualify",
@@ -300,19 +317,19 @@ def stands(ticket: Ticket) -> str:
     return f"{ticket.state} {ticket.level or '-'} {ticket.qualification or '-'}"
 
 
-def told(standing: str, command: str) -> tuple[str, tuple[str, ...]]:
-    """What a command leads to, in the words of the table, and the commands that are possible, as its refusal says."""
+def told(standing: str, command: str) -> tuple[str, tuple[str, ...], str | None]:
+    """What a command leads to, in the words of the table, what is possible, and the step that its refusal names."""
     ticket = ticket_standing(standing)
     can = possible(ticket, given(standing))
     try:
         events = COMMANDS[command](ticket, given(standing))
     except no.Refused as refusal:
-        return refusal.code, refusal.possible
+        return refusal.code, refusal.possible, refusal.step
     if not events:
-        return "nothing" if command in can else "already", can
+        return "nothing" if command in can else "already", can, None
     assert len(events) == 1
     then = after(ticket, events)
-    return type(events[0]).__name__ + (f" > {stands(then)}" if stands(then) != stands(ticket) else ""), can
+    return type(events[0]).__name__ + (f" > {stands(then)}" if stands(then) != stands(ticket) else ""), can, None
 
 
 @pytest.mark.parametrize("standing", STANDINGS)
@@ -331,8 +348,10 @@ def test_the_table_is_complete():
 def test_the_procedure_answers_as_the_table_says(standing: str, command: str):
     """Rule 10: a command is possible, already true, or refused with the rule's code and what is possible instead."""
     can = {name.split(".")[0] for (at, name), leads in EXPECTED.items() if at == standing and possible_as(leads)}
-    outcome, said = told(standing, command)
+    outcome, said, step = told(standing, command)
     assert outcome == EXPECTED[standing, command]
+    steps = MISSING.get(outcome, "- - - - - -").split()
+    assert (step or "-") == steps[list(Level).index(ticket_standing(standing).level or Level.TIER1)]
     assert set(said) == can
     assert len(said) == len(can)
 

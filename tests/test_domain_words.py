@@ -226,5 +226,6 @@ def test_a_stale_version_tells_what_was_missed():
     """Whoever decided on an older version learns which version is the current one, and what came in between."""
     stale = no.StaleVersion(TICKET_ID, 5, 3, ())
     assert (stale.stream_id, stale.current_version, stale.expected_version, stale.missed) == (TICKET_ID, 5, 3, ())
-    assert no.StaleVersion(TICKET_ID).current_version is None
+    unknown = no.StaleVersion(TICKET_ID)
+    assert (unknown.current_version, unknown.expected_version, unknown.missed) == (None, None, ())
     assert stale.detail.startswith("The ticket has moved on")

@@ -596,6 +596,26 @@ def test_the_documentation_lists_exactly_the_metrics() -> None:
         )
 
 
+def test_the_sql_of_the_documentation_runs(desk_of_twenty: psycopg.Connection) -> None:
+    """The role of the page can be made, and its query gives what the API gives."""
+    role, query = (block.partition("```")[0] for block in DOCUMENT.read_text("utf-8").split("```sql\n")[1:])
+    with desk_of_twenty.transaction(force_rollback=True):
+        desk_of_twenty.execute(role.encode())
+        desk_of_twenty.execute("set local role nightly_report")
+        rows = desk_of_twenty.execute(query.encode()).fetchall()
+    october = datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)
+    found = by_group(ask(desk_of_twenty, "qc_failure_rate", "level", since=october[0], until=october[1]))
+    # as in test_qc_failure_rate, but for 19, whose tier 1 resolution passes in November
+    assert {level: (numerator, denominator) for level, numerator, denominator, _ in rows} == {
+        "tier1": (2, 7),
+        "tier2": (1, 5),
+        "tier3": (0, 2),
+        "onsite": (0, 1),
+        "noc": (0, 1),
+    }
+    assert {level: figures[:2] for level, figures in found.items()} == {row[0]: row[1:3] for row in rows}
+
+
 # ── Over HTTP ───────────────────────────────────────────────────────────────────────────────────────────────
 
 

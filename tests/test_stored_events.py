@@ -204,6 +204,8 @@ def test_a_row_without_the_later_fields_is_read():
     )
     assert recorded.event == e.RequestReceived(Channel.WEB, "help", None)
     assert (recorded.correlation_id, recorded.causation_id, recorded.traceparent) == (None, None, None)
+    assert recorded.level is None
+    assert recorded == e.Recorded(STREAMS["ticket"], 1, recorded.at, INTAKE, recorded.event)
 
 
 def test_an_event_shows_its_fields_as_plain_json():
