@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         settings = read_settings(**_chosen(options))
+        configure(settings.log_level)
         return int(options.run(settings, options) or 0)
     except (SettingsError, PostgresError, KeyRefused, ServeError) as error:
         return _complain(str(error))
@@ -135,21 +136,18 @@ def _complain(message: str) -> int:
 def _serve(settings: Settings, options: argparse.Namespace) -> None:
     from api.serve import Supervisor, announce
 
-    configure(settings.log_level)
     Supervisor(settings, announce).run()
 
 
 def _api(settings: Settings, options: argparse.Namespace) -> None:
     from api.server import serve_api
 
-    configure(settings.log_level)
     serve_api(_with_database(settings))
 
 
 def _work(settings: Settings, options: argparse.Namespace) -> None:
     from api.worker import work
 
-    configure(settings.log_level)
     work(_with_database(settings))
 
 

@@ -48,7 +48,9 @@ APPEND: LiteralString = """
         order by principal, key)
     select stream_id from heads"""
 
-NUMBERS: LiteralString = "select to_char(nextval('ticket_numbers'), '\"T-\"FM000000') from generate_series(1, %s)"
+NUMBERS: LiteralString = """
+    select 'T-' || lpad(number, greatest(6, length(number)), '0')
+    from (select nextval('ticket_numbers')::text as number from generate_series(1, %s)) drawn"""
 
 
 class Meta(msgspec.Struct, frozen=True, omit_defaults=True):

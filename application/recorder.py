@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Event as Flag
 from typing import Any, LiteralString
@@ -19,10 +20,15 @@ SELECT: LiteralString = """
     select stream_id, version, type, body, at, meta, private, leaf from events
     where stream_id = %s and version > %s and version <= %s"""
 NOTIFICATIONS: LiteralString = """
-    select position, stream_id, version, type, body from log join events using (ord)
+    select position, stream_id, version, type, body, at, meta, private, leaf from log join events using (ord)
     where position >= %s and position <= %s and (%s::text[] = '{}' or type = any(%s)) order by position limit %s"""
 HIGHEST = 2**62
 POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class SealedRow(StoredRow, Notification):
+    """An event with its position, `id`; the mapper reads it like any other row."""
 
 
 class EventRecorder(ApplicationRecorder):
@@ -86,8 +92,8 @@ class EventRecorder(ApplicationRecorder):
         with self._connection() as connection:
             found = connection.execute(NOTIFICATIONS, (first, last, list(topics), list(topics), limit)).fetchall()
         return [
-            Notification(originator_id=stream, originator_version=version, topic=type_, state=body, id=position)
-            for position, stream, version, type_, body in found
+            SealedRow(stream, version, type_, private or body, position, at, meta, private, leaf)
+            for position, stream, version, type_, body, at, meta, private, leaf in found
         ]
 
     def max_notification_id(self) -> int | None:
@@ -168,9 +174,10 @@ class Factory(library.InfrastructureFactory[library.TrackingRecorder]):
 
 def insert_rows(connection: psycopg.Connection[Any], rows: Sequence[StoredRow]) -> None:
     """Appends events inside the caller's transaction; raises UniqueViolation when somebody else came first."""
-    streams = {row.originator_id for row in rows}
+    first: dict[UUID | str, int] = {}
+    heads = [row for row in rows if first.setdefault(row.originator_id, row.originator_version) == row.originator_version]
     won = connection.execute(APPEND, append_parameters(rows)).fetchall()
-    if len(won) < len(streams):
+    if len(won) < len(heads):
         raise psycopg.errors.UniqueViolation("another event has this version of the stream")
 
 

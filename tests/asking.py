@@ -2,10 +2,12 @@
 problem document is."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from served import Reply, Served
+from served import Reply, Served, wait_until
 
+from application.database import connect
 from domain.values import Level, Role
 
 JSON, PROBLEM = "application/json", "application/problem+json"
@@ -148,6 +150,24 @@ def problem(reply: Reply, status: int, code: str | None = None) -> dict[str, Any
     assert all(isinstance(document[name], str) and document[name] for name in MEMBERS - {"status"})
     assert code is None or document["code"] == code, document
     return document
+
+
+@contextmanager
+def standing_still(served: Served) -> Iterator[None]:
+    """The projections stand still, as when their worker lags far behind; the log goes on."""
+    with connect(served.database, "test freeze") as connection, connection.transaction():
+        connection.execute("select from projections for update")
+        yield
+
+
+def sealed(served: Served, ticket: str) -> None:
+    """Waits until all events of a ticket have their position."""
+
+    def all_of_it() -> bool:
+        items = served.get(f"/v1/tickets/{ticket}/history").json["items"]
+        return all(event["position"] for event in items)
+
+    wait_until(all_of_it, 10, "the ticket's events are sealed")
 
 
 def version(served: Served, ticket: str) -> int:

@@ -7,7 +7,7 @@ from threading import Barrier, Thread
 from typing import Any
 
 import pytest
-from asking import brought, give, problem, walk
+from asking import brought, give, problem, standing_still, version, walk
 from served import Reply, Served
 
 from domain.values import Level, Queue, Role
@@ -127,15 +127,34 @@ def test_the_most_urgent_is_next_and_then_the_oldest(served_module: Served) -> N
     assert got == [tickets[1], tickets[2], tickets[3], tickets[0]]
 
 
-def test_what_the_list_shows_too_late_is_not_given_away(served_module: Served, crowd: list[str]) -> None:
-    """A ticket that was assigned or left the queue a moment ago is passed over, though the list still has it."""
-    emptied(served_module, "tier1")
-    for command in ("assign", "escalate", "cancel", "resolve"):
+@pytest.mark.parametrize("command", ["assign", "escalate", "cancel", "resolve"])
+def test_what_the_list_shows_too_late_is_not_given_away(served_module: Served, crowd: list[str], command: str) -> None:
+    """A ticket that was assigned or left the queue is passed over while the list still has it, also for a caller who
+    could claim it where it is now."""
+    for key in (crowd[0], served_module.staff):
+        emptied(served_module, "tier1")
         gone, free = served_module.ticket("late", "high", "high"), served_module.ticket("late")
         served_module.caught_up()
-        give(served_module, gone, command)
-        assert claim(served_module, "tier1", crowd[0]).json["ticket_id"] == free
-        assert served_module.get(f"/v1/tickets/{gone}").json["assignee"] != crowd[0]
+        with standing_still(served_module):
+            give(served_module, gone, command)
+            before = version(served_module, gone)
+            assert gone in [row["ticket_id"] for row in walk(served_module, "/v1/queues/tier1")]
+            assert claim(served_module, "tier1", key).json["ticket_id"] == free
+            assert claim(served_module, "tier1", key).status == 204
+            assert version(served_module, gone) == before
+
+
+def test_a_free_ticket_is_found_behind_many_that_are_gone(served_module: Served) -> None:
+    """However late the list is, and however much of it is gone, the one that is free is given."""
+    emptied(served_module, "tier1")
+    gone = [served_module.ticket("many", "high", "high") for _ in range(51)]
+    free = served_module.ticket("many", "low", "low")
+    served_module.caught_up()
+    with standing_still(served_module):
+        for ticket in gone:
+            served_module.do(ticket, "assign", version=5)
+        assert claim(served_module, "tier1").json["ticket_id"] == free
+        assert claim(served_module, "tier1").status == 204
 
 
 def test_a_released_ticket_can_be_claimed_again(served_module: Served, crowd: list[str]) -> None:

@@ -198,6 +198,23 @@ def test_a_queue_of_the_past_is_what_its_page_showed_then(
             assert walk(served_module, f"/v1/queues/{queue}?as_of={time}") == rows, (time, queue)
 
 
+def test_at_the_very_moment_of_a_move_a_ticket_is_in_one_queue(
+    served_module: Served, walked: list[tuple[str, dict[str, list[Row]]]]
+) -> None:
+    """Rule 11, as of the time of each event: in the queue that the ticket of that moment names, and in no other."""
+    tickets = {row["ticket_id"] for _, picture in walked for rows in picture.values() for row in rows}
+    for ticket in sorted(tickets)[:3]:
+        for event in served_module.get(f"/v1/tickets/{ticket}/history").json["items"][4:]:
+            then = served_module.get(f"/v1/tickets/{ticket}?as_of={event['at']}").json["queue"]
+            found = [
+                str(queue)
+                for queue in Queue
+                for row in walk(served_module, f"/v1/queues/{queue}?as_of={event['at']}")
+                if row["ticket_id"] == ticket
+            ]
+            assert found == [then] * (then is not None)
+
+
 def test_a_queue_of_the_past_is_read_page_by_page(
     served_module: Served, walked: list[tuple[str, dict[str, list[Row]]]]
 ) -> None:

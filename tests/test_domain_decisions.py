@@ -493,6 +493,7 @@ def test_step_16_the_noc_gets_a_ticket_upon_approval_only():
     """Step 16: an approved ticket is routed to the NOC, named or not, and to no other level; no other ticket is."""
     approved = ticket_in(S.APPROVED)
     assert decided(d.route, approved, None) == decided(d.route, approved, L.NOC) == [e.Routed(L.NOC)]
+    assert after(approved, [e.Routed(L.NOC), ACTIVITY[2]]).dossier == approved.dossier
     assert "route" in refused(d.route, approved, L.TIER1, error=no.WrongRoute).possible
     for state in (S.DECIDING, S.AWAITING_APPROVAL):
         assert "route" not in refused(d.route, ticket_in(state), L.NOC, error=no.NotApproved).possible
@@ -503,7 +504,9 @@ def test_the_it_manager_returns_a_ticket_to_a_level_of_the_ladder(state: State):
     """Rule 8: the IT manager returns a ticket to tier 1, tier 2, tier 3 or onsite, never to the NOC or to himself."""
     ticket = ticket_in(state)
     for level in (L.TIER1, L.TIER2, L.TIER3, L.ONSITE):
-        assert decided(d.return_to_level, ticket, level, "try") == [e.ReturnedToLevel(L.IT_MANAGER, level, "try")]
+        (returned,) = decided(d.return_to_level, ticket, level, "try")
+        assert returned == e.ReturnedToLevel(L.IT_MANAGER, level, "try")
+        assert after(ticket, [returned]).dossier is None
     for level in (L.NOC, L.IT_MANAGER):
         assert "return_to_level" in refused(d.return_to_level, ticket, level, "try", error=no.WrongLevel).possible
 
@@ -755,6 +758,10 @@ def test_a_stream_that_does_not_begin_with_a_request_is_no_ticket():
     received = e.Recorded(TICKET_ID, 1, START, QUALITY, e.RequestReceived(Channel.WEB, "help", Sender("walk-in")))
     known = Ticket(TICKET_ID, 1, S.RECEIVED, START, START, Channel.WEB, "help", Sender("walk-in"))
     assert fold([received]) == known
+    (*unknown, links, escalations) = msgspec.structs.astuple(known)[8:]
+    assert (set(unknown), links, escalations) == ({None}, (), 0)
+    assert fold([msgspec.structs.replace(received, event=e.RequestReceived(Channel.WEB, "help"))]).sender is None
+    assert Ticket(TICKET_ID, 1, S.RECEIVED, START, START, Channel.WEB, "help").sender is None
 
 
 @pytest.mark.parametrize("module", [client, e, rules, ticket_module, values], ids=lambda module: module.__name__)

@@ -231,6 +231,7 @@ def test_whoever_could_give_a_command_is_entitled_to_ask():
 def test_a_key_without_a_client_owns_no_ticket():
     """A ticket whose client is not identified belongs to no client, not even to a key that names none."""
     unnamed = principal("unnamed", Role.CLIENT)
+    assert Principal("key", "key", frozenset()) == Principal("key", "key", frozenset(), frozenset(), None)
     assert not roles.may_give(unnamed, "cancel", TICKETS["received"])
     assert not roles.may_give(unnamed, "cancel", TICKETS["identified"])
 

@@ -1,6 +1,8 @@
 """Events and errors in words, for people: exact sentences, and none that is missing."""
 
+import json
 from datetime import UTC, datetime
+from hashlib import sha256
 from uuid import UUID
 
 import msgspec
@@ -131,6 +133,30 @@ def test_rule_8_a_line_of_the_dossier_says_who_did_what_when():
     assert head == "7. 2026-11-02T09:00:00.000000Z agent-tier2 (agent): Note (client): seen – ä"
     assert len(hashed) == len("0" * 64 + "]")
     assert line_of(at=datetime(2026, 11, 2, 9, 0, 0, 42, tzinfo=UTC)).startswith("7. 2026-11-02T09:00:00.000042Z ")
+
+
+def test_rule_8_the_hash_of_a_line_is_of_canonical_json():
+    """Rule 8: anybody can compute the hash of a line from the event: SHA-256 of its JSON, keys sorted, no blanks."""
+    told = {
+        "originator_id": str(TICKET_ID),
+        "originator_version": 7,
+        "at": "2026-11-02T09:00:00Z",
+        "actor": {"id": "key-1", "name": "agent-tier2", "role": "agent"},
+        "event": {"text": "seen – ä", "visibility": "client"},
+        "correlation_id": None,
+        "causation_id": None,
+        "traceparent": None,
+        "level": None,
+    }
+    told_bytes = json.dumps(told, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+    assert line_of().endswith(f" [sha256 {sha256(told_bytes).hexdigest()}]")
+
+
+@pytest.mark.parametrize("event", [event for event, _ in SENTENCES], ids=lambda event: type(event).__name__)
+def test_rule_8_a_dossier_lists_every_event_in_words(event: e.Event):
+    """Rule 8: any event has its line in the dossier, in the words of the history; an internal note none."""
+    said = "Internal note added." if type(event) is e.NoteAdded else words(event)
+    assert f" agent-tier2 (agent): {said} [sha256 " in line_of(event=event)
 
 
 def test_a_note_of_the_desk_is_only_mentioned_in_the_dossier():
