@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 import psycopg
 
 from api import admin
-from api.demo import add_demo
+from api.demo.command import add_demo
 from api.errors import ServeError
 from api.logs import configure
 from application.keys import KeyRefused

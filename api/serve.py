@@ -151,11 +151,11 @@ def _spawn(name: str, settings: Settings) -> subprocess.Popen[bytes]:
     """Starts a part; it gets its settings by the environment, and SIGTERM should we die without a word."""
     command = [sys.executable, "-m", "api.cli", name]
     return subprocess.Popen(
-        command, env=environment_for(settings), stdin=subprocess.DEVNULL, preexec_fn=_end_with_parent
+        command, env=environment_for(settings), stdin=subprocess.DEVNULL, preexec_fn=end_with_parent
     )
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """On Linux: SIGTERM for this process when its parent dies, so that a killed `serve` leaves no part behind."""
     signal.signal(
         signal.SIGINT, signal.SIG_IGN

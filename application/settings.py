@@ -47,6 +47,11 @@ def environment_for(settings: Settings) -> dict[str, str]:
     }
 
 
+def environment_without_settings() -> dict[str, str]:
+    """The environment without any setting of ours: for a desk that is to have the defaults."""
+    return {name: value for name, value in os.environ.items() if name not in VARIABLES}
+
+
 def _database_url(value: str) -> str:
     if urlsplit(value).scheme not in ("postgresql", "postgres"):
         raise ValueError("a URL like postgresql://user:password@host:5432/name")

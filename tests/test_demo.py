@@ -18,12 +18,12 @@ import msgspec
 import pytest
 from served import ROOT, Served
 
-from api.demo import perform
-from api.demo_desk import Api, Desk
-from api.demo_moves import STEPS, Path
-from api.demo_player import Player, register
-from api.demo_screen import PlainScreen
-from api.demo_script import CLIENT, KEYS, PATHS
+from api.demo.command import perform
+from api.demo.desk import Api, Desk
+from api.demo.moves import STEPS, Path
+from api.demo.player import Player, register
+from api.demo.screen import PlainScreen
+from api.demo.script import CLIENT, KEYS, PATHS
 
 DEMO = [sys.executable, "-m", "api.cli", "demo"]
 NUMBERS = ["1", "2", "3", "4", "T1-1", "T1-2", "T1-3", "T1-4", *map(str, range(5, 20))]

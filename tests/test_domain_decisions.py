@@ -45,6 +45,7 @@ def test_step_1_a_request_is_received():
     """Step 1: a request by any channel, with what the channel tells of the sender, is received."""
     sender = Sender("walk-in", None, "+000")
     assert d.receive_request(Channel.WALK_IN, "help", sender) == [e.RequestReceived(Channel.WALK_IN, "help", sender)]
+    assert Sender() == Sender(None, None, None)
     assert d.receive_request(Channel.EMAIL, "help", None) == [e.RequestReceived(Channel.EMAIL, "help")]
 
 
@@ -61,6 +62,7 @@ def test_rule_1_no_ticket_is_created_before_the_client_is_identified():
     """Rule 1: no Created before ClientIdentified; the refusal names step 2 and what is possible."""
     refusal = refused(d.create, ticket_in(S.RECEIVED), "T-000001", error=no.ClientNotIdentified)
     assert refusal.step == "2"
+    assert refusal.detail == no.ClientNotIdentified.__doc__
     assert set(refusal.possible) == {"identify_client", *ALWAYS}
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from application.settings import Settings
 
 if TYPE_CHECKING:
-    from api.demo_desk import Desk
-    from api.demo_moves import Path
-    from api.demo_screen import Screen
+    from api.demo.desk import Desk
+    from api.demo.moves import Path
+    from api.demo.screen import Screen
 
 TERMINAL_PACE = 0.15
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -58,8 +58,8 @@ def add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def demo_command(settings: Settings, options: argparse.Namespace) -> int:
     """Runs the demo. Returns 0 when everything went by the procedure, 1 when anything deviates."""
-    from api.demo_desk import own_desk
-    from api.demo_script import PATHS
+    from api.demo.desk import own_desk
+    from api.demo.script import PATHS
 
     with _ends_in_order() as from_here_undisturbed, _screen() as screen:
         began = time.monotonic()
@@ -74,9 +74,9 @@ def demo_command(settings: Settings, options: argparse.Namespace) -> int:
 
 def perform(desk: "Desk", screen: "Screen", paths: "tuple[Path, ...]", pace: float = 0.0) -> int:
     """Plays the paths on a desk, shows what the auditor finds, and returns the exit status."""
-    from api.demo_audit import Audit
-    from api.demo_player import Player, register
-    from api.demo_script import CLIENT
+    from api.demo.audit import Audit
+    from api.demo.player import Player, register
+    from api.demo.script import CLIENT
 
     began = time.monotonic()
     player = Player(desk, screen, pace)
@@ -97,8 +97,8 @@ def _screen() -> "Iterator[Screen]":
     """Colours and a live table where somebody is looking, plain lines elsewhere."""
     from rich.console import Console
 
-    from api.demo_live import LiveScreen
-    from api.demo_screen import PlainScreen
+    from api.demo.live import LiveScreen
+    from api.demo.screen import PlainScreen
 
     console = Console()
     if not sys.stdout.isatty() or console.is_dumb_terminal:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from api.demo_audit import Findings, StepFound
+    from api.demo.audit import Findings, StepFound
 
 WELCOME = "Deskledger demo: the whole procedure on a desk of its own, removed at the end"
 

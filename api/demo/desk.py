@@ -1,9 +1,6 @@
 """The demo's own desk: a directory, a `deskledger serve` and a mail server, which are gone when it ends."""
 
-import ctypes
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -21,13 +18,14 @@ import msgspec
 import urllib3
 from aiosmtpd.controller import Controller
 
-from api.demo_script import KEYS
+from api.demo.script import KEYS
 from api.errors import CommandError
-from api.serve import PR_SET_PDEATHSIG
+from api.serve import end_with_parent
 from application.database import connect
 from application.helpdesk import utc_now
 from application.keys import create_key
 from application.postgres import EmbeddedPostgres
+from application.settings import environment_without_settings
 
 START_SECONDS, STOP_SECONDS = 90.0, 60.0
 HOST = "127.0.0.1"
@@ -126,8 +124,11 @@ def _directory() -> Iterator[EmbeddedPostgres]:
 @contextmanager
 def _served(postgres: EmbeddedPostgres, port: int, smtp_port: int) -> Iterator["subprocess.Popen[bytes]"]:
     """`deskledger serve`, with nothing of the user's own settings."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("DATABASE_URL", "DESKLEDGER_"))}
-    environment = {**own, "DESKLEDGER_SMTP_URL": f"smtp://{HOST}:{smtp_port}", "DESKLEDGER_WORKERS": "1"}
+    environment = {
+        **environment_without_settings(),
+        "DESKLEDGER_SMTP_URL": f"smtp://{HOST}:{smtp_port}",
+        "DESKLEDGER_WORKERS": "1",
+    }
     place = ["--data-dir", str(postgres.data_dir), "--host", HOST, "--port", str(port)]
     with (postgres.data_dir / "serve.log").open("wb") as log:
         process = subprocess.Popen(
@@ -137,7 +138,7 @@ def _served(postgres: EmbeddedPostgres, port: int, smtp_port: int) -> Iterator["
             stdout=log,
             stderr=log,
             start_new_session=True,  # Ctrl-C is for the demo, which ends the rest in order
-            preexec_fn=_end_with_parent,
+            preexec_fn=end_with_parent,
         )
     try:
         yield process
@@ -148,12 +149,6 @@ def _served(postgres: EmbeddedPostgres, port: int, smtp_port: int) -> Iterator["
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _end_with_parent() -> None:
-    """On Linux: SIGTERM for the desk when the demo is killed."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from api.demo_desk import Desk
-from api.demo_moves import STEPS, Step
-from api.demo_player import Player
+from api.demo.desk import Desk
+from api.demo.moves import STEPS, Step
+from api.demo.player import Player
 
 Event = dict[str, Any]
 CLOSING_STEPS = frozenset(step.number for step in STEPS if "Closed" in step.must)

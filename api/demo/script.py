@@ -1,6 +1,6 @@
 """The demo's script: whose keys take part, and every way through the procedure, move by move."""
 
-from api.demo_moves import (
+from api.demo.moves import (
     Move,
     Moves,
     Path,

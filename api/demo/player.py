@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from api.demo_desk import Desk, Reply
-from api.demo_moves import DESK, Move, Moves, Path
-from api.demo_screen import Kind, Line, Screen
+from api.demo.desk import Desk, Reply
+from api.demo.moves import DESK, Move, Moves, Path
+from api.demo.screen import Kind, Line, Screen
 from api.errors import CommandError
 
 PATIENCE = 15.0
