@@ -4,7 +4,7 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from api.decoding import Decoders, invalid, parameters
-from api.listing import Paging, send
+from api.listing import Paging, place, send
 from application.combining import CombiningDesk
 from application.command import UserId
 from application.helpdesk import utc_now
@@ -61,7 +61,7 @@ class Clients:
             raise UnknownUserId
         filters = TicketFilters(client_user_id=user_id)
         page = await ticket_page(self._readers.fetch, filters, asked.cursor, asked.limit)
-        resp.set_header("Deskledger-Position", str(page.position))
+        place(req, resp, page)
         await self._answer(resp, client, page)
 
     async def _find(self, user_id: str) -> Client | None:

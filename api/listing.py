@@ -34,8 +34,13 @@ def finish(req: Request, resp: Response, page: Page, without: tuple[str, ...] = 
     items = page.items
     if without:
         items = [msgspec.structs.replace(item, **dict.fromkeys(without)) for item in items]
+    place(req, resp, page)
+    send(resp, {"items": items, "next": page.next})
+
+
+def place(req: Request, resp: Response, page: Page) -> None:
+    """The headers of a page: where the read model stands, and the address of the next page."""
+    resp.set_header("Deskledger-Position", str(page.position))
     if page.next:
         asked = {name: value for name, value in req.params.items() if name != "cursor"}
         resp.set_header("Link", f'<{req.path}?{urlencode({**asked, "cursor": page.next})}>; rel="next"')
-    resp.set_header("Deskledger-Position", str(page.position))
-    send(resp, {"items": items, "next": page.next})

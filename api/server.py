@@ -39,6 +39,7 @@ class Server(BaseApplication):  # type: ignore[misc]
     def load(self) -> Any:
         """The application."""
         ASGIProtocol._send_error_response = refuse
+        ASGIProtocol._is_websocket_upgrade = stay_with_http
         return create_app(self._settings)
 
 
@@ -57,6 +58,11 @@ def refuse(protocol: Any, status: int, message: str, extra_headers: Any = ()) ->
         "Connection: close",
     )
     protocol._safe_write("\r\n".join((*lines, "\r\n")).encode("latin-1") + body)
+
+
+def stay_with_http(protocol: Any, request: Any) -> bool:
+    """Ignores the wish for a WebSocket, as RFC 9110, section 7.8, allows: the request is answered like any other."""
+    return False
 
 
 def serve_api(settings: Settings) -> None:

@@ -107,8 +107,8 @@ class Combined(Generic[In, Out]):
         except Unavailable as error:  # it may have been recorded, so it must not be tried again
             _fail(batch, error)
         except Exception as error:  # noqa: BLE001 - it belongs to whoever wanted it
-            if len(batch) == 1:
-                _fail(batch, error)
+            if len(batch) == 1:  # cancelled by a timeout, out of disk …: the database cannot, whatever is wanted of it
+                _fail(batch, Unavailable(str(error)) if isinstance(error, psycopg.OperationalError) else error)
             else:  # one bad want harms only itself
                 for one in batch:
                     await self._trip([one])
@@ -179,7 +179,10 @@ class CombiningDesk:
         return won
 
     async def close(self) -> None:
-        """Closes every connection."""
+        """Closes every connection; a wake-up call that is on its way is dropped, the worker looks by itself too."""
+        if self._waking:
+            self._waking.cancel()
+            await asyncio.gather(self._waking, return_exceptions=True)
         for line in self._lines.values():
             await line.close()
 

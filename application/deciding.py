@@ -10,7 +10,7 @@ import msgspec
 from application.command import Command, Loaded, Opening
 from domain import rules
 from domain.client import Client, Contact, client_stream, fold_client, register
-from domain.errors import StaleVersion, UnknownTicket, UnknownUserId
+from domain.errors import StaleVersion, UnknownTicket
 from domain.events import Event, Recorded
 from domain.procedure import standing_after
 from domain.roles import acting, entitled, may_give
@@ -160,11 +160,10 @@ def decide_client(
     by = acting(who, "register_client")
     wanted = register(fold_client(history), user_id, contact)
     stream, known = client_stream(user_id), len(history)
-    new = tuple(Recorded(stream, known + n, now, by, event) for n, event in enumerate(wanted, 1))
-    client = fold_client([*history, *new])
-    if client is None:
-        raise UnknownUserId  # a stream of the directory that does not begin with Registered
-    return client, new
+    at = max(now, history[-1].at) if history else now  # as with tickets: a history never runs backwards
+    new = tuple(Recorded(stream, known + n, at, by, event) for n, event in enumerate(wanted, 1))
+    fields = (contact.name, contact.email, contact.phone, contact.organisation)
+    return Client(known + len(new), user_id, *fields), new
 
 
 def answer(outcome: Outcome) -> Answer:

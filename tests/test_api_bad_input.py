@@ -468,6 +468,17 @@ def test_methods_that_nobody_knows_are_refused(served_module: Served) -> None:
     assert "GET" in options.headers["Allow"]
 
 
+def test_the_wish_for_another_protocol_is_ignored(served_module: Served) -> None:
+    """WebSocket and HTTP/2 are not spoken here: such a request needs its key, and is answered like any other."""
+    socket_ = (b"Upgrade: websocket", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", b"Sec-WebSocket-Version: 13")
+    cleartext = (b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA")
+    for headers in (socket_, cleartext):
+        lines = [b"GET /v1/queues HTTP/1.1", b"Host: desk", b"Connection: Upgrade, close, HTTP2-Settings", *headers]
+        good(raw(served_module, b"\r\n".join([*lines, b"", b""])), 401)
+        lines.append(b"Authorization: Bearer " + served_module.staff.encode())
+        good(raw(served_module, b"\r\n".join([*lines, b"", b""])), 200)
+
+
 def test_a_body_where_none_is_wanted_does_no_harm(served_module: Served) -> None:
     """A GET with a body is answered, and its body is not taken for the next request."""
     smuggled = b"DELETE /v1/queues HTTP/1.1\r\nHost: desk\r\n\r\n"

@@ -408,9 +408,10 @@ def test_a_client_entry_lists_the_clients_tickets(served_module: Served, world: 
         assert [row["ticket_id"] for row in entry["tickets"]["items"]] == expected
         found, path = [], f"/v1/clients/{user_id}?limit=2"
         while path:
-            tickets = served_module.get(path).json["tickets"]
-            found += [row["ticket_id"] for row in tickets["items"]]
-            path = f"/v1/clients/{user_id}?limit=2&cursor={tickets['next']}" if tickets["next"] else ""
+            page = served_module.get(path)
+            found += [row["ticket_id"] for row in page.json["tickets"]["items"]]
+            path = page.headers.get("Link", "").removeprefix("<").removesuffix('>; rel="next"')
+            assert path.partition("cursor=")[2] == (page.json["tickets"]["next"] or "")
         assert found == expected
 
 
