@@ -10,9 +10,9 @@ import msgspec
 from application.command import Command, Loaded, Opening
 from domain import rules
 from domain.client import Client, Contact, client_stream, fold_client, register
-from domain.errors import StaleVersion, UnknownTicket
+from domain.errors import Forbidden, StaleVersion, UnknownTicket
 from domain.events import Event, Recorded
-from domain.procedure import standing_after
+from domain.procedure import POSSIBLE_IN, standing_after
 from domain.roles import acting, entitled, may_give
 from domain.ticket import Ticket, begin, evolve, fold
 from domain.values import Actor, Level, Principal, Queue, State
@@ -103,8 +103,7 @@ def decide(request: Request, streams: Mapping[UUID, Sequence[Recorded]], number:
     if request.expected_version is not None and request.expected_version != ticket.version:
         missed = tuple(history[request.expected_version :])
         raise StaleVersion(ticket.ticket_id, ticket.version, request.expected_version, missed)
-    by = acting(request.who, request.command.name, ticket)
-    given = _given(request, by, ticket.updated_at)
+    given = _given(request, _actor(request, ticket), ticket.updated_at)
     wanted = request.command.decide(ticket, given, Loaded(history, streams, number))
     return _outcome(request, given, ticket, wanted)
 
@@ -116,6 +115,18 @@ def _begin(request: Request, command: Opening, loaded: Loaded) -> Outcome:
     ticket = begin(recorded)
     outcome = _outcome(request, given, ticket, rest)
     return msgspec.structs.replace(outcome, events=(recorded, *outcome.events))
+
+
+def _actor(request: Request, ticket: Ticket) -> Actor:
+    """Who acts. Where the procedure refuses the command to everybody, that is said, and not which role is missing."""
+    name, who = request.command.name, request.who
+    try:
+        return acting(who, name, ticket)
+    except Forbidden:
+        anybody = _given(request, Actor(who.id, who.name, min(who.roles)), ticket.updated_at)
+        if name in POSSIBLE_IN:
+            rules.demand(name, ticket, anybody)
+        raise
 
 
 def _given(request: Request, by: Actor, not_before: datetime) -> rules.Given:

@@ -25,8 +25,8 @@ LOAD: LiteralString = """
 APPEND: LiteralString = """
     with xid as materialized (select pg_current_xact_id()),  -- before nextval: the sealer proves holes dead by it
     given as materialized (
-        select * from unnest(%b::uuid[], %b::int[], %b::int[], %b::timestamptz[], %b::text[], %b::text[]::jsonb[], %b::bytea[],
-                             %b::text[]::jsonb[], %b::bytea[])
+        select * from unnest(%b::uuid[], %b::int[], %b::int[], %b::timestamptz[], %b::text[], %b::text[]::jsonb[],
+                             %b::bytea[], %b::text[]::jsonb[], %b::bytea[])
         as given(stream_id, version, first, at, type, body, private, meta, leaf)),
     heads as (  -- the first event of a command decides whether all of it is recorded
         insert into events (ord, stream_id, version, at, type, body, private, meta, leaf)

@@ -175,7 +175,9 @@ class Factory(library.InfrastructureFactory[library.TrackingRecorder]):
 def insert_rows(connection: psycopg.Connection[Any], rows: Sequence[StoredRow]) -> None:
     """Appends events inside the caller's transaction; raises UniqueViolation when somebody else came first."""
     first: dict[UUID | str, int] = {}
-    heads = [row for row in rows if first.setdefault(row.originator_id, row.originator_version) == row.originator_version]
+    heads = [
+        row for row in rows if first.setdefault(row.originator_id, row.originator_version) == row.originator_version
+    ]
     won = connection.execute(APPEND, append_parameters(rows)).fetchall()
     if len(won) < len(heads):
         raise psycopg.errors.UniqueViolation("another event has this version of the stream")

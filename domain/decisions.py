@@ -89,8 +89,11 @@ def assign(ticket: Ticket, given: Given, assignee: str) -> Events:
 
 
 def claim(ticket: Ticket, given: Given, queue: Queue) -> Events:
-    """Takes a ticket that nobody has out of a queue; nothing when somebody has it, or it has left the queue."""
-    if ticket.assignee or ticket.queue is not queue:
+    """Takes a ticket that nobody has out of a queue; nothing when somebody has it, or it has left the queue.
+
+    A ticket whose dossier is with the client is left alone: to take it would void the dossier.
+    """
+    if ticket.assignee or ticket.queue is not queue or ticket.state in DOSSIER_STANDS:
         return []
     return [e.Assigned(given.by.id)]
 

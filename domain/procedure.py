@@ -179,7 +179,6 @@ FORBIDS: dict[State, dict[str, type[no.Refused]]] = {
     State.CREATED: {
         "": no.IssueNotDocumented,
         "identify_client": no.StepAlreadyDone,
-        "create": no.StepAlreadyDone,
         "reopen": no.NotClosed,
     },
     State.DOCUMENTED: {

@@ -129,12 +129,12 @@ def possible(ticket: Ticket, given: Given) -> tuple[str, ...]:
     return tuple(command for command in POSSIBLE_IN if refusal(command, ticket, given) is None)
 
 
-def refused(error: type[no.Refused], ticket: Ticket, given: Given, message: str | None = None) -> no.Refused:
+def refused(error: type[no.Refused], ticket: Ticket, given: Given) -> no.Refused:
     """The error with the step that is missing and the commands that are possible now."""
     step = MISSING_STEP.get(error)
     if isinstance(step, Mapping):
         step = step.get(ticket.level) if ticket.level else None
-    return error(message, step=step, possible=possible(ticket, given))
+    return error(step=step, possible=possible(ticket, given))
 
 
 def demand(command: str, ticket: Ticket, given: Given) -> None:

@@ -182,7 +182,7 @@ def _changes(ticket: Ticket, recorded: e.Recorded) -> dict[str, Any]:
         case e.DossierCompiled(summary, sha256, through_version):
             return {"dossier": Dossier(sha256, through_version, at, summary)}
         case e.Escalated():
-            return {"escalations": ticket.escalations + 1, "dossier": None}
+            return {"escalations": ticket.escalations + 1}
         case e.ReturnedToLevel():
             return {"dossier": None}
         case e.ClientApproved() if ticket.dossier:

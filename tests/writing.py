@@ -1,5 +1,6 @@
 """What the tests of the application layer write with: bare rows, commands of a desk's people, a PostgreSQL of one's own."""
 
+import asyncio
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,12 +13,15 @@ from uuid import UUID
 import psycopg
 from served import wait_until
 
+from application.combining import CombiningDesk
 from application.command import Command, Opening
 from application.commands import DocumentIssue, OpenTicket
-from application.deciding import Request, new_stream_id
+from application.deciding import Outcome, Request, new_stream_id
 from application.event_store import APPEND, Kept, StoredRow, append_parameters
+from application.helpdesk import HelpDesk
 from application.postgres import EmbeddedPostgres
-from domain.client import Contact
+from domain.client import Client, Contact
+from domain.events import Recorded
 from domain.values import Channel, Grade, Level, Principal, Role
 
 NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
@@ -63,12 +67,43 @@ def request(ticket_id: UUID, command: Command | Opening, who: Principal = STAFF,
     return Request(ticket_id, command, who, **{"now": NOW} | more)
 
 
-def opened(desk: Any, **more: Any) -> UUID:
+def opened(desk: "Shell", **more: Any) -> UUID:
     """A ticket at tier 1 on either shell."""
     desk.register_client("client-1", CONTACT, STAFF, NOW)
     ticket_id = new_stream_id(NOW)
     desk.execute(request(ticket_id, OPEN, **more))
     return ticket_id
+
+
+class CombiningShell:
+    """The API's shell behind the calls of the synchronous one, so that one suite runs against both."""
+
+    def __init__(self, url: str) -> None:
+        self._loop, self._desk = asyncio.Runner(), CombiningDesk(url)
+
+    def execute(self, wanted: Request) -> Outcome:
+        """One command."""
+        return self._loop.run(self._desk.execute(wanted))
+
+    def register_client(self, user_id: str, contact: Contact, who: Principal, now: datetime) -> Client:
+        """One client."""
+        return self._loop.run(self._desk.register_client(user_id, contact, who, now))
+
+    def history(self, stream_id: UUID) -> list[Recorded]:
+        """Every event of a stream."""
+
+        async def load() -> list[Recorded]:
+            return (await self._desk.load((stream_id,))).get(stream_id, [])
+
+        return self._loop.run(load())
+
+    def close(self) -> None:
+        """Closes the connections and the loop."""
+        self._loop.run(self._desk.close())
+        self._loop.close()
+
+
+Shell = HelpDesk | CombiningShell
 
 
 @contextmanager
