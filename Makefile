@@ -12,7 +12,7 @@ run: $(VENV)/installed  ## set up, then start everything on this machine
 	@$(BIN)/deskledger serve
 
 test: lint  ## set up, lint, then run every test
-	@$(BIN)/python -m pytest --cov --cov-fail-under=100
+	@HYPOTHESIS_PROFILE=full $(BIN)/python -m pytest --cov --cov-fail-under=100
 
 lint: $(VENV)/installed  ## ruff, mypy, import-linter
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo

@@ -5,6 +5,7 @@ group commit, one floor higher; a lone request waits for nothing.
 """
 
 import asyncio
+import select
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Generic, LiteralString, TypeVar
@@ -70,6 +71,8 @@ class Line:
             await connection.close()
 
     async def _open(self) -> psycopg.AsyncConnection[Any]:
+        if self._connection and _has_ended(self._connection):
+            await self.close()
         if self._connection is None:
             try:
                 settings = connection_settings(self._name)
@@ -77,6 +80,13 @@ class Line:
             except psycopg.Error as error:
                 raise Unavailable(str(error)) from error
         return self._connection
+
+
+def _has_ended(connection: psycopg.AsyncConnection[Any]) -> bool:
+    """Whether the server has hung up: an idle connection with something to read. Seen before anything is sent on it."""
+    line = select.poll()
+    line.register(connection.fileno(), select.POLLIN)
+    return bool(line.poll(0))
 
 
 class Combined(Generic[In, Out]):

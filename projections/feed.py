@@ -55,7 +55,7 @@ async def feed_page(fetch: Fetch, after: int, filters: EventFilters, limit: int)
     if filters.until:
         conditions.add(SQL("at < %s"), filters.until)
     last = await log_end(fetch)
-    if filters.client_user_id is not None:  # whose a ticket is, the summaries tell: what they have not seen yet has to wait
+    if filters.client_user_id is not None:  # whose a ticket is, the summaries tell: what they have not seen has to wait
         last = (await fetch(KNOWN, ()))[0][0]
         conditions.add(SQL("position <= %s"), last)
     rows = await fetch(FEED.format(filters=conditions.where), (after, *conditions.parameters, limit + 1))

@@ -8,6 +8,7 @@ import msgspec
 from psycopg.sql import SQL, Identifier
 
 from application.event_store import by_stream
+from domain.procedure import DOSSIER_STANDS
 from domain.ticket import Ticket, fold
 from domain.values import Qualification, Queue, State
 from projections.pages import BadCursor, Fetch, Filters, Page, cut, read_cursor, write_cursor
@@ -89,7 +90,7 @@ HISTORIES = SQL("""
     where stream_id = any(%s) and at <= %s order by stream_id, version""")
 FREE = SQL("""
     select rank, entered_at, ticket_id from queue_stays
-    where queue = %s and left_at is null and assignee is null and {behind}
+    where queue = %s and left_at is null and assignee is null and state <> all(%s) and {behind}
     order by rank, entered_at, ticket_id limit %s""")
 CANDIDATES = 50
 BEHIND = SQL("(rank, entered_at, ticket_id) > (%s, %s, %s)")
@@ -200,11 +201,12 @@ def _by_priority(counts: bytes) -> dict[str, int]:
 
 
 async def free_tickets(fetch: Fetch, queue: Queue) -> AsyncIterator[UUID]:
-    """The tickets of a queue that nobody has, in order; the list may lag behind the tickets themselves."""
+    """The tickets of a queue that can be claimed, in order; the list may lag behind the tickets themselves."""
+    not_now = [str(state) for state in DOSSIER_STANDS]  # a claim would void what the client is looking at
     key: tuple[int, datetime, UUID] | None = None
     while True:
         behind, parameters = (BEHIND, key) if key else (SQL("true"), ())
-        rows = await fetch(FREE.format(behind=behind), (queue, *parameters, CANDIDATES))
+        rows = await fetch(FREE.format(behind=behind), (queue, not_now, *parameters, CANDIDATES))
         for row in rows:
             yield row[2]
         if len(rows) < CANDIDATES:

@@ -22,7 +22,7 @@ WORKERS: list[tuple[Queue, str]] = [  # a queue, and a standing that is in it
     (Queue.NOC, "noc"),
     (Queue.QUALITY_CONTROL, "resolved"),
     (Queue.CLOSING, "verified"),
-    (Queue.IT_MANAGER, "awaiting_approval"),
+    (Queue.IT_MANAGER, "deciding"),
 ]
 
 
@@ -112,6 +112,20 @@ def test_every_queue_gives_its_first_free_ticket(served_module: Served, queue: Q
         assert reply.json == served_module.get(f"/v1/tickets/{ticket}").json
         last = served_module.get(f"/v1/tickets/{ticket}/history").json["items"][-1]
         assert (last["type"], last["actor"]["id"]) == ("Ticket.Assigned", reply.json["assignee"])
+
+
+def test_a_dossier_that_the_client_looks_at_is_left_alone(served_module: Served) -> None:
+    """A claim is activity and would void the dossier: such a ticket is passed over, also while the list is late."""
+    emptied(served_module, "it_manager")
+    waiting, approved, late = (brought(served_module, name) for name in ("awaiting_approval", "approved", "deciding"))
+    served_module.caught_up()
+    with standing_still(served_module):
+        give(served_module, late, "compile_dossier")
+        assert claim(served_module, "it_manager").status == 204
+    served_module.caught_up()
+    assert claim(served_module, "it_manager").status == 204
+    states = [served_module.get(f"/v1/tickets/{ticket}").json["state"] for ticket in (waiting, approved, late)]
+    assert states == ["awaiting_approval", "approved", "awaiting_approval"]
 
 
 def test_the_most_urgent_is_next_and_then_the_oldest(served_module: Served) -> None:

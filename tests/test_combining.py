@@ -1,64 +1,43 @@
 """The combining shell: what is under way at once goes out together, and nobody harms anybody else by it."""
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 import uvloop
 from served import wait_until
-from writing import (
-    CONTACT,
-    NOW,
-    OPEN,
-    STAFF,
-    append,
-    history,
-    own_postgres,
-    request,
-    rows,
-    wait_for_locks,
-)
+from writing import CONTACT, NOW, OPEN, STAFF, append, history, notes, own_postgres, request, wait_for_locks
 
 from application import combining
-from application.combining import CombiningDesk, Unavailable
+from application.combining import Combined, CombiningDesk, Unavailable
 from application.database import connect, migrate
 from application.deciding import Outcome, new_stream_id
-from application.keys import Wanted, create_key, hash_of
-from application.sealing import seal_all
+from application.keys import Wanted, create_key, hash_of, revoke_key
 from application.supporting import AddNote
 from domain import errors as no
-from domain.values import Level, Role
+from domain.values import Role
 
 NOTE = AddNote("looked at it")
-BAD_NOTE = AddNote("PostgreSQL cannot store \0")
-
-
-class Loop:
-    """A desk in the event loop that the API runs in."""
-
-    def __init__(self, url: str) -> None:
-        self.runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-        self.desk = CombiningDesk(url)
-
-    def run(self, awaitable: Any) -> Any:
-        """What the coroutine returns."""
-        return self.runner.run(awaitable)
-
-    def close(self) -> None:
-        """Closes desk and loop."""
-        self.run(self.desk.close())
-        self.runner.close()
+NOT_STORABLE = AddNote("PostgreSQL cannot store \0")
+Task = asyncio.Task[Outcome]
 
 
 @pytest.fixture
-def loop(database: str) -> Iterator[Loop]:
+def run() -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
+    """Runs a coroutine in the kind of loop that the API runs in."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        yield runner.run
+
+
+@pytest.fixture
+def shell(database: str, run: Any) -> Iterator[CombiningDesk]:
     """A combining desk on the test's database."""
-    opened = Loop(database)
+    opened = CombiningDesk(database)
     yield opened
-    opened.close()
+    run(opened.close())
 
 
 @pytest.fixture
@@ -69,85 +48,383 @@ def rival(database: str) -> Iterator[psycopg.Connection]:
         yield opened
 
 
-async def open_tickets(desk: CombiningDesk, count: int) -> list[UUID]:
-    """Tickets at tier 1, opened at once."""
-    await desk.register_client("client-1", CONTACT, STAFF, NOW)
-    ids = [new_stream_id(NOW) for _ in range(count)]
-    await asyncio.gather(*(desk.execute(request(ticket_id, OPEN)) for ticket_id in ids))
-    return ids
-
-
 async def all_of(*work: Awaitable[Any]) -> list[Any]:
     """What each of them returned or raised."""
     return await asyncio.gather(*work, return_exceptions=True)
 
 
-async def stands_still(watcher: psycopg.Connection[Any], connections: int = 1) -> None:
-    """Lets the loop go on until so many of the desk's statements wait for somebody's lock."""
-    await asyncio.to_thread(wait_for_locks, watcher, connections)
+async def tickets(shell: CombiningDesk, count: int) -> list[UUID]:
+    """Tickets at tier 1, at version 5, opened at once."""
+    await shell.register_client("client-1", CONTACT, STAFF, NOW)
+    ids = [new_stream_id(NOW) for _ in range(count)]
+    await asyncio.gather(*(shell.execute(request(ticket_id, OPEN)) for ticket_id in ids))
+    return ids
 
 
-def transactions(connection: psycopg.Connection[Any], streams: list[UUID], version: int) -> int:
-    """In how many transactions that version of the streams was recorded."""
-    query = "select count(distinct xmin::text) from events where stream_id = any(%s) and version = %s"
-    return int(connection.execute(query, (streams, version)).fetchone()[0])
+def start(shell: CombiningDesk, ticket_id: UUID, command: AddNote = NOTE, **more: Any) -> Task:
+    """A command on its way."""
+    return asyncio.create_task(shell.execute(request(ticket_id, command, **more)))
 
 
-def test_commands_at_once_go_out_together(loop: Loop, connection: psycopg.Connection) -> None:
-    """Sixty commands on sixty tickets take a few commits, not sixty, and each gets its own answer."""
+async def hold_up(shell: CombiningDesk, rival: psycopg.Connection[Any], ticket_id: UUID) -> Task:
+    """A command whose trip to the database stands still until the rival's transaction ends."""
+    append(rival, notes(ticket_id))
+    held = start(shell, ticket_id)
+    with psycopg.connect(rival.info.dsn, autocommit=True) as watcher:
+        await asyncio.to_thread(wait_for_locks, watcher, 1)
+    return held
+
+
+async def until_queued(shell: CombiningDesk, count: int) -> None:
+    """Until so many commands wait together for the next trip."""
+    async with asyncio.timeout(20):
+        while len(shell._append._waiting) < count:
+            await asyncio.sleep(0)
+
+
+CANCEL, TERMINATE = "pg_cancel_backend(pid)", "pg_terminate_backend(pid, 5000)"
+
+
+def end(connection: psycopg.Connection[Any], function: str, line: str) -> None:
+    """Has PostgreSQL cancel the statement, or end the connection, of one of the desk's lines."""
+    query = f"select {function} from pg_stat_activity where datname = current_database() and application_name = %s"
+    assert connection.execute(query, (f"deskledger api {line}",)).fetchall() == [(True,)]
+
+
+def test_commands_at_once_go_out_together(shell: CombiningDesk, run: Any, connection: psycopg.Connection) -> None:
+    """Sixty commands on sixty tickets take a few commits, not sixty, and each request gets its own answer."""
 
     async def work() -> tuple[list[UUID], list[Outcome]]:
-        ids = await open_tickets(loop.desk, 60)
-        return ids, await all_of(*(loop.desk.execute(request(ticket_id, AddNote(str(ticket_id)))) for ticket_id in ids))
+        ids = await tickets(shell, 60)
+        return ids, await all_of(*(start(shell, ticket_id, AddNote(str(ticket_id))) for ticket_id in ids))
 
-    ids, outcomes = loop.run(work())
+    ids, outcomes = run(work())
     assert [outcome.ticket.ticket_id for outcome in outcomes] == ids
     assert [outcome.events[0].event.text for outcome in outcomes] == [str(ticket_id) for ticket_id in ids]
     assert all(history(connection, ticket_id) == [1, 2, 3, 4, 5, 6] for ticket_id in ids)
-    assert transactions(connection, ids, 6) < 12
+    query = "select count(distinct xmin::text) from events where version = 6"
+    assert connection.execute(query).fetchone()[0] < 12
 
 
-def test_more_than_one_trip_takes_wait_for_the_next(loop: Loop, connection: psycopg.Connection) -> None:
-    """A trip takes two hundred wants at most; nobody is forgotten."""
-    ids = loop.run(open_tickets(loop.desk, 450))
-    assert all(history(connection, ticket_id) == [1, 2, 3, 4, 5] for ticket_id in ids)
-    numbers = {stream[2].body["number"] for stream in loop.run(load(loop.desk, ids)).values()}
-    assert numbers == {f"T-{n:06}" for n in range(1, 451)}
-
-
-async def load(desk: CombiningDesk, ids: list[UUID]) -> dict[UUID, Any]:
-    """The histories of several tickets."""
-    return await desk.load(tuple(ids))
-
-
-def test_a_command_that_lost_leaves_the_others_of_its_batch(
-    loop: Loop, connection: psycopg.Connection, rival: psycopg.Connection
+def test_what_one_trip_does_not_take_goes_with_the_next(
+    shell: CombiningDesk, run: Any, connection: psycopg.Connection
 ) -> None:
-    """(a) In one batch a winner is recorded whole and a loser not at all; the loser learns what it missed."""
+    """A trip takes two hundred wants at most; nobody is forgotten, and every ticket has a number of its own."""
+    run(tickets(shell, 450))
+    query = """select count(*), count(distinct body::text) filter (where type = 'Ticket.Created')
+        from events where type like 'Ticket.%'"""
+    assert connection.execute(query).fetchone() == (5 * 450, 450)
+
+
+def test_a_command_that_lost_leaves_the_rest_of_its_batch(
+    shell: CombiningDesk, run: Any, connection: psycopg.Connection, rival: psycopg.Connection
+) -> None:
+    """(a) In one batch the winners are recorded whole and the losers not at all, and each is told its own."""
+
+    async def work() -> tuple[list[UUID], list[Any]]:
+        ids = first, overtaken, stale, free = await tickets(shell, 4)
+        append(rival, [*notes(overtaken), *notes(stale)])
+        held = await hold_up(shell, rival, first)
+        others = [start(shell, overtaken), start(shell, stale, expected_version=5), start(shell, free)]
+        await until_queued(shell, 3)
+        rival.execute("commit")
+        return ids, await all_of(held, *others)
+
+    (first, overtaken, stale, free), answers = run(work())
+    assert [type(answer) for answer in answers] == [Outcome, Outcome, no.StaleVersion, Outcome]
+    assert [event.actor.id for event in answers[2].missed] == ["rival"]
+    versions = [len(history(connection, ticket_id)) for ticket_id in (first, overtaken, stale, free)]
+    assert versions == [7, 7, 6, 6]
+
+
+def test_a_bad_command_harms_only_itself(
+    shell: CombiningDesk, run: Any, connection: psycopg.Connection, rival: psycopg.Connection
+) -> None:
+    """(c) A batch that the database refuses is repeated command by command; only the culprit fails."""
+
+    async def work() -> tuple[list[UUID], list[Any]]:
+        first, *ids = await tickets(shell, 4)
+        held = await hold_up(shell, rival, first)
+        others = [start(shell, one, note) for one, note in zip(ids, (NOTE, NOT_STORABLE, NOTE), strict=True)]
+        await until_queued(shell, 3)
+        rival.execute("rollback")
+        return ids, await all_of(held, *others)
+
+    ids, answers = run(work())
+    assert [type(answer) for answer in answers] == [Outcome, Outcome, psycopg.errors.UntranslatableCharacter, Outcome]
+    assert [len(history(connection, ticket_id)) for ticket_id in ids] == [6, 5, 6]
+
+
+def test_who_went_away_before_the_trip_is_not_recorded(
+    shell: CombiningDesk, run: Any, connection: psycopg.Connection, rival: psycopg.Connection
+) -> None:
+    """(d) A request that was cut off while it waited takes nobody with it and leaves nothing behind."""
+
+    async def work() -> tuple[list[UUID], list[Any]]:
+        first, *ids = await tickets(shell, 4)
+        held = await hold_up(shell, rival, first)
+        others = [start(shell, ticket_id) for ticket_id in ids]
+        await until_queued(shell, 3)
+        others[1].cancel()
+        rival.execute("rollback")
+        return ids, await all_of(held, *others)
+
+    ids, answers = run(work())
+    assert [type(answer) for answer in answers] == [Outcome, Outcome, asyncio.CancelledError, Outcome]
+    assert [len(history(connection, ticket_id)) for ticket_id in ids] == [6, 5, 6]
+
+
+def test_a_batch_of_those_who_went_away_is_no_trip(
+    shell: CombiningDesk, run: Any, connection: psycopg.Connection, rival: psycopg.Connection
+) -> None:
+    """(d) When all of a batch are gone, the desk goes on with the next one."""
+
+    async def work() -> tuple[UUID, UUID]:
+        first, second = await tickets(shell, 2)
+        held, gone = await hold_up(shell, rival, first), start(shell, second)
+        await until_queued(shell, 1)
+        gone.cancel()
+        rival.execute("rollback")
+        await all_of(held, gone)
+        await start(shell, second, AddNote("once more"))
+        return first, second
+
+    assert [len(history(connection, ticket_id)) for ticket_id in run(work())] == [6, 6]
+
+
+def test_who_goes_away_during_the_trip_takes_nobody_along(
+    shell: CombiningDesk, run: Any, connection: psycopg.Connection, rival: psycopg.Connection
+) -> None:
+    """(d) Cut off while it is being recorded, a command is recorded whole, and the next on its ticket sees it."""
+
+    async def work() -> tuple[list[UUID], Any, Any]:
+        first, second = await tickets(shell, 2)
+        held = await hold_up(shell, rival, first)
+        held.cancel()
+        behind, beside = start(shell, first), start(shell, second)
+        await until_queued(shell, 2)
+        rival.execute("rollback")
+        return [first, second], await all_of(held), await all_of(behind, beside)
+
+    ids, cut_off, (behind, _) = run(work())
+    assert [type(one) for one in cut_off] == [asyncio.CancelledError]
+    assert behind.events[0].originator_version == 7
+    assert [len(history(connection, ticket_id)) for ticket_id in ids] == [7, 6]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_each_want_gets_its_own_answer(run: Any, fails: bool) -> None:
+    """(d) Whoever is left gets the answer to what it wanted, also when others go while the trip is under way."""
 
     async def work() -> list[Any]:
-        first, lost, won = await open_tickets(loop.desk, 3)
-        append(rival, rows(first, 6))
-        with connect(loop.desk._lines["load"]._url, "test second rival") as second:
-            blocked = asyncio.create_task(loop.desk.execute(request(first, NOTE)))
-            await stands_still(connection)
-            others = [asyncio.create_task(loop.desk.execute(request(one, NOTE, expected_version=5))) for one in (lost, won)]
-            await asyncio.sleep(0)
-            append(second, rows(lost, 6, 2))
-        rival.execute("rollback")
-        return [(first, lost, won), *await all_of(blocked, *others)]
+        on_the_way, arrived = asyncio.Event(), asyncio.Event()
 
-    (first, lost, won), *answers = loop.run(work())
-    assert [type(answer) for answer in answers] == [Outcome, no.StaleVersion, Outcome]
+        async def round_trip(wants: list[int]) -> list[int]:
+            on_the_way.set()
+            await arrived.wait()
+            if fails:
+                raise Unavailable
+            return [10 * want for want in wants]
+
+        combined: Combined[int, int] = Combined(round_trip)
+        first = combined(1)
+        await on_the_way.wait()
+        others = [combined(n) for n in (2, 3, 4)]
+        first.cancel()
+        others[1].cancel()
+        arrived.set()
+        return await all_of(first, *others)
+
+    answers = run(work())
+    gone = asyncio.CancelledError
+    expected = [gone, Unavailable, gone, Unavailable] if fails else [gone, 20, gone, 40]
+    assert [type(one) if isinstance(one, BaseException) else one for one in answers] == expected
 
 
-def test_many_commands_on_one_ticket_all_succeed(loop: Loop, connection: psycopg.Connection) -> None:
+def test_many_commands_on_one_ticket_all_succeed(
+    shell: CombiningDesk, run: Any, connection: psycopg.Connection
+) -> None:
     """(e) Commands without a version on one ticket are recorded one behind the other, each once."""
 
     async def work() -> tuple[UUID, list[Any]]:
-        (ticket_id,) = await open_tickets(loop.desk, 1)
-        return ticket_id, await all_of(*(loop.desk.execute(request(ticket_id, AddNote(str(n)))) for n in range(80)))
+        (ticket_id,) = await tickets(shell, 1)
+        return ticket_id, await all_of(*(start(shell, ticket_id, AddNote(str(n))) for n in range(80)))
 
-    ticket_id, outcomes = loop.run(work())
-    assert [outcome.events[0].originator_version for outcome in outcomes] == list(range(6, 86))
+    ticket_id, outcomes = run(work())
+    assert sorted(outcome.events[0].originator_version for outcome in outcomes) == list(range(6, 86))
+    assert [outcome.events[0].event.text for outcome in outcomes] == [str(n) for n in range(80)]
     assert history(connection, ticket_id) == list(range(1, 86))
+
+
+def test_one_of_many_commands_with_one_version_wins(
+    shell: CombiningDesk, run: Any, connection: psycopg.Connection
+) -> None:
+    """(e) Of several commands that name the same version exactly one is recorded; the others see its event."""
+
+    async def work() -> tuple[UUID, list[Any]]:
+        (ticket_id,) = await tickets(shell, 1)
+        return ticket_id, await all_of(*(start(shell, ticket_id, expected_version=5) for _ in range(20)))
+
+    ticket_id, answers = run(work())
+    assert [type(answer) for answer in answers].count(Outcome) == 1
+    assert {answer.current_version for answer in answers if isinstance(answer, no.StaleVersion)} == {6}
+    assert history(connection, ticket_id) == [1, 2, 3, 4, 5, 6]
+
+
+def test_two_processes_on_the_same_tickets(
+    shell: CombiningDesk, run: Any, database: str, connection: psycopg.Connection
+) -> None:
+    """Two desks that know nothing of each other lose nothing on tickets that both work at."""
+
+    async def work() -> tuple[list[UUID], list[Any]]:
+        other, ids = CombiningDesk(database), await tickets(shell, 6)
+        answers = await all_of(*(start(desk, one) for _ in range(8) for one in ids for desk in (shell, other)))
+        await other.close()
+        return ids, answers
+
+    ids, answers = run(work())
+    assert {type(answer) for answer in answers} == {Outcome}
+    assert all(history(connection, ticket_id) == list(range(1, 22)) for ticket_id in ids)
+
+
+def test_a_key_is_found_by_its_hash(shell: CombiningDesk, run: Any, connection: psycopg.Connection) -> None:
+    """Keys that are looked up at once are found in one round trip; unknown and revoked ones are not."""
+    made = [create_key(connection, Wanted(name, [Role.INTAKE]), NOW) for name in ("one", "two", "three")]
+    revoke_key(connection, made[2][0], NOW)
+
+    async def work() -> list[Any]:
+        return await all_of(*(shell.find_key(hash_of(key)) for key in (*(key for _, key in made), "dl_unknown")))
+
+    found = run(work())
+    assert [row and row[1] for row in found] == [made[0][0], made[1][0], None, None]
+
+
+def test_the_worker_is_told_once_for_many(shell: CombiningDesk, run: Any, database: str) -> None:
+    """What was recorded within ten milliseconds wakes the worker once, and never from a writer's transaction."""
+    with connect(database, "test listener") as listener:
+        listener.execute("listen deskledger_appended")
+        run(tickets(shell, 100))
+        assert list(listener.notifies(timeout=10, stop_after=1))
+        run(shell.close())
+        assert len(list(listener.notifies(timeout=0.2))) < 10
+
+
+def test_a_lost_wake_up_line_fails_no_command(
+    shell: CombiningDesk, run: Any, connection: psycopg.Connection, database: str
+) -> None:
+    """The worker looks by itself too, so a wake-up call that cannot be made is dropped; the next one is made."""
+
+    async def wake(desk: CombiningDesk, ticket_id: UUID) -> None:
+        await desk.execute(request(ticket_id, NOTE))
+        await desk._waking
+
+    (ticket_id,) = run(tickets(shell, 1))
+    run(wake(shell, ticket_id))
+    end(connection, TERMINATE, "wake")
+    run(wake(shell, ticket_id))
+    with connect(database, "test listener") as listener:
+        listener.execute("listen deskledger_appended")
+        run(wake(shell, ticket_id))
+        assert list(listener.notifies(timeout=10, stop_after=1))
+    assert len(history(connection, ticket_id)) == 8
+
+
+def test_closing_leaves_no_connection_behind(database: str, run: Any, connection: psycopg.Connection) -> None:
+    """A desk that is closed right after a command lets go of everything, the wake-up call on its way included."""
+    desk = CombiningDesk(database)
+    run(tickets(desk, 3))
+    run(desk.close())
+    query = """select count(*) from pg_stat_activity
+        where datname = current_database() and application_name like 'deskledger api %'"""
+    wait_until(lambda: connection.execute(query).fetchone() == (0,), 10, "no connection of the desk is left")
+    run(CombiningDesk(database).close())
+
+
+@pytest.mark.parametrize("line", ["load", "numbers", "append"])
+def test_a_connection_that_ended_while_idle_is_replaced(
+    shell: CombiningDesk, run: Any, connection: psycopg.Connection, line: str
+) -> None:
+    """After a restart of the database nobody notices: the desk sees that it was hung up on before it sends anything."""
+    run(tickets(shell, 1))
+    end(connection, TERMINATE, line)
+    (ticket_id,) = run(tickets(shell, 1))
+    assert history(connection, ticket_id) == [1, 2, 3, 4, 5]
+
+
+def test_a_query_that_broke_is_asked_once_more(
+    shell: CombiningDesk, run: Any, connection: psycopg.Connection, rival: psycopg.Connection
+) -> None:
+    """What only reads is asked again on a new connection, once; a second break is reported."""
+
+    async def load(breaks: int) -> list[Any]:
+        rival.execute("lock table events in access exclusive mode")
+        asked = shell.load((uuid4(),))
+        for _ in range(breaks):
+            await asyncio.to_thread(wait_for_locks, connection, 1)
+            end(connection, TERMINATE, "load")
+        if breaks == 1:
+            await asyncio.to_thread(wait_for_locks, connection, 1)
+        rival.execute("commit")
+        rival.execute("begin")
+        return await all_of(asked)
+
+    assert run(load(1)) == [{}]
+    assert [type(answer) for answer in run(load(2))] == [Unavailable]
+
+
+@pytest.mark.parametrize("how", [CANCEL, TERMINATE])
+def test_a_trip_that_the_database_ends_is_unavailable(
+    shell: CombiningDesk, run: Any, connection: psycopg.Connection, rival: psycopg.Connection, how: str
+) -> None:
+    """Ended by a timeout or an administrator, a command is not recorded, says so, and the next one works."""
+
+    async def work() -> tuple[UUID, list[Any]]:
+        (ticket_id,) = await tickets(shell, 1)
+        held = await hold_up(shell, rival, ticket_id)
+        end(connection, how, "append")
+        answers = await all_of(held)
+        rival.execute("rollback")
+        return ticket_id, [*answers, *await all_of(start(shell, ticket_id))]
+
+    ticket_id, answers = run(work())
+    assert [type(answer) for answer in answers] == [Unavailable, Outcome]
+    assert history(connection, ticket_id) == [1, 2, 3, 4, 5, 6]
+
+
+def test_patience_ends(
+    shell: CombiningDesk,
+    run: Any,
+    connection: psycopg.Connection,
+    rival: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A database that does not answer in time is given up: nothing is recorded later, and the next command works."""
+    (ticket_id,) = run(tickets(shell, 1))
+    monkeypatch.setattr(combining, "PATIENCE_SECONDS", 0.3)
+    append(rival, notes(ticket_id))
+
+    async def work() -> list[Any]:
+        gave_up = await all_of(start(shell, ticket_id))
+        rival.execute("rollback")
+        return [*gave_up, *await all_of(start(shell, ticket_id, AddNote("once more")))]
+
+    assert [type(answer) for answer in run(work())] == [Unavailable, Outcome]
+    assert history(connection, ticket_id) == [1, 2, 3, 4, 5, 6]
+
+
+def test_without_a_database_the_desk_is_unavailable_until_it_is_back(run: Any) -> None:
+    """Commands fail at once and by that name while the database is away, and work again when it is back."""
+    with own_postgres() as own:
+        with connect(own.url, "test") as connection:
+            migrate(connection)
+        desk = CombiningDesk(own.url)
+        (ticket_id,) = run(tickets(desk, 1))
+        own.stop()
+        answers = run(all_of(*(desk.execute(request(ticket_id, NOTE)) for _ in range(3))))
+        assert {type(answer) for answer in answers} == {Unavailable}
+        own.start()
+        answers = run(all_of(*(desk.execute(request(ticket_id, NOTE)) for _ in range(3))))
+        assert {type(answer) for answer in answers} == {Outcome}
+        with connect(own.url, "test") as connection:
+            assert history(connection, ticket_id) == list(range(1, 9))
+        run(desk.close())

@@ -1,4 +1,4 @@
-"""The append: a command's events all or none, beside others; the keys of the winners; leaves that anybody can recompute."""
+"""The append: a command's events all or none, beside others; the keys of the winners; leaves that all can recompute."""
 
 import hashlib
 import json
@@ -117,7 +117,7 @@ def test_who_waits_for_a_rollback_wins(connection: psycopg.Connection, others: l
 def test_batches_in_opposite_order_do_not_deadlock(
     connection: psycopg.Connection, others: list[psycopg.Connection]
 ) -> None:
-    """Whatever order the streams of two batches are given in, they are written in one order, so that one batch waits."""
+    """Whatever order the streams of two batches are given in, they are written in one order: one batch waits."""
     first, second, third = others
     first.execute("begin")
     append(first, rows(M))
@@ -167,9 +167,7 @@ def race(connection: psycopg.Connection[Any], start: Barrier, seed: int, streams
     return won
 
 
-def test_contended_streams_stay_contiguous(
-    connection: psycopg.Connection, others: list[psycopg.Connection]
-) -> None:
+def test_contended_streams_stay_contiguous(connection: psycopg.Connection, others: list[psycopg.Connection]) -> None:
     """Three writers on eight streams: every version once, every command whole, a key for each winner and no other."""
     streams, start = [uuid4() for _ in range(8)], Barrier(3)
     seeds = [random.getrandbits(32) for _ in others]
@@ -192,7 +190,7 @@ def test_keys_are_recorded_for_the_winners_only(connection: psycopg.Connection) 
 
 
 def test_a_key_that_exists_fails_the_whole_batch(connection: psycopg.Connection) -> None:
-    """The same key of the same caller is never recorded twice, and nothing of its batch is; another caller's is his own."""
+    """A caller's key is never recorded twice, and nothing of its batch is; another caller's key is another one."""
     append(connection, rows(A), [kept("k", A)])
     with pytest.raises(psycopg.errors.UniqueViolation, match="idempotency"):
         append(connection, [*rows(M, 1, 2), *rows(Z, 1, 2)], [kept("k", M)])

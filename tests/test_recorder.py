@@ -41,8 +41,8 @@ RUN = {
     "InfrastructureFactoryTestCase.test_create_application_recorder",
 }
 NOT_APPLICABLE = {
-    "NonInterleavingNotificationIDsBaseCase.test": "it demands that writers wait for each other; what it guards against, "
-    "a reader that misses an event, is tested below without that demand",
+    "NonInterleavingNotificationIDsBaseCase.test": "it demands that writers wait for each other; what it "
+    "guards against, a reader that misses an event, is tested below without that demand",
     "InfrastructureFactoryTestCase.test_mapper_with_compressor": "PostgreSQL compresses what is long by itself",
     "InfrastructureFactoryTestCase.test_mapper_with_cipher": NO_CIPHER,
     "InfrastructureFactoryTestCase.test_mapper_with_cipher_and_compressor": NO_CIPHER,
@@ -168,7 +168,7 @@ def test_the_librarys_own_case(name: str, connections: Pool, capsys: pytest.Capt
 
 
 def test_every_case_of_the_library_is_run_or_has_its_reason() -> None:
-    """Nothing is left out silently: each test method of the library's module is run, or listed with the reason why not."""
+    """Nothing is left out silently: each test method of the library's module is run, or listed with why not."""
     found = {
         f"{name}.{method}"
         for name, case in inspect.getmembers(cases, inspect.isclass)
@@ -259,9 +259,9 @@ def test_a_broken_connection_is_the_librarys_operational_error(
 def test_no_connection_in_time_is_the_librarys_operational_error() -> None:
     """A pool that has no connection to give is reported like a broken one."""
     nowhere = f"postgresql://deskledger@127.0.0.1:{free_port()}/deskledger"
-    with ConnectionPool(nowhere, min_size=0, max_size=1, open=True, timeout=0.1) as empty:
-        with pytest.raises(library.OperationalError):
-            EventRecorder(empty).max_notification_id()
+    empty = ConnectionPool(nowhere, min_size=0, max_size=1, open=True, timeout=0.1)
+    with empty, pytest.raises(library.OperationalError):
+        EventRecorder(empty).max_notification_id()
 
 
 def test_a_stopped_subscription_ends_while_it_waits(recorder: EventRecorder) -> None:

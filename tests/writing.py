@@ -1,4 +1,4 @@
-"""What the tests of the application layer write with: bare rows, commands of a desk's people, a PostgreSQL of one's own."""
+"""What the tests of the application layer write with: bare rows, commands, and a PostgreSQL of one's own."""
 
 import asyncio
 from collections.abc import Iterable, Iterator
@@ -17,12 +17,12 @@ from application.combining import CombiningDesk
 from application.command import Command, Opening
 from application.commands import DocumentIssue, OpenTicket
 from application.deciding import Outcome, Request, new_stream_id
-from application.event_store import APPEND, Kept, StoredRow, append_parameters
+from application.event_store import APPEND, Kept, StoredRow, append_parameters, to_row
 from application.helpdesk import HelpDesk
 from application.postgres import EmbeddedPostgres
 from domain.client import Client, Contact
-from domain.events import Recorded
-from domain.values import Channel, Grade, Level, Principal, Role
+from domain.events import NoteAdded, Recorded
+from domain.values import Actor, Channel, Grade, Level, Principal, Role, Visibility
 
 NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 STAFF = Principal(
@@ -40,6 +40,12 @@ OPEN = OpenTicket("client-1", Channel.EMAIL, "My printer does not print.", ISSUE
 def rows(stream: UUID, first: int = 1, count: int = 1) -> list[StoredRow]:
     """Rows of one command: `count` events of a stream from version `first` on."""
     return [StoredRow(stream, version, "Ticket.Test", b"{}", NOW) for version in range(first, first + count)]
+
+
+def notes(stream: UUID, first: int = 6, count: int = 1) -> list[StoredRow]:
+    """Rows of what somebody else records on a ticket."""
+    by, event = Actor("rival", "Rival", Role.AGENT), NoteAdded("I was faster", Visibility.INTERNAL)
+    return [to_row(Recorded(stream, version, NOW, by, event)) for version in range(first, first + count)]
 
 
 def append(
