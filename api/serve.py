@@ -187,17 +187,22 @@ def _demand_free(settings: Settings) -> None:
 
 
 def _answers(settings: Settings) -> bool:
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
     try:
-        url, close = f"http://{host}:{settings.port}/readyz", {"Connection": "close"}
+        url, close = f"{address(settings)}/readyz", {"Connection": "close"}
         return urllib3.request("GET", url, headers=close, timeout=2, retries=False).status == 200
     except urllib3.exceptions.HTTPError:
         return False
 
 
+def address(settings: Settings) -> str:
+    """Where this machine reaches the API; one that listens everywhere is reached at home too."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
+
 def announce(settings: Settings, key: str | None) -> None:
     """Prints where the desk is, the admin key on the first start, and three requests to try."""
-    base = f"http://{settings.host}:{settings.port}"
+    base = address(settings)
     bearer = f'-H "Authorization: Bearer {key or "$KEY"}"'  # in double quotes, so that the shell fills in $KEY
     client = """-H 'Content-Type: application/json' -d '{"name": "First Client", "email": "client@example.org"}'"""
     lines = [f"Deskledger is ready: {base}"]

@@ -20,8 +20,9 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load_config(self) -> None:
         """What gunicorn is told."""
+        host, port = self._settings.host, self._settings.port
         options: dict[str, Any] = {
-            "bind": f"{self._settings.host}:{self._settings.port}",
+            "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
             "workers": self._settings.workers,
             "worker_class": "asgi",
             "http_parser": "python",  # the C parser that installs today accepts bare LF

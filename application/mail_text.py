@@ -31,7 +31,6 @@ def closing_mail(
 
 def _paragraphs(ticket: Ticket, client: Client, reopen_window: timedelta) -> list[tuple[str, str]]:
     """The mail's paragraphs: title (or none) and text."""
-    days = reopen_window.days
     paragraphs = [("", f"Dear {client.name},"), ("", f"your support request {ticket.number} is resolved and closed.")]
     if ticket.issue:
         paragraphs.append(("Your request", ticket.issue.summary))
@@ -41,8 +40,12 @@ def _paragraphs(ticket: Ticket, client: Client, reopen_window: timedelta) -> lis
         paragraphs.append(("Cause", ticket.details.cause))
         paragraphs.append(("Actions", ticket.details.actions))
         paragraphs.append(("How it was checked", ticket.details.checked_by_method))
-    reopen = f"If it is not fixed, you can have it reopened within {days} days: name the ticket number {ticket.number}"
-    paragraphs.append(("", f"{reopen} to the service desk, or use the reopen function of the client's portal."))
+    if reopen_window:
+        within = f"within {reopen_window.days} days"
+        reopen = f"If it is not fixed, tell the service desk {within} and name the number {ticket.number}"
+        paragraphs.append(("How to reopen it", f"{reopen}: the request is reopened where it was resolved."))
+    else:
+        paragraphs.append(("", f"If it is not fixed, send a new request that names the number {ticket.number}."))
     return paragraphs
 
 

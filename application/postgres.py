@@ -18,6 +18,7 @@ from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
+from urllib.parse import quote
 
 import psycopg
 
@@ -68,7 +69,7 @@ class EmbeddedPostgres:
         self.home = _home(self.data_dir, self.servant)
         self.cluster = self.home / "postgres"
         self.sockets = _socket_dir(self.home)
-        self.url = f"postgresql://deskledger@/deskledger?host={self.sockets}"
+        self.url = f"postgresql://deskledger@/deskledger?host={quote(str(self.sockets), safe='')}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> bool:
@@ -94,7 +95,11 @@ class EmbeddedPostgres:
         command: list[str | Path] = [programs / "postgres", "-D", self.cluster, "-k", self.sockets, *options]
         with (self.home / "postgres-start.log").open("wb") as log:
             self.process = self._spawn(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-        self._wait()
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
         return True
 
     def stop(self, patience: float = 60) -> None:
@@ -236,7 +241,7 @@ def _may_enter(path: Path, servant: pwd.struct_passwd) -> bool:
 def _socket_dir(home: Path) -> Path:
     """Where the socket lies: in the cluster's home, or, when that path is too long, under /tmp."""
     near = home / "run"
-    if len(str(near).encode()) <= LONGEST_SOCKET_DIR:
+    if len(str(near).encode()) <= LONGEST_SOCKET_DIR and "," not in str(near):  # a comma separates several directories
         return near
     return Path("/tmp") / f"deskledger-{os.geteuid()}-{sha256(str(home).encode()).hexdigest()[:12]}"  # noqa: S108
 

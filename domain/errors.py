@@ -11,7 +11,7 @@ DeskError
 │   └── ClientNotAwaited, WrongRoute, WrongLevel
 ├── Unacceptable            well-formed, but it cannot be meant: BlankText, UnknownClient, LinkToSelf, UnknownOther
 ├── Forbidden               the caller lacks a role, a level or a client
-├── NotFound                UnknownTicket, UnknownUserId, UnknownQueue
+├── NotFound                UnknownTicket, UnknownUserId
 └── StaleVersion            somebody else came first
 """
 

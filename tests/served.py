@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from email.policy import default
 from pathlib import Path
 from typing import Any
 
+import pytest
 import urllib3
 from aiosmtpd.controller import Controller
 
@@ -23,6 +25,10 @@ from domain.values import Level, Role
 
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 30
+needs_curl = pytest.mark.skipif(
+    not (shutil.which("curl") and shutil.which("bash")),
+    reason="the requests that are shown are typed with curl in bash",
+)
 STAFF = [Role.INTAKE, Role.AGENT, Role.QUALITY, Role.IT_MANAGER]
 
 

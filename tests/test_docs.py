@@ -23,7 +23,7 @@ import msgspec
 import psycopg
 import pytest
 from given import LATER, QUALITY, after, ticket_in
-from served import free_port, wait_until
+from served import free_port, needs_curl, wait_until
 from test_domain_states import COMMANDS as WAYS
 from test_domain_states import STEPS
 
@@ -138,11 +138,7 @@ def run(desk: Desk, page: Path, directory: Path) -> list[str]:
     return re.split(MARK.format(r"\d+"), done.stdout)[1:]
 
 
-def test_curl_is_there() -> None:
-    """The commands of the README speak to the desk with curl."""
-    assert shutil.which("curl"), "install curl: the README is run with it"
-
-
+@needs_curl
 def test_the_readme_runs_and_prints_what_it_shows(desk: Desk, tmp_path: Path) -> None:
     """Every block of commands runs, in order, in one session, and prints what is shown below it."""
     printed = run(desk, README, tmp_path)

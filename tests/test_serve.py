@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import urllib3
-from served import ROOT, free_port, wait_until
+from served import ROOT, free_port, needs_curl, wait_until
 
 from application.postgres import EmbeddedPostgres
 
@@ -84,6 +84,7 @@ def gone(pid: int) -> bool:
     return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
 
 
+@needs_curl
 def test_the_three_printed_requests_work_and_the_key_is_shown_once(desk: Desk) -> None:
     """The first start prints address, key and three curl lines that work; a later start prints no key."""
     printed = desk.until_ready()
