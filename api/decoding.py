@@ -5,7 +5,6 @@ import re
 from datetime import datetime
 from typing import Any, TypeVar
 
-import falcon
 import msgspec
 from falcon.asgi import Request
 
@@ -159,11 +158,3 @@ def trace(req: Request) -> Trace:
         correlation if correlation and len(correlation) <= 200 and correlation.isprintable() else None,
         parent if parent and _TRACEPARENT.match(parent) else None,
     )
-
-
-def ascii_header(value: str) -> str:
-    """A value that can stand in a header."""
-    return value.encode("ascii", "replace").decode()
-
-
-HTTPError = falcon.HTTPError

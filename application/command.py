@@ -8,7 +8,7 @@ import msgspec
 
 from domain.client import Client, client_stream, fold_client
 from domain.errors import UnknownClient
-from domain.events import Event, Recorded
+from domain.events import Event, Recorded, RequestReceived
 from domain.rules import Given
 from domain.ticket import Ticket
 
@@ -32,6 +32,11 @@ class Loaded(msgspec.Struct, frozen=True):
     history: Sequence[Recorded] = ()
     others: Mapping[UUID, Sequence[Recorded]] = {}
     number: str = ""
+
+    def has_ticket(self, ticket_id: UUID) -> bool:
+        """Whether a stream that was asked for is a ticket's; the directory has streams too."""
+        stream = self.others.get(ticket_id)
+        return bool(stream and isinstance(stream[0].event, RequestReceived))
 
     def client(self, user_id: str) -> Client:
         """The directory entry; raises UnknownClient."""

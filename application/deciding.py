@@ -10,7 +10,7 @@ import msgspec
 from application.command import Command, Loaded, Opening
 from domain import rules
 from domain.client import Client, Contact, client_stream, fold_client, register
-from domain.errors import Forbidden, StaleVersion, UnknownTicket
+from domain.errors import Forbidden, Refused, StaleVersion, UnknownTicket
 from domain.events import Event, Recorded
 from domain.procedure import POSSIBLE_IN, standing_after
 from domain.roles import acting, entitled, may_give
@@ -103,8 +103,13 @@ def decide(request: Request, streams: Mapping[UUID, Sequence[Recorded]], number:
     if request.expected_version is not None and request.expected_version != ticket.version:
         missed = tuple(history[request.expected_version :])
         raise StaleVersion(ticket.ticket_id, ticket.version, request.expected_version, missed)
-    given = _given(request, _actor(request, ticket), ticket.updated_at)
-    wanted = request.command.decide(ticket, given, Loaded(history, streams, number))
+    given = _given(request, Actor(request.who.id, request.who.name, min(request.who.roles)), ticket.updated_at)
+    try:
+        given = msgspec.structs.replace(given, by=_actor(request, ticket, given))
+        wanted = request.command.decide(ticket, given, Loaded(history, streams, number))
+    except Refused as refusal:
+        refusal.possible = allowed(ticket, request.who, given)  # of what is possible, what this caller may do
+        raise
     return _outcome(request, given, ticket, wanted)
 
 
@@ -117,15 +122,14 @@ def _begin(request: Request, command: Opening, loaded: Loaded) -> Outcome:
     return msgspec.structs.replace(outcome, events=(recorded, *outcome.events))
 
 
-def _actor(request: Request, ticket: Ticket) -> Actor:
+def _actor(request: Request, ticket: Ticket, given: rules.Given) -> Actor:
     """Who acts. Where the procedure refuses the command to everybody, that is said, and not which role is missing."""
-    name, who = request.command.name, request.who
+    name = request.command.name
     try:
-        return acting(who, name, ticket)
+        return acting(request.who, name, ticket)
     except Forbidden:
-        anybody = _given(request, Actor(who.id, who.name, min(who.roles)), ticket.updated_at)
         if name in POSSIBLE_IN:
-            rules.demand(name, ticket, anybody)
+            rules.demand(name, ticket, given)
         raise
 
 

@@ -9,6 +9,8 @@ from html import escape
 from domain.client import Client
 from domain.ticket import Ticket
 
+SPECIALS = str.maketrans(dict.fromkeys('()<>@,;:\\"[]', " "))
+
 
 def closing_mail(
     ticket: Ticket, client: Client, message_id: str, mail_from: str, reopen_window: timedelta, now: datetime
@@ -58,8 +60,10 @@ def _html(paragraphs: list[tuple[str, str]]) -> str:
 
 
 def _address(name: str, address: str) -> Address:
+    # Python's folding drops the quotes of a long name, and what needed them would then mean something else
+    plain = _one_line(name.translate(SPECIALS)).lstrip(". ")
     try:
-        return Address(_one_line(name), addr_spec=address)
+        return Address(plain, addr_spec=address)
     except Exception as error:  # email.errors raises several unrelated kinds
         raise ValueError(f"{address} cannot be an e-mail address: {error}") from error
 

@@ -142,7 +142,7 @@ class LinkTicket(Command, frozen=True):
 
     def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
         """Linked."""
-        if self.other_ticket_id != ticket.ticket_id and not loaded.others.get(self.other_ticket_id):
+        if not loaded.has_ticket(self.other_ticket_id):
             raise UnknownOther
         return decisions.link(ticket, given, self.other_ticket_id, self.relation)
 

@@ -159,13 +159,13 @@ def reading(who: Principal, what: str) -> None:
 
 
 def sees_only_own(who: Principal) -> bool:
-    """Whether the caller is a client and nothing more."""
-    return who.roles <= {Role.CLIENT}
+    """Whether the caller is a client, and nobody of the desk."""
+    return who.roles.isdisjoint(STAFF) and (Role.CLIENT in who.roles or Role.REPORTER not in who.roles)
 
 
 def sees_no_text(who: Principal) -> bool:
     """Whether free text is kept from the caller: reporters read figures, not words."""
-    return who.roles <= {Role.REPORTER}
+    return who.roles.isdisjoint(STAFF) and Role.CLIENT not in who.roles
 
 
 def needs(allowed: tuple[tuple[Role, Condition], ...], ticket: Ticket | None) -> str:

@@ -55,6 +55,20 @@ SUMMARIES = Table(
 )
 
 
+MOST_WORDS = 10_000  # characters of one text; a longer one is found by its beginning
+_WORDS: LiteralString = """
+    insert into ticket_words (ticket_id, request, client, number, issue)
+    select ticket_id, to_tsvector('simple', coalesce(request, '')), to_tsvector('simple', coalesce(client, '')),
+        to_tsvector('simple', coalesce(number, '')), to_tsvector('simple', coalesce(issue, ''))
+    from unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[])
+        said(ticket_id, request, client, number, issue)
+    on conflict (ticket_id) do update set
+        request = case when excluded.request = '' then ticket_words.request else excluded.request end,
+        client = case when excluded.client = '' then ticket_words.client else excluded.client end,
+        number = case when excluded.number = '' then ticket_words.number else excluded.number end,
+        issue = case when excluded.issue = '' then ticket_words.issue else excluded.issue end"""
+
+
 class TicketSummaries:
     """Keeps `ticket_summaries`, and `ticket_words`, which searches look into."""
 
@@ -68,7 +82,10 @@ class TicketSummaries:
             level text, qualification text, queue text, client_user_id text, client_name text, summary text,
             category text, impact text, urgency text, priority smallint, assignee text,
             waiting_on_client boolean not null, escalations int not null, closed_at timestamptz);
-        create table ticket_words (ticket_id uuid not null, words tsvector not null)"""
+        create table ticket_words (
+            ticket_id uuid not null, request tsvector not null, client tsvector not null, number tsvector not null,
+            issue tsvector not null,
+            words tsvector not null generated always as (request || client || number || issue) stored)"""
     indexes: ClassVar[LiteralString] = """
         alter table ticket_summaries add constraint ticket_summaries_key primary key (ticket_id);
         create index ticket_summaries_client on ticket_summaries (client_user_id, ticket_id);
@@ -87,11 +104,10 @@ class TicketSummaries:
         touched = list({sealed.stream_id for sealed in batch})
         known = connection.execute(SUMMARIES.select + SQL(" where ticket_id = any(%s)"), (touched,))
         rows: dict[UUID, TicketSummary] = {row[0]: SUMMARIES.read(row) for row in known}
-        words: dict[UUID, list[str]] = {}
+        words: dict[UUID, dict[str, str]] = {}
         for sealed in batch:
             rows[sealed.stream_id] = evolve(rows.get(sealed.stream_id), sealed)
-            if said := searchable(sealed.recorded.event):
-                words.setdefault(sealed.stream_id, []).append(said)
+            words[sealed.stream_id] = words.get(sealed.stream_id, {}) | searchable(sealed.recorded.event)
         SUMMARIES.upsert(connection, rows.values())
         _write_words(connection, words)
 
@@ -142,25 +158,22 @@ def _take(row: TicketSummary, recorded: e.Recorded) -> None:
             row.closed_at = None
 
 
-def searchable(event: e.Event) -> str:
-    """The words of an event that a search finds the ticket by."""
+def searchable(event: e.Event) -> dict[str, str]:
+    """The words of an event that a search finds the ticket by; later ones of a kind take the place of earlier ones."""
     match event:
         case e.RequestReceived(_, text):
-            return text[:10_000]
+            return {"request": text[:MOST_WORDS]}
         case e.ClientIdentified(user_id, name):
-            return f"{user_id} {name}"
+            return {"client": f"{user_id} {name}"}
         case e.Created(number):
-            return number
+            return {"number": number}
         case e.IssueDocumented(summary, description, category):
-            return f"{summary} {category} {description[:10_000]}"
-    return ""
+            return {"issue": f"{summary} {category} {description[:MOST_WORDS]}"}
+    return {}
 
 
-def _write_words(connection: psycopg.Connection[Any], words: dict[UUID, list[str]]) -> None:
-    if words:
-        connection.execute(
-            "insert into ticket_words (ticket_id, words) select ticket_id, to_tsvector('simple', said)"
-            " from unnest(%s::uuid[], %s::text[]) incoming(ticket_id, said) on conflict (ticket_id) do update"
-            " set words = ticket_words.words || excluded.words",
-            (list(words), [" ".join(said) for said in words.values()]),
-        )
+def _write_words(connection: psycopg.Connection[Any], words: dict[UUID, dict[str, str]]) -> None:
+    said = {ticket_id: kinds for ticket_id, kinds in words.items() if kinds}
+    if said:
+        columns = [[kinds.get(kind) for kinds in said.values()] for kind in ("request", "client", "number", "issue")]
+        connection.execute(_WORDS, [list(said), *columns])

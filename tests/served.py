@@ -26,8 +26,7 @@ from domain.values import Level, Role
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 30
 needs_curl = pytest.mark.skipif(
-    not (shutil.which("curl") and shutil.which("bash")),
-    reason="the requests that are shown are typed with curl in bash",
+    not (shutil.which("curl") and shutil.which("bash")), reason="what is shown is typed with curl, in bash"
 )
 STAFF = [Role.INTAKE, Role.AGENT, Role.QUALITY, Role.IT_MANAGER]
 
@@ -93,8 +92,12 @@ class Served:
         self._controller.start()
         for part in self._parts:
             self.start(part)
-        if "api" in self._parts:
-            wait_until(lambda: self._answers(), START_SECONDS, "the API answers")
+        try:
+            if "api" in self._parts:
+                wait_until(self._answers, START_SECONDS, "the API answers")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -533,7 +533,7 @@ class Desk(RuleBasedStateMachine):
         try:
             outcome = decide(Request(ticket_id, command, who, self.now, expected), self.streams, "T-000002")
         except no.DeskError as error:
-            can = {name for name in NAMES if sheet.possible(name, who.id, now)}
+            can = {name for name in NAMES if self.can(sheet, name, who, now)}
             said_no(error, who, sheet, name, can, back > 0, permitted, possible or already)
             return
         assert not back
