@@ -104,6 +104,7 @@ MATRIX: dict[tuple[str, str], str] = {
     ("link", "closed"): "intake",
 }
 
+
 @pytest.mark.parametrize(("command", "where"), MATRIX)
 def test_only_whom_the_table_names_may_give_a_command(command: str, where: str):
     """A command is given by the roles that the table names, in that role, and by nobody else."""
