@@ -10,7 +10,13 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from email.message import EmailMessage
 from random import SystemRandom
-from smtplib import SMTPException, SMTPNotSupportedError, SMTPRecipientsRefused, SMTPResponseException
+from smtplib import (
+    SMTPDataError,
+    SMTPException,
+    SMTPNotSupportedError,
+    SMTPRecipientsRefused,
+    SMTPSenderRefused,
+)
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -31,6 +37,7 @@ from domain.values import Actor, Role
 GIVE_UP_AFTER = timedelta(days=5)
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 3600.0
 FOLLOW_BATCH = 5_000
+LOG_IN_FIRST = (530, 534, 535, 538)  # RFC 4954
 DESK = Actor("deskledger", "Deskledger", Role.SYSTEM)
 
 FOLLOW: LiteralString = """
@@ -162,12 +169,19 @@ def _recorded(ticket: Ticket, history: list[Recorded], mail: DueMail, event: Eve
 
 
 def is_final(error: Exception) -> bool:
-    """Whether trying again is pointless: the server said 5xx, or the address cannot be an address."""
+    """Whether trying again is pointless: the server refused this mail for good, or the address cannot be an address.
+
+    What it says of the desk (who are you, log in first) is for the operator to mend: the mail waits.
+    """
     if isinstance(error, SMTPRecipientsRefused):
-        return all(code >= 500 for code, _ in error.recipients.values())
-    if isinstance(error, SMTPResponseException):
-        return error.smtp_code >= 500
+        return all(_refuses_for_good(code) for code, _ in error.recipients.values())
+    if isinstance(error, SMTPSenderRefused | SMTPDataError):
+        return _refuses_for_good(error.smtp_code)
     return isinstance(error, ValueError | SMTPNotSupportedError)
+
+
+def _refuses_for_good(code: int) -> bool:
+    return code >= 500 and code not in LOG_IN_FIRST
 
 
 def reason_of(error: Exception) -> str:

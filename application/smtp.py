@@ -2,7 +2,7 @@
 
 import ssl
 from email.message import EmailMessage
-from smtplib import SMTP, SMTP_SSL
+from smtplib import SMTP, SMTP_SSL, SMTPException
 from urllib.parse import unquote, urlsplit
 
 TIMEOUT_SECONDS = 30.0
@@ -28,5 +28,14 @@ def smtp_send(url: str, message: EmailMessage) -> None:
             connection.starttls(context=context)
             connection.ehlo()
         if server.username:
-            connection.login(unquote(server.username), unquote(server.password or ""))
+            _log_in(connection, unquote(server.username), unquote(server.password or ""))
         connection.send_message(message)
+
+
+def _log_in(connection: SMTP, user: str, password: str) -> None:
+    """Raises SMTPException when somebody on the way could read the password, or the server takes none."""
+    if not isinstance(connection.sock, ssl.SSLSocket):
+        raise SMTPException("the mail server offers no TLS, and a password is never sent in the clear")
+    if not connection.has_extn("auth"):
+        raise SMTPException("the mail server takes no user and password")
+    connection.login(user, password)

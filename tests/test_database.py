@@ -1,0 +1,92 @@
+"""Migrations: numbered, applied once, by whoever comes first; and what every connection is like."""
+
+import re
+import threading
+from datetime import UTC, datetime
+
+import psycopg
+
+from application.database import connect, migrate, migrations, pool
+from projections.runner import PROJECTIONS, ensure_projections
+
+SCHEMA = """
+    select table_schema, table_name, column_name, data_type, is_nullable, column_default
+    from information_schema.columns where table_schema in ('public', 'reporting') order by 1, 2, 3"""
+
+
+def schema(connection: psycopg.Connection) -> list[tuple[str, ...]]:
+    """Every column of every table and view of ours."""
+    return connection.execute(SCHEMA).fetchall()
+
+
+def test_migrations_are_numbered_without_a_gap() -> None:
+    """Their files are 0001_…, 0002_… in order, with names that say what they make."""
+    found = migrations()
+    assert [number for number, _, _ in found] == list(range(1, len(found) + 1))
+    assert all(re.fullmatch(r"\d{4}_[a-z_]+\.sql", name) for _, name, _ in found)
+
+
+def test_each_migration_is_applied_once(empty_database: str) -> None:
+    """The first time all of them, the second time none; each is written down with the hash of its text."""
+    with connect(empty_database, "test") as connection:
+        assert migrate(connection) == [name for _, name, _ in migrations()]
+        before = schema(connection)
+        assert migrate(connection) == []
+        assert schema(connection) == before
+        written = connection.execute("select number, name, length(sha256) from schema_migrations order by 1").fetchall()
+    assert written == [(number, name, 64) for number, name, _ in migrations()]
+
+
+def test_four_at_once_apply_them_once(empty_database: str) -> None:
+    """Processes that start together wait for each other; every migration and projection is made by exactly one."""
+    applied: list[str] = []
+
+    def start() -> None:
+        with connect(empty_database, "test") as connection:
+            applied.extend([*migrate(connection), *ensure_projections(connection)])
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(applied) == sorted(
+        [name for _, name, _ in migrations()] + [projection.name for projection in PROJECTIONS]
+    )
+
+
+def test_the_template_has_the_schema_of_the_migrations(empty_database: str, connection: psycopg.Connection) -> None:
+    """What the tests stand on is what the migrations make."""
+    with connect(empty_database, "test") as other:
+        migrate(other)
+        ensure_projections(other)
+        assert schema(connection) == schema(other)
+
+
+def test_a_migration_that_fails_leaves_nothing_of_itself(empty_database: str) -> None:
+    """A migration is one transaction: a table in its way stops it, and it is applied once the way is free."""
+    with connect(empty_database, "test") as connection:
+        connection.execute("create table closure_mails (in_the_way int)")
+        try:
+            migrate(connection)
+        except psycopg.errors.DuplicateTable:
+            done = connection.execute("select name from schema_migrations").fetchall()
+        tables = {row[1] for row in schema(connection)}
+        connection.execute("drop table closure_mails")
+        assert (done, "events" in tables, "api_keys" in tables) == ([("0001_event_store.sql",)], True, False)
+        assert migrate(connection) == ["0002_desk.sql"]
+
+
+def test_a_connection_commits_by_itself_in_utc_and_leaves_json_raw(database: str) -> None:
+    """Autocommit, UTC, a statement timeout, a name in pg_stat_activity, and jsonb as the bytes of its text."""
+    with connect(database, "counter") as connection, pool(database, "pool") as connections:
+        assert connection.autocommit
+        shown = connection.execute(
+            "select current_setting('timezone'), current_setting('statement_timeout'), application_name"
+            " from pg_stat_activity where pid = pg_backend_pid()"
+        ).fetchone()
+        assert shown == ("UTC", "10s", "deskledger counter")
+        moment, raw = connection.execute("""select '2026-03-02 08:00Z'::timestamptz, '{"a": 1}'::jsonb""").fetchone()
+        assert (moment, raw) == (datetime(2026, 3, 2, 8, tzinfo=UTC), b'{"a": 1}')
+        with connections.connection() as pooled:
+            assert pooled.execute("""select '[]'::jsonb""").fetchone() == (b"[]",)
