@@ -177,6 +177,8 @@ def is_final(error: Exception) -> bool:
         return all(_refuses_for_good(code) for code, _ in error.recipients.values())
     if isinstance(error, SMTPSenderRefused | SMTPDataError):
         return _refuses_for_good(error.smtp_code)
+    if isinstance(error, OSError) and not isinstance(error, SMTPException):
+        return False  # the network; a bad certificate is a ValueError too
     return isinstance(error, ValueError | SMTPNotSupportedError)
 
 

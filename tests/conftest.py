@@ -22,14 +22,21 @@ TEMPLATE = "deskledger_template"
 _numbers = count(1)
 
 
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A directory that whoever PostgreSQL runs as may enter; pytest's own are closed to others."""
+    made = open_directory()
+    yield made
+    shutil.rmtree(made)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """A PostgreSQL: the embedded one, or the server that DESKLEDGER_TEST_DATABASE_URL names."""
     if given := os.environ.get("DESKLEDGER_TEST_DATABASE_URL"):
         yield given
         return
-    directory = Path(tempfile.mkdtemp(prefix="deskledger-test-"))
-    directory.chmod(0o755)
+    directory = open_directory()
     embedded = EmbeddedPostgres(directory)
     embedded.start()
     yield embedded.url
@@ -115,6 +122,13 @@ class Fresh:
     def _run(self, statement: object) -> None:
         with psycopg.connect(self._server, autocommit=True) as server:
             server.execute(statement)
+
+
+def open_directory() -> Path:
+    """A new directory that everybody may enter."""
+    made = Path(tempfile.mkdtemp(prefix="deskledger-test-"))
+    made.chmod(0o755)
+    return made
 
 
 def of(server: str, name: str) -> str:

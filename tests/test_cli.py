@@ -3,11 +3,9 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -163,15 +161,6 @@ def test_a_part_alone_needs_a_database(part: str) -> None:
     refused = run(part, DATABASE_URL="")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.startswith("deskledger: DATABASE_URL is not set: a part alone needs it")
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """A directory that whoever PostgreSQL runs as may enter."""
-    made = Path(tempfile.mkdtemp(prefix="deskledger-cli-"))
-    made.chmod(0o755)
-    yield made
-    shutil.rmtree(made)
 
 
 def test_keys_before_the_first_serve(directory: Path) -> None:

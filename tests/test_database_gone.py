@@ -1,9 +1,7 @@
 """The database goes away under load and comes back; nothing that was acknowledged is missing, nobody sees a 500."""
 
 import os
-import shutil
 import signal
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -20,10 +18,8 @@ from projections.runner import ensure_projections
 
 
 @pytest.fixture
-def own_postgres() -> Iterator[EmbeddedPostgres]:
+def own_postgres(directory: Path) -> Iterator[EmbeddedPostgres]:
     """A PostgreSQL of the test's own, which it may stop and kill."""
-    directory = Path(tempfile.mkdtemp(prefix="deskledger-gone-"))
-    directory.chmod(0o755)
     postgres = EmbeddedPostgres(directory)
     postgres.start()
     with connect(postgres.url, "test") as connection:
@@ -31,7 +27,6 @@ def own_postgres() -> Iterator[EmbeddedPostgres]:
         ensure_projections(connection)
     yield postgres
     postgres.stop()
-    shutil.rmtree(directory)
 
 
 class Load:

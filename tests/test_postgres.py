@@ -6,7 +6,6 @@ import shutil
 import signal
 import stat
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,15 +25,6 @@ from application.postgres import (
     servant,
 )
 from application.settings import Settings
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """A directory that whoever PostgreSQL runs as may enter."""
-    made = Path(tempfile.mkdtemp(prefix="deskledger-postgres-"))
-    made.chmod(0o755)
-    yield made
-    shutil.rmtree(made)
 
 
 @pytest.fixture

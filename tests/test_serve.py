@@ -2,11 +2,9 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,15 +53,6 @@ class Desk:
         """SIGTERM; its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(40)
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """A directory that whoever PostgreSQL runs as may enter."""
-    made = Path(tempfile.mkdtemp(prefix="deskledger-serve-"))
-    made.chmod(0o755)
-    yield made
-    shutil.rmtree(made)
 
 
 @pytest.fixture
