@@ -145,9 +145,8 @@ def _is_recorded(connection: psycopg.Connection[Any], mail: DueMail, outcome: Ev
     history = _load(connection, mail.ticket_id)
     ticket = fold(history)
     try:
-        with connection.transaction():
-            if ticket:
-                insert_rows(connection, [to_row(_recorded(ticket, history, mail, outcome, now))])
+        if ticket:
+            insert_rows(connection, [to_row(_recorded(ticket, history, mail, outcome, now))])
     except psycopg.errors.UniqueViolation:
         return False
     return True

@@ -475,7 +475,15 @@ def test_closed_again_is_mailed_again(
 
 
 @pytest.mark.parametrize(
-    "name", ["Eve\r\nBcc: evil@example.org", "Eve <evil@example.org>, Bob", 'Eve" <evil@e.org> "', "x" * 300]
+    "name",
+    [
+        "Eve\r\nBcc: evil@example.org",
+        "Eve <evil@example.org>, Bob",
+        'Eve" <evil@example.org> "',
+        "Eve <evil@example.org>, " + "x" * 300,
+        "[]:;, :, " + "x" * 90,
+        ". " + "x" * 90,
+    ],
 )
 def test_a_name_cannot_add_headers_or_recipients(
     desk: HelpDesk, connection: psycopg.Connection, mailer: ClosureMailer, server: MailServer, name: str

@@ -410,7 +410,7 @@ def said_no(
             assert stale
         case no.Refused():
             assert not stale
-            assert not open_
+            assert not (permitted and open_)
             assert set(error.possible) == can
         case _:
             assert not stale
