@@ -1,0 +1,74 @@
+"""The API's queries: a pool that gives up soon and says so, and works again when the database is back."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from psycopg.sql import SQL
+
+from application import reading
+from application.combining import Unavailable
+from application.postgres import EmbeddedPostgres
+from application.reading import Readers
+
+ONE = SQL("select %s::int")
+
+
+def test_rows_come_back(database: str) -> None:
+    """A query gives its rows; many at once share the few connections of the pool."""
+
+    async def read() -> list[list[tuple[int]]]:
+        readers = Readers(database)
+        await readers.open()
+        try:
+            return await asyncio.gather(*(readers.fetch(ONE, (number,)) for number in range(3 * reading.POOL_SIZE)))
+        finally:
+            await readers.close()
+
+    assert asyncio.run(read()) == [[(number,)] for number in range(3 * reading.POOL_SIZE)]
+
+
+def test_a_query_that_takes_too_long_is_given_up_once(database: str) -> None:
+    """A cancelled statement is not asked again: it would take as long again."""
+    count = SQL("select nextval('ticket_numbers')")
+    cancel = SQL("""
+        do $$ begin
+            perform nextval('ticket_numbers');
+            raise exception 'too long' using errcode = 'query_canceled';
+        end $$""")
+
+    async def read() -> int:
+        readers = Readers(database)
+        await readers.open()
+        try:
+            with pytest.raises(Unavailable, match="too long"):
+                await readers.fetch(cancel, ())
+            return int((await readers.fetch(count, ()))[0][0])
+        finally:
+            await readers.close()
+
+    assert asyncio.run(read()) == 2
+
+
+def test_an_outage_is_unavailable_and_ends_by_itself(directory: Path) -> None:
+    """While the database is gone, Unavailable; after a restart, rows again, though every connection was broken."""
+    postgres = EmbeddedPostgres(directory)
+    postgres.start()
+
+    async def read() -> list[tuple[int]]:
+        readers = Readers(postgres.url)
+        await readers.open()
+        try:
+            await asyncio.gather(*(readers.fetch(ONE, (number,)) for number in range(reading.POOL_SIZE)))
+            postgres.stop()
+            with pytest.raises(Unavailable):
+                await readers.fetch(ONE, (1,))
+            postgres.start()
+            return await readers.fetch(ONE, (2,))
+        finally:
+            await readers.close()
+
+    try:
+        assert asyncio.run(read()) == [(2,)]
+    finally:
+        postgres.stop()
