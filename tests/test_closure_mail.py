@@ -575,7 +575,7 @@ def test_a_mail_for_nobody_ends_in_the_outbox(
 
 
 def test_a_mail_without_an_issue_says_what_came_in() -> None:
-    """A ticket of which little is known is mailed with what is known; where nothing is reopened, nothing is promised."""
+    """A ticket of which little is known is mailed with what is known; without a reopen window none is promised."""
     ticket, client = after(None, BEGUN[:3]), Client(1, "client-a", "Client A", "a@example.org")
     mail = closing_mail(ticket, client, "<x@y>", FROM, timedelta(0), NOW)
     words = mail.get_body(("plain",)).get_content()

@@ -343,6 +343,7 @@ def test_closing_leaves_no_connection_behind(database: str, run: Any, connection
     desk = CombiningDesk(database)
     run(tickets(desk, 3))
     run(desk.close())
+    run(all_of(desk._waking))
     query = """select count(*) from pg_stat_activity
         where datname = current_database() and application_name like 'deskledger api %'"""
     wait_until(lambda: connection.execute(query).fetchone() == (0,), 10, "no connection of the desk is left")
