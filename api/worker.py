@@ -9,7 +9,6 @@ from typing import Any
 
 import psycopg
 import structlog
-from psycopg_pool import PoolTimeout
 
 from application.closure_mail import ClosureMailer, follow
 from application.database import connect, pool
@@ -54,7 +53,7 @@ class Worker:
             try:
                 work()
                 pause = 0.1
-            except (psycopg.Error, PoolTimeout, LookupError, RuntimeError, ValueError) as error:
+            except Exception as error:  # noqa: BLE001 - said, and tried again: a worker that ends silently helps nobody
                 log.warning("worker failed, trying again", work=work.__name__, reason=str(error).strip(), pause=pause)
                 self._stopping.wait(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)

@@ -105,7 +105,9 @@ class ClosureMailer:
             mail = DueMail(*row)
             try:
                 self._send(self._message(connection, mail, now))
-            except (SMTPException, OSError, ValueError) as error:
+            except psycopg.Error:
+                raise
+            except Exception as error:  # noqa: BLE001 - one mail, whatever is wrong with it, must not hold up the others
                 self._not_sent(connection, mail, error, now)
             else:
                 sent = decisions.closure_mail_sent(mail.closed_version, mail.message_id, mail.attempts)

@@ -412,6 +412,42 @@ def test_an_outcome_that_comes_second_is_recorded_third(
     assert outbox(connection) == [(9, "sent", 1, None)]
 
 
+def test_a_mail_that_nobody_can_handle_holds_up_no_other(
+    desk: HelpDesk, connection: psycopg.Connection, connections: Pool, server: MailServer
+) -> None:
+    """Whatever goes wrong with one mail, it is postponed with its reason, and the next one is sent."""
+    tickets = [closed(desk), closed(desk)]
+    queue(connection)
+    troubles = [RuntimeError("the printer of envelopes is on fire")]
+
+    def send(message: EmailMessage) -> None:
+        if troubles:
+            raise troubles.pop()
+        smtp_send(f"smtp://{server.place}", message)
+
+    mailer = mailer_with(connections, send)
+    assert [mailer.send_next(NOW) for _ in range(3)] == [True, True, False]
+    assert sorted(state for _, state, _, _ in outbox(connection)) == ["due", "sent"]
+    assert "RuntimeError: the printer of envelopes is on fire" in [error for *_, error in outbox(connection)]
+    assert mailer.send_next(NOW + timedelta(minutes=1))
+    assert {last(desk, ticket).type for ticket in tickets} == {"Ticket.ClosureEmailSent"}
+
+
+def test_a_database_that_fails_is_not_taken_for_a_mail_that_fails(
+    desk: HelpDesk, connection: psycopg.Connection, connections: Pool
+) -> None:
+    """An error of the database is the worker's to wait out; the mail stays due as it was, without an attempt."""
+    closed(desk)
+    queue(connection)
+
+    def send(message: EmailMessage) -> None:
+        raise psycopg.OperationalError("gone")
+
+    with pytest.raises(psycopg.OperationalError):
+        mailer_with(connections, send).send_next(NOW)
+    assert outbox(connection) == [(9, "due", 0, None)]
+
+
 def test_two_mailers_at_once_send_one_mail(
     desk: HelpDesk, connection: psycopg.Connection, connections: Pool, mailer: ClosureMailer, server: MailServer
 ) -> None:
