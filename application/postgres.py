@@ -10,6 +10,7 @@ import os
 import pwd
 import shutil
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
@@ -28,6 +29,7 @@ from application.settings import Settings
 SERVANTS = ("deskledger", "postgres", "nobody")
 ROOT_HOME = Path("/var/lib/deskledger")
 PROGRAMS = Path("pginstall18") / "bin"  # in the wheel
+PROCESSES = Path("/proc")  # Linux
 LONGEST_SOCKET_DIR = 90  # of the 107 bytes that a socket's path may have
 SETTINGS = {
     "listen_addresses": "",
@@ -123,10 +125,12 @@ class EmbeddedPostgres:
         """The process ID of a live server on this cluster."""
         try:
             pid = int((self.cluster / "postmaster.pid").read_text().split("\n", 1)[0])
+            if self.process and self.process.pid == pid:
+                return pid if self.process.poll() is None else None
             os.kill(pid, 0)
-            running = Path(f"/proc/{pid}/stat")
-            if running.exists() and running.read_text().rsplit(")", 1)[1].split()[0] == "Z":
-                return None
+            if PROCESSES.is_dir():  # after a crash of the machine it may be another program's; a zombie has no words
+                words = (PROCESSES / str(pid) / "cmdline").read_bytes().split(b"\0")
+                return pid if os.fsencode(self.cluster) in words else None
         except (OSError, ValueError):
             return None
         return pid
@@ -205,7 +209,8 @@ def home_of(data_dir: Path, servant: pwd.struct_passwd | None, elsewhere: Path =
     if not name.exists():
         name.write_text(token_hex(8) + "\n")
     home = elsewhere / name.read_text().strip()
-    home.mkdir(parents=True, exist_ok=True)
+    _for_everybody(elsewhere)
+    _for_everybody(home)
     return home
 
 
@@ -224,14 +229,29 @@ def programs_in(package: Path, servant: pwd.struct_passwd | None, elsewhere: Pat
     stamp = sha256((package / PROGRAMS / "postgres").read_bytes()).hexdigest()[:16]
     copy = elsewhere / f"postgresql-18-{stamp}"
     if not copy.exists():
+        _for_everybody(elsewhere)
         with TemporaryDirectory(dir=elsewhere, prefix="making-", ignore_cleanup_errors=True) as making:
             whole = Path(making) / copy.name
             shutil.copytree(package / PROGRAMS.parent, whole / package.name / PROGRAMS.parent, symlinks=True)
             libraries = package.name + ".libs"
             shutil.copytree(package.with_name(libraries), whole / libraries, symlinks=True)
+            for path in (whole, *whole.rglob("*")):
+                _let_read(path)
             with suppress(OSError):  # somebody else was faster
                 whole.rename(copy)
     return copy / package.name / PROGRAMS
+
+
+def _for_everybody(directory: Path) -> None:
+    """A directory of ours that everybody may enter, whatever the umask says."""
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.chmod(0o755)
+
+
+def _let_read(path: Path) -> None:
+    """What was closed by the umask of whoever installed the wheel is open in the copy."""
+    if not path.is_symlink():
+        path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
 
 
 def may_enter(path: Path, servant: pwd.struct_passwd | None) -> bool:
@@ -257,8 +277,9 @@ def socket_dir(home: Path) -> Path:
 def claim(directory: Path, servant: pwd.struct_passwd | None, mode: int = 0o700) -> None:
     """Makes the directory the servant's own, or ours. Raises PostgresError when it is somebody else's."""
     directory.mkdir(mode=mode, exist_ok=True)
+    found, owners = directory.lstat(), {os.geteuid(), servant.pw_uid if servant else os.geteuid()}
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in owners:  # also a link that somebody laid under /tmp
+        raise PostgresError(f"{directory} belongs to somebody else: remove it, or choose another data directory")
     if servant:
         os.chown(directory, servant.pw_uid, servant.pw_gid)
-    elif directory.stat().st_uid != os.geteuid():
-        raise PostgresError(f"{directory} belongs to somebody else: remove it, or choose another data directory")
     directory.chmod(mode)

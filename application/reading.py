@@ -41,12 +41,12 @@ class Readers:
         try:
             try:
                 return await self._fetch(query, parameters)
-            except psycopg.errors.QueryCanceled as error:  # asked again, it would take as long again
+            except (psycopg.errors.QueryCanceled, PoolTimeout) as error:  # asked again, it would take as long again
                 raise Unavailable(str(error)) from error
             except psycopg.OperationalError:  # the database was restarted, perhaps: look at every idle connection once
                 await self._pool.check()
                 return await self._fetch(query, parameters)
-        except (psycopg.OperationalError, PoolTimeout) as error:
+        except psycopg.OperationalError as error:
             raise Unavailable(str(error)) from error
 
     async def _fetch(self, query: SQL | Composed, parameters: Sequence[Any]) -> list[Any]:

@@ -91,6 +91,7 @@ JOURNEY: list[Step] = [
     (MAIN, s.LinkTicket(OTHER, Relation.RELATED_TO), STAFF),
     (MAIN, s.LinkTicket(MAIN, Relation.RELATED_TO), STAFF),
     (MAIN, s.LinkTicket(new_stream_id(NOW), Relation.RELATED_TO), STAFF),
+    (MAIN, s.LinkTicket(client_stream("client-1"), Relation.RELATED_TO), STAFF),
     (MAIN, UP, STAFF),
     (MAIN, UP, STAFF),
     *[(MAIN, command, STAFF) for command in (TOO_HARD, UP) * 3],
@@ -207,6 +208,25 @@ def test_an_unknown_ticket_is_not_found(shell: Shell) -> None:
     for stream in (new_stream_id(NOW), client_stream("client-1")):
         with pytest.raises(no.UnknownTicket):
             shell.execute(request(stream, NOTE))
+
+
+NIGHT = Principal("night", "Night Shift", frozenset({Role.AGENT}), frozenset({Level.TIER2}))
+
+
+def test_what_the_procedure_refuses_is_said_before_who_may(shell: Shell) -> None:
+    """A step that nobody can take now is refused as such, with what the caller may do; else the missing level is named."""
+    ticket_id = opened(shell)
+    with pytest.raises(no.Forbidden, match="agent of tier1"):
+        shell.execute(request(ticket_id, c.ResolveTicket("done"), NIGHT))
+    with pytest.raises(no.Forbidden):
+        shell.execute(request(ticket_id, s.ClaimNext(Queue.TIER1), NIGHT))
+    shell.execute(request(ticket_id, c.ResolveTicket("done")))
+    with pytest.raises(no.AlreadyResolved) as refused:
+        shell.execute(request(ticket_id, c.EscalateTicket("up"), NIGHT))
+    assert refused.value.possible == ()
+    with pytest.raises(no.AlreadyResolved) as refused:
+        shell.execute(request(ticket_id, c.EscalateTicket("up"), CHECKER))
+    assert set(refused.value.possible) == {"verify", "add_note", "release"}
 
 
 def test_a_stale_version_names_what_was_missed(shell: Shell) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from served import wait_until
 
+from application import postgres as module
 from application.postgres import (
     EmbeddedPostgres,
     PostgresError,
@@ -64,10 +66,8 @@ def test_data_outlives_a_stop_and_a_crash(postgres: EmbeddedPostgres) -> None:
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         connection.execute("insert into kept values ('killed')")
         os.kill(postgres.running_pid(), signal.SIGKILL)
-    while postgres.running_pid():  # dead, though not buried, it does not count as running
-        pass
-    while not started(postgres):  # its children of before may need a moment to end
-        pass
+    wait_until(lambda: not postgres.running_pid(), 20, "the postmaster is dead")
+    wait_until(lambda: started(postgres), 20, "it starts again, once its children of before have ended")
     assert ask(postgres.url, "select string_agg(word, ' ' order by word) from kept") == "killed stopped"
 
 
@@ -92,6 +92,25 @@ def test_two_starts_at_once_make_one_server(directory: Path) -> None:
     assert clusters[0].running_pid() == clusters[1].running_pid()
     for each in clusters:
         each.stop()
+
+
+@pytest.mark.parametrize("processes", [Path("/proc"), Path("/no/such/directory")])
+def test_a_number_that_somebody_else_has_now_is_no_server(
+    postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch, processes: Path
+) -> None:
+    """After a crash of the machine the old process ID may be another program's: it is not waited for."""
+    monkeypatch.setattr(module, "PROCESSES", processes)
+    other, file = EmbeddedPostgres(postgres.data_dir), postgres.cluster / "postmaster.pid"
+    assert postgres.start() is True
+    assert other.running_pid() == postgres.running_pid() == postgres.process.pid
+    left = file.read_text().split("\n", 1)[1]
+    postgres.stop()
+    for pid in (os.getpid(), 4_000_000, "nonsense")[0 if processes.exists() else 1 :]:
+        file.write_text(f"{pid}\n{left}")
+        assert other.running_pid() is None
+        assert postgres.running_pid() is None
+    file.write_text(f"{os.getpid() if processes.exists() else 4_000_000}\n{left}")
+    assert postgres.start() is True
 
 
 def test_only_its_owner_reaches_it(postgres: EmbeddedPostgres) -> None:
@@ -211,6 +230,29 @@ def test_binaries_are_copied_to_where_they_can_be_read(directory: Path) -> None:
     assert programs_in(package, MYSELF, copies) == package / "pginstall18" / "bin"
 
 
+def test_a_strict_umask_locks_nobody_out(directory: Path) -> None:
+    """Root's umask may be 077 when the wheel is installed and when the desk starts: the servant gets in."""
+    package, elsewhere = directory / "wheel" / "pgserver", directory / "var" / "desk"
+    before = os.umask(0o077)
+    try:
+        (package / "pginstall18" / "bin").mkdir(parents=True)
+        (package / "pginstall18" / "bin" / "postgres").write_text("#!/bin/sh\n")
+        (package / "pginstall18" / "bin" / "postgres").chmod(0o700)
+        (package / "pginstall18" / "bin" / "latest").symlink_to("postgres")
+        (package.with_name("pgserver.libs")).mkdir()
+        (package.with_name("pgserver.libs") / "lib.so").write_text("x")
+        (directory / "data").mkdir()
+        (directory / "var").mkdir(mode=0o755)
+        (directory / "var").chmod(0o755)
+        made, home = programs_in(package, SOMEBODY, elsewhere), home_of(directory / "data", SOMEBODY, elsewhere)
+    finally:
+        os.umask(before)
+    assert may_enter(made, SOMEBODY)
+    assert may_enter(home, SOMEBODY)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in made.parents[2].rglob("*") if path.is_file()}
+    assert modes == {"postgres": 0o755, "latest": 0o755, "lib.so": 0o644}
+
+
 def test_a_wheel_that_is_not_there() -> None:
     """The error names the package, and the way without it."""
     with pytest.raises(PostgresError, match="the package no_such_wheel is not installed: install it, or set DATABASE"):
@@ -224,6 +266,16 @@ def test_a_directory_of_somebody_else_is_not_taken(directory: Path) -> None:
     for name, who in (("mine", None), ("servants", MYSELF)):
         claim(directory / name, who)
         assert stat.S_IMODE((directory / name).stat().st_mode) == 0o700
+
+
+def test_a_link_is_not_followed(directory: Path) -> None:
+    """Names under /tmp can be guessed: where somebody laid a link, nothing behind it changes hands."""
+    (directory / "precious").mkdir(mode=0o755)
+    (directory / "link").symlink_to(directory / "precious")
+    for who in (None, MYSELF):
+        with pytest.raises(PostgresError, match="belongs to somebody else"):
+            claim(directory / "link", who)
+    assert stat.S_IMODE((directory / "precious").stat().st_mode) == 0o755
 
 
 def owned_by_another(path: Path) -> Path:

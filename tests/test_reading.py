@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from psycopg.sql import SQL
+from served import free_port
 
 from application import reading
 from application.combining import Unavailable
@@ -50,8 +51,9 @@ def test_a_query_that_takes_too_long_is_given_up_once(database: str) -> None:
     assert asyncio.run(read()) == 2
 
 
-def test_an_outage_is_unavailable_and_ends_by_itself(directory: Path) -> None:
+def test_an_outage_is_unavailable_and_ends_by_itself(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the database is gone, Unavailable; after a restart, rows again, though every connection was broken."""
+    monkeypatch.setattr(reading, "WAIT_SECONDS", 1.0)
     postgres = EmbeddedPostgres(directory)
     postgres.start()
 
@@ -72,3 +74,20 @@ def test_an_outage_is_unavailable_and_ends_by_itself(directory: Path) -> None:
         assert asyncio.run(read()) == [(2,)]
     finally:
         postgres.stop()
+
+
+def test_who_gets_no_connection_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a database a query is Unavailable after one wait for a connection, not after two."""
+    monkeypatch.setattr(reading, "WAIT_SECONDS", 0.2)
+
+    async def read() -> int:
+        readers = Readers(f"postgresql://deskledger@127.0.0.1:{free_port()}/deskledger")
+        await readers.open()
+        try:
+            with pytest.raises(Unavailable):
+                await readers.fetch(ONE, (1,))
+            return readers._pool.get_stats()["requests_num"]
+        finally:
+            await readers.close()
+
+    assert asyncio.run(read()) == 1

@@ -20,6 +20,7 @@ from application.deciding import Outcome, Request, new_stream_id
 from application.event_store import APPEND, Kept, StoredRow, append_parameters, to_row
 from application.helpdesk import HelpDesk
 from application.postgres import EmbeddedPostgres
+from application.supporting import RegisterClient
 from domain.client import Client, Contact
 from domain.events import NoteAdded, Recorded
 from domain.values import Actor, Channel, Grade, Level, Principal, Role, Visibility
@@ -32,7 +33,7 @@ STAFF = Principal(
     frozenset(Level) - {Level.IT_MANAGER},
 )
 CHECKER = Principal("checker", "Second Pair of Eyes", frozenset({Role.QUALITY}))
-CONTACT = Contact("Client One", "client-1@example.org", "+49 30 1", "Org A")
+CONTACT = RegisterClient("Client One", "client-1@example.org", "+49 30 1", "Org A").contact()
 ISSUE = DocumentIssue("printer is silent", "It does not print.", "printing", Grade.MEDIUM, Grade.HIGH)
 OPEN = OpenTicket("client-1", Channel.EMAIL, "My printer does not print.", ISSUE)
 
