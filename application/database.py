@@ -94,10 +94,12 @@ def _apply(connection: psycopg.Connection[Any], number: int, name: str, sql: str
 
 @contextmanager
 def migration_lock(connection: psycopg.Connection[Any]) -> Iterator[None]:
-    """Only one process at a time changes the schema; the others wait."""
+    """Only one process at a time changes the schema; the others wait, for as long as it takes."""
+    patience = connection.execute("select current_setting('statement_timeout')").fetchone()
     connection.execute("select set_config('statement_timeout', '0', false)")
     connection.execute("select pg_advisory_lock(%s)", (MIGRATION_LOCK,))
     try:
         yield
     finally:
         connection.execute("select pg_advisory_unlock(%s)", (MIGRATION_LOCK,))
+        connection.execute("select set_config('statement_timeout', %s, false)", patience)

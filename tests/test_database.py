@@ -63,6 +63,13 @@ def test_the_template_has_the_schema_of_the_migrations(empty_database: str, conn
         assert schema(connection) == schema(other)
 
 
+def test_the_patience_of_a_connection_outlives_a_migration(connection: psycopg.Connection) -> None:
+    """A migration may take its time; afterwards the connection's statements have their limit again."""
+    migrate(connection)
+    ensure_projections(connection)
+    assert connection.execute("select current_setting('statement_timeout')").fetchone() == ("10s",)
+
+
 def test_a_migration_that_fails_leaves_nothing_of_itself(empty_database: str) -> None:
     """A migration is one transaction: a table in its way stops it, and it is applied once the way is free."""
     with connect(empty_database, "test") as connection:
