@@ -410,15 +410,13 @@ def test_patience_ends(
 ) -> None:
     """A database that does not answer in time is given up: nothing is recorded later, and the next command works."""
     (ticket_id,) = run(tickets(shell, 1))
-    monkeypatch.setattr(combining, "PATIENCE_SECONDS", 0.3)
     append(rival, notes(ticket_id))
-
-    async def work() -> list[Any]:
-        gave_up = await all_of(start(shell, ticket_id))
-        rival.execute("rollback")
-        return [*gave_up, *await all_of(start(shell, ticket_id, AddNote("once more")))]
-
-    assert [type(answer) for answer in run(work())] == [Unavailable, Outcome]
+    with monkeypatch.context() as hasty:
+        hasty.setattr(combining, "PATIENCE_SECONDS", 0.3)
+        gave_up = run(all_of(shell.execute(request(ticket_id, NOTE))))
+    rival.execute("rollback")
+    again = run(all_of(shell.execute(request(ticket_id, AddNote("once more")))))
+    assert [type(answer) for answer in (*gave_up, *again)] == [Unavailable, Outcome]
     assert history(connection, ticket_id) == [1, 2, 3, 4, 5, 6]
 
 

@@ -5,6 +5,7 @@ import threading
 from datetime import UTC, datetime
 
 import psycopg
+import pytest
 
 from application.database import connect, migrate, migrations, pool
 from projections.runner import PROJECTIONS, ensure_projections
@@ -82,6 +83,16 @@ def test_a_migration_that_fails_leaves_nothing_of_itself(empty_database: str) ->
         connection.execute("drop table closure_mails")
         assert (done, "events" in tables, "api_keys" in tables) == ([("0001_event_store.sql",)], True, False)
         assert migrate(connection) == ["0002_desk.sql"]
+
+
+def test_a_migration_is_applied_and_written_down_together(empty_database: str) -> None:
+    """One that cannot be written down is not applied either, so that it is never applied twice."""
+    with connect(empty_database, "test") as connection:
+        connection.execute("create table schema_migrations (number int, name text check (name < '0002'), sha256 text)")
+        with pytest.raises(psycopg.errors.CheckViolation):
+            migrate(connection)
+        assert connection.execute("select name from schema_migrations").fetchall() == [("0001_event_store.sql",)]
+        assert "api_keys" not in {row[1] for row in schema(connection)}
 
 
 def test_a_connection_commits_by_itself_in_utc_and_leaves_json_raw(database: str) -> None:

@@ -137,6 +137,7 @@ def test_a_start_that_was_cut_off_is_made_good(postgres: EmbeddedPostgres) -> No
     (postgres.home / "postgres-new").mkdir()
     (postgres.home / "postgres-new" / "half").write_text("x")
     postgres.cluster.mkdir()
+    (postgres.cluster / "half").write_text("x")
     assert postgres.start() is True
     assert ask(postgres.url) == 1
 
@@ -147,6 +148,14 @@ def test_a_server_that_ends_at_its_start_says_why(postgres: EmbeddedPostgres) ->
     postgres.stop()
     (postgres.cluster / "PG_VERSION").write_text("9\n")
     with pytest.raises(PostgresError, match="PostgreSQL ended at its start: "):
+        postgres.start()
+    assert postgres.running_pid() is None
+
+
+def test_a_start_that_fails_leaves_no_server(postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that runs but cannot be made ready is stopped again."""
+    monkeypatch.setitem(module.SETTINGS, "default_transaction_read_only", "on")
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         postgres.start()
     assert postgres.running_pid() is None
 
@@ -225,6 +234,7 @@ def test_binaries_are_copied_to_where_they_can_be_read(directory: Path) -> None:
     made = programs_in(package, SOMEBODY, copies)
     assert made.is_relative_to(copies)
     assert subprocess.run([made / "initdb", "--version"], capture_output=True, check=True).stdout.startswith(b"initdb")
+    (directory / "wheel" / f"{package.name}.libs").unlink()  # a second copy could not be made
     assert programs_in(package, SOMEBODY, copies) == made
     assert len(list(copies.iterdir())) == 1
     assert programs_in(package, MYSELF, copies) == package / "pginstall18" / "bin"
