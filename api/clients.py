@@ -22,18 +22,6 @@ class PageParameters(Paging, frozen=True, forbid_unknown_fields=True):
     """A page of the client's tickets."""
 
 
-class ClientView(msgspec.Struct, frozen=True):
-    """A directory entry, and the client's tickets, newest first."""
-
-    user_id: str
-    name: str
-    email: str
-    phone: str | None
-    organisation: str | None
-    version: int
-    tickets: dict[str, object]
-
-
 class Clients:
     """One directory entry."""
 

@@ -49,7 +49,6 @@ class Problem(Exception):
 
 def install(app: falcon.asgi.App[Any, Any]) -> None:
     """Sends every error of every kind through here."""
-    app.set_error_serializer(_serialize)
     app.add_error_handler(Exception, _unexpected)
     app.add_error_handler(falcon.HTTPError, _http_error)
     app.add_error_handler(errors.DeskError, _desk_error)
@@ -127,10 +126,6 @@ async def _http_error(req: Request, resp: Response, error: falcon.HTTPError, par
 async def _unexpected(req: Request, resp: Response, error: Exception, params: Any) -> None:
     log.error("unexpected error", path=req.path, method=req.method, exc_info=error)
     write(req, resp, 500, "internal_error", "That is our mistake, and it is in our log. Nothing is half recorded.")
-
-
-def _serialize(req: Any, resp: Any, error: falcon.HTTPError) -> None:
-    write(req, resp, error.status_code, "http_error", error.description or error.title or "")
 
 
 def code_of(status: int) -> str:

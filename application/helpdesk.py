@@ -1,4 +1,4 @@
-"""The desk as an application of the eventsourcing library: for the worker, the command line and the tests."""
+"""The desk as an application of the eventsourcing library: the synchronous shell, for programs and tests."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -8,23 +8,13 @@ from psycopg.sql import SQL
 from projections.pages import Fetch
 
 STANDS = SQL("select from ticket_summaries where ticket_id = %s and version >= %s")
-REACHED = SQL("select min(position) from projections having min(position) >= %s")
 POLL_SECONDS = 0.02
 
 
 async def wait_for_version(fetch: Fetch, ticket_id: UUID, version: int, seconds: float) -> bool:
     """Whether the projections hold this version of a ticket within so many seconds."""
-    return await _wait(fetch, STANDS, (ticket_id, version), seconds)
-
-
-async def wait_for_position(fetch: Fetch, position: int, seconds: float) -> bool:
-    """Whether every projection stands at this position, or later, within so many seconds."""
-    return await _wait(fetch, REACHED, (position,), seconds)
-
-
-async def _wait(fetch: Fetch, query: SQL, parameters: tuple[object, ...], seconds: float) -> bool:
     deadline = asyncio.get_running_loop().time() + seconds
-    while not await fetch(query, parameters):
+    while not await fetch(STANDS, (ticket_id, version)):
         if asyncio.get_running_loop().time() + POLL_SECONDS > deadline:
             return False
         await asyncio.sleep(POLL_SECONDS)

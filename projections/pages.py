@@ -11,7 +11,6 @@ DEFAULT_LIMIT = 50
 MOST = 200
 Query = SQL | Composed
 Fetch = Callable[[Query, Sequence[Any]], Awaitable[list[Any]]]
-Row = TypeVar("Row", bound=msgspec.Struct)
 Place = TypeVar("Place", bound=msgspec.Struct)
 
 
