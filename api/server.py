@@ -1,5 +1,7 @@
 """gunicorn, started from our own command: its native asgi worker, one event loop a process."""
 
+import os
+import signal
 from http import HTTPStatus
 from typing import Any
 
@@ -9,6 +11,8 @@ from gunicorn.asgi.protocol import ASGIProtocol
 from api.app import create_app
 from api.problems import MEDIA_TYPE, code_of, document
 from application.settings import Settings
+
+ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -33,6 +37,9 @@ class Server(BaseApplication):  # type: ignore[misc]
             "control_socket_disable": True,
             "loglevel": "warning" if self._settings.log_level == "info" else self._settings.log_level,
             "proc_name": "deskledger-api",
+            "post_worker_init": lambda worker: worker.loop.call_soon(
+                signal.pthread_sigmask, signal.SIG_UNBLOCK, ENDING
+            ),
         }
         for name, value in options.items():
             self.cfg.set(name, value)
@@ -66,6 +73,21 @@ def stay_with_http(protocol: Any, request: Any) -> bool:
     return False
 
 
+def hold() -> None:
+    """Keeps the signals that end the server for later."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+
+
+def release() -> None:
+    """Lets the signals in that were held."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+
+
 def serve_api(settings: Settings) -> None:
-    """Runs the API in this process until SIGTERM."""
+    """Runs the API in this process until SIGTERM.
+
+    A signal that ends the server must not be lost in a child that still has its parent's handlers, and is then waited
+    for in vain: it is held back over the fork, until the loop of the child runs and hears signals.
+    """
+    os.register_at_fork(before=hold, after_in_parent=release)
     Server(settings).run()

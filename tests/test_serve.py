@@ -126,6 +126,29 @@ def test_a_killed_supervisor_leaves_nothing_in_the_way(desk: Desk) -> None:
     assert desk.answers()
 
 
+SLOW_CHILD = """
+import sys, time
+from api import server
+from application.settings import Settings
+class Slow(server.Server):
+    def load_config(self):
+        super().load_config()
+        self.cfg.set("post_fork", lambda arbiter, worker: (print("forked", flush=True), time.sleep(1)))
+server.Server = Slow
+server.serve_api(Settings(database_url="postgresql:///none", port=int(sys.argv[1]), workers=1))
+"""
+
+
+def test_a_signal_in_the_middle_of_a_fork_is_not_lost() -> None:
+    """SIGTERM while a child of the API has no handlers of its own yet ends it, instead of the wait for a deaf one."""
+    command = [sys.executable, "-c", SLOW_CHILD, str(free_port())]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as api:
+        assert api.stdout is not None
+        assert api.stdout.readline() == "forked\n"
+        api.send_signal(signal.SIGTERM)
+        assert api.wait(10) == 0
+
+
 def test_only_one_serves_a_directory(desk: Desk) -> None:
     """A second serve on the same data directory, or the same port, ends at once with a line that says what to do."""
     desk.until_ready()
