@@ -12,15 +12,17 @@ from typing import Any, Generic, LiteralString, TypeVar
 from uuid import UUID
 from weakref import WeakValueDictionary
 
+import msgspec
 import psycopg
 
 from application.database import connection_settings
 from application.deciding import MOST_TRIES, Outcome, Request, decide, decide_client
-from application.event_store import APPEND, LOAD, NUMBERS, append_parameters, by_stream, to_row
+from application.event_store import APPEND, LOAD, NUMBERS, Kept, append_parameters, by_stream, to_row
 from application.keys import FIND
+from application.repeating import FIND_KEPT, KEEP, Once
 from application.sealing import WAKE
 from domain.client import Client, Contact, client_stream
-from domain.errors import StaleVersion
+from domain.errors import DeskError, StaleVersion
 from domain.events import Recorded
 from domain.values import Principal
 
@@ -143,22 +145,41 @@ class CombiningDesk:
         self._append = Combined(self._append_all)
         self._numbers = Combined(self._draw_numbers)
         self.find_key = Combined(self._find_keys)
+        self._find_kept = Combined(self._find_all_kept)
         self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self._waking: asyncio.Task[None] | None = None
         self._unsealed = False
 
-    async def execute(self, request: Request) -> Outcome:
+    async def execute(self, request: Request, once: Once | None = None) -> Outcome:
         """Does what a command asks for; decides again on what is there now when another process came first.
 
         Raises StaleVersion when the request names a version that is not the current one, the errors of `decide`,
-        and Unavailable.
+        Repeated or KeyReused when `once` has a key that is known, and Unavailable.
         """
         async with self._turn(request.ticket_id):
             for _ in range(MOST_TRIES):
-                outcome = decide(request, *await self._given(request))
-                if await self._recorded(outcome.events):
+                try:
+                    outcome = decide(request, *await self._given(request))
+                except DeskError:  # what was done before may be impossible by now
+                    await self._recognise(once)
+                    raise
+                if not outcome.events:
+                    await self._keep(once, outcome)
                     return outcome
+                if await self._recorded(outcome.events, once.kept(outcome) if once else None):
+                    return outcome
+                await self._recognise(once)
         raise StaleVersion(request.ticket_id)
+
+    async def _recognise(self, once: Once | None) -> None:
+        if once:
+            once.recognise(await self._find_kept((once.principal, once.key)))
+
+    async def _keep(self, once: Once | None, outcome: Outcome) -> None:
+        """A command that was already so records nothing but its answer."""
+        if once:
+            await self._recognise(once)
+            await self._lines["append"].fetch(KEEP, msgspec.structs.astuple(once.kept(outcome)))
 
     async def register_client(self, user_id: str, contact: Contact, who: Principal, now: datetime) -> Client:
         """Makes the directory say `contact` of `user_id`."""
@@ -167,7 +188,7 @@ class CombiningDesk:
             for _ in range(MOST_TRIES):
                 streams = await self.load((stream,))
                 client, new = decide_client(user_id, contact, who, now, streams.get(stream, ()))
-                if await self._recorded(new):
+                if not new or await self._recorded(new):
                     return client
         raise StaleVersion(stream)
 
@@ -179,10 +200,13 @@ class CombiningDesk:
         await asyncio.gather(*wanted)
         return streams.result() if streams else {}, number.result() if number else ""
 
-    async def _recorded(self, events: Sequence[Recorded]) -> bool:
-        """Appends the events of one command to one stream, all or none; False when somebody else came first."""
-        won = not events or await self._append(events)
-        if events and won:
+    async def _recorded(self, events: Sequence[Recorded], kept: Kept | None = None) -> bool:
+        """Appends the events of one command to one stream, all or none.
+
+        Returns False when somebody else came first, or its key is known.
+        """
+        won = await self._append((events, kept))
+        if won:
             self._unsealed = True
             if self._waking is None or self._waking.done():
                 self._waking = asyncio.create_task(self._wake())
@@ -204,13 +228,19 @@ class CombiningDesk:
         streams = by_stream(await self._lines["load"].read(LOAD, (wanted,)))
         return [{stream: streams[stream] for stream in want if stream in streams} for want in wants]
 
-    async def _append_all(self, commands: list[Sequence[Recorded]]) -> list[bool]:
-        rows = [to_row(event) for events in commands for event in events]
-        won = {row[0] for row in await self._lines["append"].fetch(APPEND, append_parameters(rows))}
-        return [events[0].originator_id in won for events in commands]
+    async def _append_all(self, commands: list[tuple[Sequence[Recorded], Kept | None]]) -> list[bool]:
+        rows = [to_row(event) for events, _ in commands for event in events]
+        keys = [(events[0].originator_id, kept) for events, kept in commands if kept]
+        won = {row[0] for row in await self._lines["append"].fetch(APPEND, append_parameters(rows, keys))}
+        return [events[0].originator_id in won for events, _ in commands]
 
     async def _draw_numbers(self, wants: list[None]) -> list[str]:
         return [row[0] for row in await self._lines["numbers"].read(NUMBERS, (len(wants),))]
+
+    async def _find_all_kept(self, wanted: list[tuple[str, str]]) -> list[Sequence[Any] | None]:
+        columns = [list(column) for column in zip(*wanted, strict=True)]
+        rows = {(row[0], row[1]): row for row in await self._lines["load"].read(FIND_KEPT, columns)}
+        return [rows.get(one) for one in wanted]
 
     async def _find_keys(self, hashes: list[bytes]) -> list[Sequence[Any] | None]:
         rows = {row[0]: row for row in await self._lines["keys"].read(FIND, (hashes,))}

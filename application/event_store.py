@@ -28,11 +28,18 @@ APPEND: LiteralString = """
         select * from unnest(%b::uuid[], %b::int[], %b::int[], %b::timestamptz[], %b::text[], %b::text[]::jsonb[],
                              %b::bytea[], %b::text[]::jsonb[], %b::bytea[])
         as given(stream_id, version, first, at, type, body, private, meta, leaf)),
+    kept as materialized (
+        select * from unnest(%b::uuid[], %b::text[], %b::text[], %b::bytea[], %b::bytea[], %b::timestamptz[])
+        as kept(stream_id, principal, key, request_hash, answer, at)),
+    done as materialized (  -- before, under the same key: "offset 0" keeps it a look-up by the primary key for each
+        select stream_id from kept join lateral (
+            select from idempotency where principal = kept.principal and key = kept.key offset 0) known on true),
     heads as (  -- the first event of a command decides whether all of it is recorded
         insert into events (ord, stream_id, version, at, type, body, private, meta, leaf)
         select nextval('events_ord'), sorted.* from xid, (
             select stream_id, version, at, type, body, private, meta, leaf from given
-            where version = first order by stream_id) sorted  -- one order for all, so that two batches cannot deadlock
+            where version = first and stream_id not in (select stream_id from done)
+            order by stream_id) sorted  -- one order for all, so that two batches cannot deadlock
         on conflict (stream_id, version) do nothing
         returning stream_id),
     rest as (
@@ -42,10 +49,8 @@ APPEND: LiteralString = """
             where version > first order by stream_id, version) sorted),
     keys as (
         insert into idempotency (principal, key, request_hash, answer, at)
-        select principal, key, request_hash, answer, kept.at
-        from unnest(%b::uuid[], %b::text[], %b::text[], %b::bytea[], %b::bytea[], %b::timestamptz[])
-            as kept(stream_id, principal, key, request_hash, answer, at) join heads using (stream_id)
-        order by principal, key)
+        select principal, key, request_hash, answer, at from kept join heads using (stream_id)
+        order by principal, key)  -- a clash is a command that is under way elsewhere: it fails the batch
     select stream_id from heads"""
 
 NUMBERS: LiteralString = """
@@ -120,7 +125,7 @@ def by_stream(rows: Iterable[tuple[UUID, int, datetime, str, bytes, bytes]]) -> 
     return streams
 
 
-def append_parameters(rows: Iterable[StoredRow], kept: Iterable[tuple[UUID, Kept]] = ()) -> tuple[Any, ...]:
+def append_parameters(rows: Iterable[StoredRow], kept: Iterable[tuple[UUID | str, Kept]] = ()) -> tuple[Any, ...]:
     """The parameters of `APPEND`; the rows of one stream are one command, in order of version."""
     columns: tuple[list[Any], ...] = ([], [], [], [], [], [], [], [], [])
     first: dict[UUID | str, int] = {}

@@ -11,9 +11,11 @@ from eventsourcing.utils import Environment
 from psycopg_pool import ConnectionPool
 
 from application.deciding import MOST_TRIES, Outcome, Request, decide, decide_client
+from application.event_store import Kept
 from application.recorder import EventRecorder, Factory
+from application.repeating import Once
 from domain.client import Client, Contact, client_stream
-from domain.errors import StaleVersion
+from domain.errors import DeskError, StaleVersion
 from domain.events import Recorded
 from domain.values import Principal
 
@@ -33,17 +35,29 @@ class HelpDesk(Application[UUID]):
         factory.pool = self.pool
         return factory
 
-    def execute(self, request: Request) -> Outcome:
+    def execute(self, request: Request, once: Once | None = None) -> Outcome:
         """Does what a command asks for; does it again on what is there now when somebody else came first.
 
-        Raises StaleVersion when the request names a version that is not the current one, and the errors of `decide`.
+        Raises StaleVersion when the request names a version that is not the current one, the errors of `decide`, and
+        Repeated or KeyReused when `once` has a key that is known.
         """
         number = self.recorder.next_number() if request.command.takes_number else ""
         for _ in range(MOST_TRIES):
-            outcome = decide(request, self.recorder.load(request.reads()), number)
-            if self._recorded(outcome.events):
+            try:
+                outcome = decide(request, self.recorder.load(request.reads()), number)
+            except DeskError:  # what was done before may be impossible by now
+                self._recognise(once)
+                raise
+            if not outcome.events:
+                self._recognise(once)
+            if self._recorded(outcome.events, once.kept(outcome) if once else None):
                 return outcome
+            self._recognise(once)
         raise StaleVersion(request.ticket_id)
+
+    def _recognise(self, once: Once | None) -> None:
+        if once:
+            once.recognise(self.recorder.find_kept(once.principal, once.key))
 
     def register_client(self, user_id: str, contact: Contact, who: Principal, now: datetime) -> Client:
         """Makes the directory say `contact` of `user_id`."""
@@ -57,10 +71,12 @@ class HelpDesk(Application[UUID]):
         """Every event of a stream, oldest first."""
         return self.recorder.load([stream_id]).get(stream_id, [])
 
-    def _recorded(self, events: tuple[Recorded, ...]) -> bool:
+    def _recorded(self, events: tuple[Recorded, ...], kept: Kept | None = None) -> bool:
         try:
             if events:
-                self.save(*events)
+                self.save(*events, kept=kept)
+            elif kept:
+                self.recorder.keep(kept)
         except IntegrityError:
             return False
         return True

@@ -8,12 +8,23 @@ from threading import Event as Flag
 from typing import Any, LiteralString
 from uuid import UUID
 
+import msgspec
 import psycopg
 from eventsourcing import persistence as library
 from eventsourcing.persistence import ApplicationRecorder, Notification, StoredEvent, Subscription
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from application.event_store import APPEND, LOAD, NUMBERS, EventMapper, StoredRow, append_parameters, by_stream
+from application.event_store import (
+    APPEND,
+    LOAD,
+    NUMBERS,
+    EventMapper,
+    Kept,
+    StoredRow,
+    append_parameters,
+    by_stream,
+)
+from application.repeating import FIND_KEPT, KEEP
 from domain.events import Recorded
 
 SELECT: LiteralString = """
@@ -38,15 +49,27 @@ class EventRecorder(ApplicationRecorder):
         self.pool = pool
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
-        """Appends events, all or none. Returns None: positions are given later, by the sealer.
+        """Appends events, all or none, and the idempotency record `kept` of their command where there is one.
 
-        Raises the library's IntegrityError when one of the versions exists already.
+        Returns None: positions are given later, by the sealer. Raises the library's IntegrityError when one of the
+        versions exists already, or the key is known.
         """
+        kept: Kept | None = kwargs.get("kept")
         rows = [event if isinstance(event, StoredRow) else opaque_row(event) for event in stored_events]
         if rows:
             with self._connection() as connection, connection.transaction():
-                insert_rows(connection, rows)
+                insert_rows(connection, rows, [(rows[0].originator_id, kept)] if kept else ())
         return None
+
+    def keep(self, kept: Kept) -> None:
+        """Records the answer of a command that had nothing to change."""
+        with self._connection() as connection:
+            connection.execute(KEEP, msgspec.structs.astuple(kept))
+
+    def find_kept(self, principal: str, key: str) -> Sequence[Any] | None:
+        """The idempotency record of a key, as a row of `FIND_KEPT`."""
+        with self._connection() as connection:
+            return connection.execute(FIND_KEPT, ([principal], [key])).fetchone()
 
     def select_events(
         self,
@@ -172,13 +195,15 @@ class Factory(library.InfrastructureFactory[library.TrackingRecorder]):
         raise library.InfrastructureFactoryError("positions are kept by projections/runner.py")
 
 
-def insert_rows(connection: psycopg.Connection[Any], rows: Sequence[StoredRow]) -> None:
+def insert_rows(
+    connection: psycopg.Connection[Any], rows: Sequence[StoredRow], kept: Sequence[tuple[UUID | str, Kept]] = ()
+) -> None:
     """Appends events inside the caller's transaction; raises UniqueViolation when somebody else came first."""
     first: dict[UUID | str, int] = {}
     heads = [
         row for row in rows if first.setdefault(row.originator_id, row.originator_version) == row.originator_version
     ]
-    won = connection.execute(APPEND, append_parameters(rows)).fetchall()
+    won = connection.execute(APPEND, append_parameters(rows, kept)).fetchall()
     if len(won) < len(heads):
         raise psycopg.errors.UniqueViolation("another event has this version of the stream")
 

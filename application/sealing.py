@@ -19,11 +19,13 @@ PENDING: LiteralString = """
 
 # One statement in a transaction of its own, hence one snapshot: what is taken, what is a hole and which transactions
 # have ended belong together. This transaction gets its xid *after* the snapshot was taken: every transaction that drew
-# a number up to `hi` has a lower one. Locking in a statement before would break that.
-# A fence that is not below it came with a dump from another cluster, whose xids say nothing here: it is drawn anew.
+# a number up to the highest one that the snapshot shows has a lower xid. Locking in a statement before would break that.
+# A pass that waited for the row was overtaken: its xid is older than the `hi` that it finds, so it draws no fence.
+# A fence that is not below our xid came with a dump from another cluster, whose xids say nothing here: it is drawn anew.
 SEAL: LiteralString = """
     with st as materialized (
         select *, pg_snapshot_xmin(pg_current_snapshot()) as oldest,
+            not pg_visible_in_snapshot(pass_xid, pg_current_snapshot()) as overtaken,
             case when fence_xid < pg_current_xact_id() then fence_xid end as fence
         from seal_state for update),
     seen as materialized (
@@ -43,14 +45,19 @@ SEAL: LiteralString = """
         hi = greatest(st.hi, found.top),
         holes = (st.holes + case when found.top > st.hi then int8multirange(int8range(st.hi, found.top, '(]'))
                                  else '{}'::int8multirange end - found.present)
-                * case when st.oldest >= st.fence then int8multirange(int8range(st.fence_hi, null, '()'))
+                * case when not st.overtaken and st.oldest >= st.fence
+                       then int8multirange(int8range(st.fence_hi, null, '()'))
                        else int8multirange(int8range(null, null)) end,
-        fence_hi = case when st.fence is null then greatest(st.hi, found.top)
+        fence_hi = case when st.overtaken then st.fence_hi
+                        when st.fence is null then greatest(st.hi, found.top)
                         when st.oldest < st.fence then st.fence_hi end,
-        fence_xid = case when st.fence is null then pg_current_xact_id()
-                         when st.oldest < st.fence then st.fence end
+        fence_xid = case when st.overtaken then st.fence_xid
+                         when st.fence is null then pg_current_xact_id()
+                         when st.oldest < st.fence then st.fence end,
+        pass_xid = pg_current_xact_id()
     from st, found
-    where found.count > 0 or (st.holes <> '{}' and (st.fence is null or st.oldest >= st.fence))
+    where found.count > 0
+       or (st.holes <> '{}' and (st.overtaken or st.fence is null or st.oldest >= st.fence))
     returning found.count"""
 
 

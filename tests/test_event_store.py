@@ -189,14 +189,20 @@ def test_keys_are_recorded_for_the_winners_only(connection: psycopg.Connection) 
     assert keys(connection) == [("key_1", "of M", b"hash of of M", b"answer to of M")]
 
 
-def test_a_key_that_exists_fails_the_whole_batch(connection: psycopg.Connection) -> None:
-    """A caller's key is never recorded twice, and nothing of its batch is; another caller's key is another one."""
+def test_a_key_that_is_known_stops_its_own_command_only(connection: psycopg.Connection) -> None:
+    """A caller's key is never recorded twice: nothing of its second command is recorded, all of the others is.
+
+    Another caller's key is another one.
+    """
     append(connection, rows(A), [kept("k", A)])
-    with pytest.raises(psycopg.errors.UniqueViolation, match="idempotency"):
-        append(connection, [*rows(M, 1, 2), *rows(Z, 1, 2)], [kept("k", M)])
-    assert history(connection, M) == history(connection, Z) == []
+    assert append(connection, [*rows(M, 1, 2), *rows(Z, 1, 2)], [kept("k", M), kept("z", Z)]) == {Z}
+    assert (history(connection, M), history(connection, Z)) == ([], [1, 2])
     append(connection, rows(M), [kept("k", M, principal="key_2")])
-    assert [principal for principal, *_ in keys(connection)] == ["key_1", "key_2"]
+    assert [(principal, key) for principal, key, *_ in keys(connection)] == [
+        ("key_1", "k"),
+        ("key_2", "k"),
+        ("key_1", "z"),
+    ]
 
 
 def test_a_leaf_is_recomputable_from_the_columns(connection: psycopg.Connection) -> None:

@@ -1,0 +1,54 @@
+"""Commands that are sent again: under the same idempotency key, the first answer is given again, byte for byte.
+
+The record lies in the transaction of the events, so a key is known exactly when its command is recorded. Nobody looks
+for it beforehand: where a key is known, the append does nothing, and then it is looked for.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, LiteralString
+
+import msgspec
+
+from application.deciding import Outcome
+from application.event_store import Kept
+
+FIND_KEPT: LiteralString = """
+    select wanted.principal, wanted.key, request_hash, answer
+    from unnest(%s::text[], %s::text[]) wanted(principal, key) join lateral (
+        select request_hash, answer from idempotency
+        where principal = wanted.principal and key = wanted.key offset 0) known on true"""
+
+KEEP: LiteralString = """
+    insert into idempotency (principal, key, request_hash, answer, at) values (%s, %s, %s, %s, now())
+    on conflict (principal, key) do nothing"""
+
+
+class Repeated(Exception):
+    """This command was done before, under the same key. `answer` is what was answered then."""
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+class KeyReused(Exception):
+    """This idempotency key was used for another request: take a new key for a new request."""
+
+
+class Once(msgspec.Struct, frozen=True):
+    """That a command is wanted once: whose key, for which request (SHA-256), and how its outcome is answered."""
+
+    principal: str
+    key: str
+    request_hash: bytes
+    answer: Callable[[Outcome], bytes]
+
+    def kept(self, outcome: Outcome) -> Kept:
+        """The record of an outcome."""
+        return Kept(self.principal, self.key, self.request_hash, self.answer(outcome))
+
+    def recognise(self, found: Sequence[Any] | None) -> None:
+        """Takes a row of `FIND_KEPT`. Raises Repeated, or KeyReused; nothing is known of a key without a row."""
+        if found is not None:
+            _, _, request_hash, answer = found
+            raise Repeated(answer) if request_hash == self.request_hash else KeyReused
