@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint format lock bench help clean
+.PHONY: run test test-postgres lint format lock bench bench-growth faults mutations help clean
 
 help:  ## what there is to make
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 run: $(VENV)/installed  ## set up, then start everything on this machine
 	@$(BIN)/deskledger serve
@@ -14,11 +14,27 @@ run: $(VENV)/installed  ## set up, then start everything on this machine
 test: lint  ## set up, lint, then run every test
 	@HYPOTHESIS_PROFILE=full $(BIN)/python -m pytest --cov --cov-fail-under=100
 
+test-postgres: $(VENV)/installed  ## every test on a PostgreSQL of yours: DATABASE_URL=postgresql://user@host/postgres
+	@test -n "$$DATABASE_URL" || { echo "Name the server: make test-postgres DATABASE_URL=postgresql://user@host/postgres"; exit 1; }
+	@DESKLEDGER_TEST_DATABASE_URL="$$DATABASE_URL" $(BIN)/python -m pytest -rs
+
 lint: $(VENV)/installed  ## ruff, mypy, import-linter
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
 
 format: $(VENV)/installed  ## let ruff mend what it can
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+bench: $(VENV)/installed  ## measure it beside others, write docs/performance.md; ONLY=append for one group
+	@$(BIN)/python tests/benchmarks/run.py $(ONLY)
+
+bench-growth: $(VENV)/installed  ## the same requests with 1,000, 100,000 and 1,000,000 tickets; takes longer
+	@$(BIN)/python tests/benchmarks/run.py million
+
+faults: $(VENV)/installed  ## kills, failovers and restores under load, each checked; SEED=1 repeats the choices of a run
+	@PYTHONPATH=.:tests $(BIN)/python -m faults.run $(if $(SEED),--seed $(SEED))
+
+mutations: $(VENV)/installed  ## take each mechanism out of a copy of the tree: the tests that guard it must fail
+	@$(BIN)/python tests/mutations.py
 
 lock:  ## write requirements.lock anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -14,7 +14,9 @@ from application.helpdesk import utc_now
 from application.keys import Wanted, create_key, list_keys, revoke_key
 from application.postgres import database_url
 from application.settings import Settings
-from projections.runner import ensure_projections
+from projections.parking import replay
+from projections.projection import Projection
+from projections.runner import PROJECTIONS, ensure_projections
 
 
 def migrate_all(settings: Settings, options: argparse.Namespace) -> None:
@@ -64,6 +66,31 @@ def keys_revoke(settings: Settings, options: argparse.Namespace) -> None:
         if not revoke_key(connection, options.id, utc_now()):
             raise CommandError(f"no valid key has the id {options.id}: see deskledger keys list")
     print(f"revoked {options.id}: it ends within seconds")
+
+
+def replay_parked(settings: Settings, options: argparse.Namespace) -> int:
+    """`deskledger replay`: a line for each stream that was parked. Returns 1 when one still is."""
+    chosen = [known_projection(options.projection)] if options.projection else PROJECTIONS
+    with database_url(settings) as url, connect(url, "replay", statement_seconds=0) as connection:
+        done = [(projection.name, replay(connection, projection)) for projection in chosen]
+    rows = [(name, str(stream_id), "healed") for name, replayed in done for stream_id in replayed.healed]
+    still = [parked for _, replayed in done for parked in replayed.parked]
+    rows += [
+        (each.projection, str(each.stream_id), f"{each.type} at {each.since_position}: {each.error}") for each in still
+    ]
+    if rows:
+        show(("projection", "stream", "outcome"), rows)
+    else:
+        print("nothing is parked")
+    return 1 if still else 0
+
+
+def known_projection(name: str) -> Projection:
+    """The projection of that name. Raises CommandError when there is none."""
+    known = {projection.name: projection for projection in PROJECTIONS}
+    if name not in known:
+        raise CommandError(f"there is no projection {name!r}: {', '.join(known)}")
+    return known[name]
 
 
 def day(moment: datetime | None) -> str:

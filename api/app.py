@@ -18,6 +18,7 @@ from application.combining import CombiningDesk
 from application.deciding import Policy
 from application.reading import Readers
 from application.settings import Settings
+from projections.freshness import Freshness
 
 
 class Connections:
@@ -64,20 +65,21 @@ def create_app(settings: Settings) -> falcon.asgi.App[Request, Response]:
     middleware: list[Any] = [Connections(desk, readers), NotCached(), Authentication(desk)]
     app = App(middleware=middleware)
     problems.install(app)
-    commands = Commands(desk, readers, policy)
+    freshness = Freshness(readers.fetch)
+    commands = Commands(desk, freshness, policy)
 
     app.add_route("/v1/requests", Requests(commands))
-    app.add_route("/v1/tickets", Tickets(commands, readers))
-    app.add_route("/v1/tickets/{ticket_id:uuid}", TicketResource(desk, readers, policy))
+    app.add_route("/v1/tickets", Tickets(commands, readers, freshness))
+    app.add_route("/v1/tickets/{ticket_id:uuid}", TicketResource(desk, readers, freshness, policy))
     app.add_route("/v1/tickets/{ticket_id:uuid}:{command}", commands)
-    app.add_route("/v1/tickets/{ticket_id:uuid}/history", TicketHistory(readers))
-    app.add_route("/v1/queues", Queues(readers))
-    app.add_route("/v1/queues/{queue}", QueueResource(readers))
+    app.add_route("/v1/tickets/{ticket_id:uuid}/history", TicketHistory(readers, freshness))
+    app.add_route("/v1/queues", Queues(readers, freshness))
+    app.add_route("/v1/queues/{queue}", QueueResource(readers, freshness))
     app.add_route("/v1/queues/{queue}:claim_next", ClaimNextTicket(commands, readers))
-    app.add_route("/v1/clients/{user_id}", Clients(desk, readers))
-    app.add_route("/v1/events", Events(readers))
+    app.add_route("/v1/clients/{user_id}", Clients(desk, readers, freshness))
+    app.add_route("/v1/events", Events(readers, freshness))
     app.add_route("/v1/reports", Reports())
-    app.add_route("/v1/reports/{metric}", ReportResource(readers))
+    app.add_route("/v1/reports/{metric}", ReportResource(readers, freshness))
     app.add_route("/v1/closure_mails", ClosureMails(readers))
     app.add_route("/livez", Livez())
     app.add_route("/readyz", Readyz(readers))

@@ -29,6 +29,10 @@ first steps:
 
 Settings come from the environment; docs/reference/settings.md has all of them.
 """
+DISK = (
+    "The new tables are built beside the old ones, and the old ones are kept until the next rebuild: the disk holds"
+    " both, and while the next rebuild runs, all three. --drop-retired gives the space back."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,8 +71,9 @@ def parser() -> argparse.ArgumentParser:
     _add(commands, "work", _work, "a worker alone, against DATABASE_URL: seals, projects, sends mail")
     _add(commands, "migrate", admin.migrate_all, "bring the database's schema up to date", data)
     _add_keys(commands, data)
-    again = _add(commands, "rebuild", _rebuild, "build a projection anew beside the old one, compare, swap", data)
-    again.add_argument("projection", help="ticket_summaries, queue_stays or closings")
+    _add_rebuild(commands, data)
+    parked = _add(commands, "replay", admin.replay_parked, "apply what is parked again, from its first event", data)
+    parked.add_argument("projection", nargs="?", help="ticket_summaries, queue_stays or closings (default: all)")
     _add(commands, "doctor", _doctor, "say what is wrong with this installation, and what to do about it", data)
     return top
 
@@ -92,6 +97,18 @@ def _add_keys(commands: Commands, data: argparse.ArgumentParser) -> None:
     create.add_argument("--expires", metavar="DAYS", type=_days, help="days until it ends (default: never)")
     _add(verbs, "list", admin.keys_list, "every key: id, name, roles, until when", data)
     _add(verbs, "revoke", admin.keys_revoke, "end a key", data).add_argument("id", help="as `keys list` shows it")
+
+
+def _add_rebuild(commands: Commands, data: argparse.ArgumentParser) -> None:
+    says = "build projections anew beside the old ones, compare, swap"
+    again = _add(commands, "rebuild", _rebuild, says, data)
+    again.epilog = DISK
+    again.add_argument("projection", nargs="+", help="ticket_summaries, queue_stays or closings; two at once is faster")
+    again.add_argument("--processes", metavar="N", type=_processes, help="how many build (default: one for each core)")
+    instead = again.add_mutually_exclusive_group()
+    back = "bring back at once what the last rebuild replaced; it catches up from where it stood"
+    instead.add_argument("--roll-back", action="store_true", help=back)
+    instead.add_argument("--drop-retired", action="store_true", help="drop what the last rebuild replaced; no way back")
 
 
 def _add_choice(
@@ -119,6 +136,12 @@ def _one_of(kind: type[Choice], choices: Sequence[Choice]) -> Callable[[str], Ch
 def _port(value: str) -> int:
     if not value.isdecimal() or not 0 < int(value) <= 65535:
         raise argparse.ArgumentTypeError("takes a whole number from 1 to 65535")
+    return int(value)
+
+
+def _processes(value: str) -> int:
+    if not value.isdecimal() or not 0 < int(value) <= 64:
+        raise argparse.ArgumentTypeError("takes a whole number from 1 to 64")
     return int(value)
 
 
@@ -152,9 +175,9 @@ def _work(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _rebuild(settings: Settings, options: argparse.Namespace) -> None:
-    from api.rebuilding import rebuild_one
+    from api.rebuilding import rebuild_tables
 
-    rebuild_one(settings, options)
+    rebuild_tables(settings, options)
 
 
 def _doctor(settings: Settings, options: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from falcon.asgi import Request, Response
 
 from api.decoding import Decoders, invalid, parameters
 from api.listing import Paging, place, send
+from api.waiting import LISTS, MinPosition, wait_for_position
 from application.combining import CombiningDesk
 from application.command import UserId
 from application.helpdesk import utc_now
@@ -14,6 +15,7 @@ from domain import roles
 from domain.client import Client, client_stream, fold_client
 from domain.errors import UnknownUserId
 from domain.values import Principal
+from projections.freshness import Freshness
 from projections.pages import Page
 from projections.ticket_list import TicketFilters, ticket_page
 
@@ -21,12 +23,14 @@ from projections.ticket_list import TicketFilters, ticket_page
 class PageParameters(Paging, frozen=True, forbid_unknown_fields=True):
     """A page of the client's tickets."""
 
+    min_position: MinPosition = None
+
 
 class Clients:
     """One directory entry."""
 
-    def __init__(self, desk: CombiningDesk, readers: Readers) -> None:
-        self._desk, self._readers = desk, readers
+    def __init__(self, desk: CombiningDesk, readers: Readers, freshness: Freshness) -> None:
+        self._desk, self._readers, self._freshness = desk, readers, freshness
         self._decoders = Decoders()
 
     async def on_put(self, req: Request, resp: Response, user_id: str) -> None:
@@ -48,6 +52,7 @@ class Clients:
         if client is None or (roles.sees_only_own(who) and who.client_user_id != user_id):
             raise UnknownUserId
         filters = TicketFilters(client_user_id=user_id)
+        await wait_for_position(req, resp, self._freshness, asked.min_position, LISTS)
         page = await ticket_page(self._readers.fetch, filters, asked.cursor, asked.limit)
         place(req, resp, page)
         await self._answer(resp, client, page)

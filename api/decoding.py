@@ -31,6 +31,7 @@ _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})(?:$|[,;\s])", re.IGNORECA
 _FIELD = re.compile(r"(?P<fault>unknown|missing required) field `(?P<name>.*)`$", re.DOTALL)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 MOST_WAIT_SECONDS = 30
+MOST_KEY = 255
 
 
 class Decoders:
@@ -44,7 +45,7 @@ class Decoders:
 
         Raises Problem: 400 malformed JSON, 413 too large, 415 not JSON, 422 not what the command takes.
         """
-        raw = await read_body(req)
+        raw = req.context.body = await read_body(req)
         if raw and (req.content_type or "").partition(";")[0].strip().lower() != "application/json":
             raise Problem(415, "not_json", "Send the body as JSON, with Content-Type: application/json.")
         decoder = self._known.get(wanted) or self._known.setdefault(wanted, msgspec.json.Decoder(wanted))
@@ -54,13 +55,16 @@ class Decoders:
             raise invalid(422, error) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Problem(400, "malformed_json", f"The body is not JSON in UTF-8: {error}.") from None
-        if raw and (pointer := _named_twice(json.loads(raw, object_pairs_hook=_Members))):
+        if raw and (pointer := _named_twice(_members(raw.decode()))):
             raise _not_fitting(422, pointer, "it stands there twice, and nobody can tell which one is meant")
         return value
 
 
 class _Members(list[tuple[str, Any]]):
     """An object of JSON with all that its text says: a dictionary keeps only the last member of a name."""
+
+
+_members = json.JSONDecoder(object_pairs_hook=_Members).decode
 
 
 def _named_twice(value: Any) -> str | None:
@@ -118,10 +122,10 @@ def parameters(req: Request, wanted: type[Wanted]) -> Wanted:
         value = msgspec.convert(req.params, wanted, strict=False)
     except msgspec.ValidationError as error:
         raise invalid(400, error) from None
-    for field in msgspec.structs.fields(wanted):  # msgspec takes a bare number for seconds since 1970: as_of=2026
-        said = str(req.params.get(field.encode_name))
-        if isinstance(getattr(value, field.name), datetime) and not _DATE.match(said):
-            raise _not_fitting(400, f"/{field.encode_name}", "it must be a time like 2026-11-23T09:30:00Z")
+    for name, field in zip(wanted.__struct_encode_fields__, wanted.__struct_fields__, strict=True):
+        # msgspec takes a bare number for seconds since 1970: as_of=2026
+        if isinstance(getattr(value, field), datetime) and not _DATE.match(str(req.params.get(name))):
+            raise _not_fitting(400, f"/{name}", "it must be a time like 2026-11-23T09:30:00Z")
     return value
 
 
@@ -141,6 +145,21 @@ def expected_version(req: Request) -> int | None:
     if tag is None:
         raise Problem(400, "bad_if_match", 'If-Match takes one version in double quotes, for example "5", or *.')
     return int(tag["tag"]) if not tag["weak"] and _VERSION.match(tag["tag"]) else 0
+
+
+def idempotency_key(req: Request) -> str | None:
+    """The key under which the request may be sent again; quotes around it, as RFC 9651 writes a string, are not part.
+
+    Raises Problem: 400 when it is empty, too long, or not printable ASCII.
+    """
+    header = req.get_header("Idempotency-Key")
+    if header is None:
+        return None
+    key = header.strip().removeprefix('"').removesuffix('"')
+    if not (0 < len(key) <= MOST_KEY and key.isascii() and key.isprintable()):
+        said = f"Idempotency-Key takes 1 to {MOST_KEY} printable ASCII characters: a UUID, for example."
+        raise Problem(400, "bad_idempotency_key", said)
+    return key
 
 
 def prefer_wait(req: Request) -> int | None:

@@ -23,6 +23,7 @@ LEAST_POSTGRES = 150000
 MOST_LAG = 10_000
 MOST_UNSEALED_SECONDS = 30
 SMTP_SECONDS = 5
+MOST_TOLD = 3
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -78,6 +79,16 @@ def _progress(found: Checkup) -> Iterator[Finding]:
     yield Finding("sealer", says, do if late else "")
     for name, behind in sorted(found.lag.items()):
         yield Finding(f"projection {name}", f"{behind} events behind", do if behind > MOST_LAG else "")
+    yield _parked(found)
+
+
+def _parked(found: Checkup) -> Finding:
+    told = "".join(
+        f"; {parked.projection} {parked.stream_id} since position {parked.since_position}: {parked.error}"
+        for parked in found.parked[:MOST_TOLD]
+    )
+    do = "update the program, or mend what the error names; then run deskledger replay"
+    return Finding("parked streams", f"{len(found.parked)}{told}", do if found.parked else "")
 
 
 def _mails(found: Checkup, settings: Settings) -> Iterator[Finding]:

@@ -10,10 +10,12 @@ from falcon.asgi import Request, Response
 
 from api.decoding import parameters
 from api.listing import send
+from api.waiting import LISTS, MinPosition, wait_for_position
 from application.reading import Readers
 from domain import roles
 from domain.values import Level
 from projections.feed import EventFilters, feed_page
+from projections.freshness import LOG, Freshness
 from projections.pages import DEFAULT_LIMIT, MOST
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -31,13 +33,14 @@ class FeedParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     level: Level | None = None
     since: Moment | None = msgspec.field(default=None, name="from")
     until: Moment | None = msgspec.field(default=None, name="to")
+    min_position: MinPosition = None
 
 
 class Events:
     """The event feed."""
 
-    def __init__(self, readers: Readers) -> None:
-        self._readers = readers
+    def __init__(self, readers: Readers, freshness: Freshness) -> None:
+        self._readers, self._freshness = readers, freshness
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """The events after a position; `next` is the position to go on from when there is more."""
@@ -46,6 +49,8 @@ class Events:
         filters = EventFilters(
             asked.type, asked.ticket_id, asked.client_user_id, asked.actor, asked.level, asked.since, asked.until
         )
+        read = (LOG, *LISTS) if asked.client_user_id else (LOG,)  # whose a ticket is, the summaries tell
+        await wait_for_position(req, resp, self._freshness, asked.min_position, read)
         page = await feed_page(self._readers.fetch, asked.after, filters, asked.limit)
         if page.more:
             query = urlencode({**req.params, "after": page.after})

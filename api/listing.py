@@ -8,7 +8,7 @@ from falcon.asgi import Request, Response
 
 from projections.pages import DEFAULT_LIMIT, MOST, Page
 
-_encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder().encode
 JSON = "application/json"
 
 
@@ -26,7 +26,7 @@ class Paging(msgspec.Struct, frozen=True):
 def send(resp: Response, value: Any) -> None:
     """Answers with a value as JSON."""
     resp.content_type = JSON
-    resp.data = _encode(value)
+    resp.data = encode(value)
 
 
 def finish(req: Request, resp: Response, page: Page, without: tuple[str, ...] = ()) -> None:

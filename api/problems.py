@@ -11,6 +11,7 @@ import structlog
 from falcon.asgi import Request, Response
 
 from application.combining import Unavailable
+from application.repeating import KeyReused
 from domain import errors, roles
 from domain.events import Recorded
 from domain.values import Principal
@@ -54,6 +55,7 @@ def install(app: falcon.asgi.App[Any, Any]) -> None:
     app.add_error_handler(errors.DeskError, _desk_error)
     app.add_error_handler(BadCursor, _bad_cursor)
     app.add_error_handler(Unavailable, _unavailable)
+    app.add_error_handler(KeyReused, _key_reused)
     app.add_error_handler(Problem, _problem)
 
 
@@ -107,6 +109,10 @@ async def _problem(req: Request, resp: Response, error: Problem, params: Any) ->
 async def _bad_cursor(req: Request, resp: Response, error: BadCursor, params: Any) -> None:
     said = BadCursor.__doc__ or ""
     write(req, resp, 400, "bad_cursor", said, errors=[{"pointer": "/cursor", "detail": said}])
+
+
+async def _key_reused(req: Request, resp: Response, error: KeyReused, params: Any) -> None:
+    write(req, resp, 422, "idempotency_key_reused", KeyReused.__doc__ or "")
 
 
 async def _unavailable(req: Request, resp: Response, error: Unavailable, params: Any) -> None:

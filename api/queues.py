@@ -7,15 +7,18 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from api.decoding import Decoders, parameters
-from api.listing import NoParameters, Paging, finish, send
+from api.listing import Paging, encode, finish, send
 from api.problems import Problem
 from api.tickets import Commands
+from api.waiting import QUEUES, MinPosition, wait_for_position
 from application.command import Command
+from application.deciding import Outcome
 from application.reading import Readers
 from application.supporting import ClaimNext
 from domain import roles
 from domain.errors import Forbidden
 from domain.values import Principal, Queue, State
+from projections.freshness import Freshness
 from projections.queues import QueueFilters, free_tickets, overview, queue_as_of, queue_page
 from projections.ticket_view import ticket_view
 
@@ -32,6 +35,13 @@ class QueueParameters(Paging, frozen=True, forbid_unknown_fields=True):
     state: State | None = None
     client_user_id: str | None = None
     waiting_on_client: bool | None = None
+    min_position: MinPosition = None
+
+
+class OverviewParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How far the read side has to be."""
+
+    min_position: MinPosition = None
 
 
 class NoFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,13 +51,14 @@ class NoFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Queues:
     """Every queue at a glance."""
 
-    def __init__(self, readers: Readers) -> None:
-        self._readers = readers
+    def __init__(self, readers: Readers, freshness: Freshness) -> None:
+        self._readers, self._freshness = readers, freshness
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """Nine queues: size, unassigned, oldest entry, by priority."""
         roles.reading(req.context.who, "queues")
-        parameters(req, NoParameters)
+        asked = parameters(req, OverviewParameters)
+        await wait_for_position(req, resp, self._freshness, asked.min_position, QUEUES)
         found = await overview(self._readers.fetch)
         resp.set_header("Deskledger-Position", str(found.position))
         send(resp, found)
@@ -56,8 +67,8 @@ class Queues:
 class QueueResource:
     """One queue."""
 
-    def __init__(self, readers: Readers) -> None:
-        self._readers = readers
+    def __init__(self, readers: Readers, freshness: Freshness) -> None:
+        self._readers, self._freshness = readers, freshness
 
     async def on_get(self, req: Request, resp: Response, queue: str) -> None:
         """Its tickets in the order in which they are worked; with `as_of`, as it stood then."""
@@ -69,6 +80,7 @@ class QueueResource:
         )
         if asked.as_of and filters != QueueFilters():
             raise Problem(400, "invalid_parameter", "as_of takes no other filter: read the whole queue of that moment.")
+        await wait_for_position(req, resp, self._freshness, asked.min_position, QUEUES)
         if asked.as_of:
             page = await queue_as_of(self._readers.fetch, name, asked.as_of, asked.cursor, asked.limit)
         else:
@@ -94,14 +106,22 @@ class ClaimNextTicket:
         wanted: Command = ClaimNext(name)
         async for ticket_id in free_tickets(self._readers.fetch, name):
             try:
-                outcome = await self._commands.execute(req, ticket_id, wanted, None)
+                body = await self._commands.done(req, resp, ticket_id, wanted, None, claimed)
             except Forbidden:  # it has gone to where this caller may not claim
                 continue
-            if outcome.events:
-                await self._commands.settle(req, resp, outcome.ticket)
-                send(resp, ticket_view(outcome.ticket, outcome.possible))
-                return
-        resp.status = 204
+            if body:
+                break
+        else:  # none is free: perhaps because this request had the last one
+            body = await self._commands.before(req, resp, claimed)
+        if body:
+            await self._commands.settle(req, resp, body)
+        else:
+            resp.status = 204
+
+
+def claimed(outcome: Outcome) -> bytes:
+    """The ticket that the caller has now; nothing when somebody else was faster."""
+    return encode(ticket_view(outcome.ticket, outcome.possible)) if outcome.events else b""
 
 
 def known_queue(name: str) -> Queue:

@@ -2,7 +2,10 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
+from typing import Any
 
+import psycopg
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -12,8 +15,13 @@ from api.errors import CommandError
 from application.database import connect
 from application.postgres import database_url
 from application.settings import Settings
-from projections.rebuild import rebuild
+from projections.crew import CrewError
+from projections.projection import Projection
+from projections.rebuild import PROCESSES, rebuild
+from projections.retired import NotRetired, UnknownVersion, drop_retired, roll_back
 from projections.runner import PROJECTIONS, ensure_projections
+
+KNOWN = {projection.name: projection for projection in PROJECTIONS}
 
 
 class Rate(ProgressColumn):
@@ -24,23 +32,47 @@ class Rate(ProgressColumn):
         return Text(f"{task.speed or 0:,.0f} events/s")
 
 
-def rebuild_one(settings: Settings, options: argparse.Namespace) -> None:
-    """Rebuilds the projection that the options name."""
-    known = {projection.name: projection for projection in PROJECTIONS}
-    if options.projection not in known:
-        raise CommandError(f"there is no projection {options.projection!r}: {', '.join(known)}")
+def rebuild_tables(settings: Settings, options: argparse.Namespace) -> None:
+    """Rebuilds the projections that the options name, or does with what is kept of them what the options say."""
+    if unknown := [name for name in options.projection if name not in KNOWN]:
+        raise CommandError(f"there is no projection {unknown[0]!r}: {', '.join(KNOWN)}")
+    chosen = [KNOWN[name] for name in dict.fromkeys(options.projection)]
+    with database_url(settings) as url, connect(url, "rebuild", statement_seconds=0) as connection:
+        try:
+            if options.roll_back:
+                _roll_back(connection, chosen)
+            elif options.drop_retired:
+                _drop(connection, chosen)
+            else:
+                _rebuild(connection, chosen, options.processes or PROCESSES)
+        except (NotRetired, UnknownVersion, CrewError) as error:
+            raise CommandError(str(error)) from error
+
+
+def _rebuild(connection: psycopg.Connection[Any], chosen: Sequence[Projection], processes: int) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
-    with database_url(settings) as url, connect(url, "rebuild", statement_seconds=0) as connection, bar:
-        task = bar.add_task(options.projection, total=None)
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(", ".join(projection.name for projection in chosen), total=None)
 
         def progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        differences = rebuild(connection, known[options.projection], progress)
+        differences = rebuild(connection, *chosen, progress=progress, processes=processes)
         ensure_projections(connection)
     rows = [(each.table, str(each.rows), told(each.only_old), told(each.only_new)) for each in differences]
     show(("table", "rows", "only in the old one", "only in the new one"), rows)
+
+
+def _roll_back(connection: psycopg.Connection[Any], chosen: Sequence[Projection]) -> None:
+    stood = [(projection.name, roll_back(connection, projection)) for projection in chosen]
+    ensure_projections(connection)
+    show(("projection", "version", "position"), [(name, str(at.version), str(at.position)) for name, at in stood])
+
+
+def _drop(connection: psycopg.Connection[Any], chosen: Sequence[Projection]) -> None:
+    for projection in chosen:
+        dropped = drop_retired(connection, projection)
+        print(f"{projection.name}: {'dropped' if dropped else 'nothing was kept'}")
 
 
 def told(count: int | None) -> str:

@@ -9,11 +9,13 @@ from falcon.asgi import Request, Response
 from api.decoding import parameters
 from api.listing import send
 from api.problems import Problem
+from api.waiting import MinPosition, wait_for_position
 from application.helpdesk import utc_now
 from application.reading import Readers
 from domain import roles
+from projections.freshness import Freshness
 from projections.report_metrics import BY_NAME, METRICS, Metric
-from projections.reports import report
+from projections.reports import READ_MODELS, report
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -24,6 +26,7 @@ class ReportParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     since: Moment | None = msgspec.field(name="from", default=None)
     until: Moment | None = msgspec.field(name="to", default=None)
     group_by: str | None = None
+    min_position: MinPosition = None
 
 
 class MetricWords(msgspec.Struct, frozen=True):
@@ -53,8 +56,8 @@ class Reports:
 class ReportResource:
     """One metric."""
 
-    def __init__(self, readers: Readers) -> None:
-        self._readers = readers
+    def __init__(self, readers: Readers, freshness: Freshness) -> None:
+        self._readers, self._freshness = readers, freshness
 
     async def on_get(self, req: Request, resp: Response, metric: str) -> None:
         """Its figures, one cell for each group: from the beginning, and up to now, unless the caller says otherwise."""
@@ -64,6 +67,7 @@ class ReportResource:
         since, until = in_utc("from", asked.since), in_utc("to", asked.until) or utc_now()
         if since and since >= until:
             raise Problem(400, "invalid_parameter", "from must lie before to, and before now when there is no to.")
+        await wait_for_position(req, resp, self._freshness, asked.min_position, READ_MODELS)
         found = await report(self._readers.fetch, wanted, since, until, groups)
         resp.set_header("Deskledger-Position", str(found.position))
         send(resp, found)

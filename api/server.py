@@ -1,5 +1,6 @@
 """gunicorn, started from our own command: its native asgi worker, one event loop a process."""
 
+import gc
 import os
 import signal
 from http import HTTPStatus
@@ -12,6 +13,7 @@ from api.app import create_app
 from api.problems import MEDIA_TYPE, code_of, document
 from application.settings import Settings
 
+GARBAGE = 20_000  # new objects between two looks for cycles; the usual 700 are those of a few requests
 ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 
 
@@ -71,6 +73,13 @@ def refuse(protocol: Any, status: int, message: str, extra_headers: Any = ()) ->
 def stay_with_http(protocol: Any, request: Any) -> bool:
     """Ignores the wish for a WebSocket, as RFC 9110, section 7.8, allows: the request is answered like any other."""
     return False
+
+
+def begin(worker: Any) -> None:
+    """Runs in each child, before its loop does."""
+    gc.freeze()  # what was there before the first request stays: nobody needs to look for garbage in it
+    gc.set_threshold(GARBAGE)
+    worker.loop.call_soon(release)
 
 
 def hold() -> None:

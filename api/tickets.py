@@ -1,15 +1,18 @@
 """Tickets over HTTP: commands in, the ticket and its history out."""
 
+from collections.abc import Callable
 from datetime import datetime
+from hashlib import sha256
 from typing import Annotated
 from uuid import UUID
 
 import msgspec
 from falcon.asgi import Request, Response
 
-from api.decoding import Decoders, expected_version, parameters, prefer_wait, trace
-from api.listing import NoParameters, Paging, finish, send
+from api.decoding import Decoders, expected_version, idempotency_key, parameters, prefer_wait, trace
+from api.listing import JSON, Paging, encode, finish, send
 from api.problems import Problem
+from api.waiting import LISTS, MinPosition, Version, known_version, wait_for_position, wait_for_version
 from application.combining import CombiningDesk
 from application.command import Command, Opening
 from application.commands import COMMANDS, OpenTicket, ReceiveRequest
@@ -17,13 +20,14 @@ from application.deciding import Outcome, Policy, allowed, answer, new_stream_id
 from application.deciding import Request as Wish
 from application.helpdesk import utc_now
 from application.reading import Readers
+from application.repeating import Once, Repeated
 from domain import roles
 from domain.errors import Forbidden, UnknownTicket, UnknownUserId
 from domain.rules import Given
 from domain.ticket import Ticket, fold
 from domain.values import Actor, Level, Principal, Queue, Role, State
 from projections.feed import log_end
-from projections.freshness import wait_for_version
+from projections.freshness import Freshness
 from projections.ticket_list import TicketFilters, ticket_page
 from projections.ticket_view import client_sees, history, in_words, ticket_view
 
@@ -31,22 +35,29 @@ Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 COMMANDS_WITHOUT_VERSION = frozenset({"add_note"})
 
 
+class Place(msgspec.Struct, frozen=True):
+    """What every answer to a command tells of its ticket."""
+
+    ticket_id: UUID
+    version: int
+
+
+_place = msgspec.json.Decoder(Place).decode
+
+
 class Commands:
     """Takes commands on tickets and answers them."""
 
-    def __init__(self, desk: CombiningDesk, readers: Readers, policy: Policy) -> None:
-        self._desk, self._readers, self._policy = desk, readers, policy
+    def __init__(self, desk: CombiningDesk, freshness: Freshness, policy: Policy) -> None:
+        self._desk, self._freshness, self._policy = desk, freshness, policy
         self._decoders = Decoders()
 
     async def begin(self, req: Request, resp: Response, kind: type[Opening]) -> None:
         """A command that begins a ticket: 201, with its address."""
         command = await self._decoders.body(req, kind)
-        now = utc_now()
-        wish = Wish(new_stream_id(now), command, req.context.who, now, None, trace(req), self._policy)
-        outcome = await self._desk.execute(wish)
+        place = await self.do(req, resp, new_stream_id(utc_now()), command)
         resp.status = 201
-        resp.set_header("Location", f"/v1/tickets/{outcome.ticket.ticket_id}")
-        await self._answer(req, resp, outcome)
+        resp.set_header("Location", f"/v1/tickets/{place.ticket_id}")
 
     async def on_post(self, req: Request, resp: Response, ticket_id: UUID, command: str) -> None:
         """A command on a ticket that is there."""
@@ -57,25 +68,67 @@ class Commands:
             None if command in COMMANDS_WITHOUT_VERSION and not req.get_header("If-Match") else expected_version(req)
         )
         wanted: Command = await self._decoders.body(req, kind)
-        await self._answer(req, resp, await self.execute(req, ticket_id, wanted, version))
+        await self.do(req, resp, ticket_id, wanted, version)
 
-    async def execute(self, req: Request, ticket_id: UUID, wanted: Command, version: int | None) -> Outcome:
-        """Executes a command for the caller."""
+    async def do(
+        self, req: Request, resp: Response, ticket_id: UUID, wanted: Command | Opening, version: int | None = None
+    ) -> Place:
+        """Executes a command for the caller and answers it."""
+        return await self.settle(req, resp, await self.done(req, resp, ticket_id, wanted, version, answered))
+
+    async def done(
+        self,
+        req: Request,
+        resp: Response,
+        ticket_id: UUID,
+        wanted: Command | Opening,
+        version: int | None,
+        answer: Callable[[Outcome], bytes],
+    ) -> bytes:
+        """Executes a command for the caller; the body of its answer, the first one where the request comes again."""
         wish = Wish(ticket_id, wanted, req.context.who, utc_now(), version, trace(req), self._policy)
-        return await self._desk.execute(wish)
+        try:
+            return answer(await self._desk.execute(wish, once(req, answer)))
+        except Repeated as before:
+            return replayed(resp, before)
 
-    async def settle(self, req: Request, resp: Response, ticket: Ticket) -> None:
-        """Waits for the projections where the caller prefers it, and names the version."""
+    async def before(self, req: Request, resp: Response, answer: Callable[[Outcome], bytes]) -> bytes:
+        """The body of the first answer to a request that comes again; nothing when it is new."""
+        try:
+            await self._desk.recognise(once(req, answer))
+        except Repeated as before:
+            return replayed(resp, before)
+        return b""
+
+    async def settle(self, req: Request, resp: Response, body: bytes) -> Place:
+        """Waits for the projections where the caller prefers it, and answers with `body` and its version."""
+        place = _place(body)
         seconds = prefer_wait(req)
-        if seconds is not None and await wait_for_version(
-            self._readers.fetch, ticket.ticket_id, ticket.version, float(seconds)
-        ):
+        if seconds is not None and await self._freshness.holds_version(place.ticket_id, place.version, seconds):
             resp.set_header("Preference-Applied", f"wait={seconds}")
-        resp.set_header("ETag", f'"{ticket.version}"')
+        resp.set_header("ETag", f'"{place.version}"')
+        resp.content_type, resp.data = JSON, body
+        return place
 
-    async def _answer(self, req: Request, resp: Response, outcome: Outcome) -> None:
-        await self.settle(req, resp, outcome.ticket)
-        send(resp, answer(outcome))
+
+def once(req: Request, answer: Callable[[Outcome], bytes]) -> Once | None:
+    """That the caller wants this request done once; None without an Idempotency-Key. The body has been read."""
+    key = idempotency_key(req)
+    if key is None:
+        return None
+    request = f"{req.method} {req.path}\n".encode() + req.context.body
+    return Once(req.context.who.id, key, sha256(request).digest(), answer)
+
+
+def replayed(resp: Response, before: Repeated) -> bytes:
+    """The answer of before, with the header that says so."""
+    resp.set_header("Idempotency-Replayed", "true")
+    return before.answer
+
+
+def answered(outcome: Outcome) -> bytes:
+    """The body that answers a command."""
+    return encode(answer(outcome))
 
 
 class Requests:
@@ -90,11 +143,26 @@ class Requests:
 
 
 class TicketParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which earlier state of a ticket is wanted: at most one of them."""
+    """Which earlier state of a ticket is wanted, or which version lists and queues have to hold: one of them."""
 
-    version: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    version: Version | None = None
     as_of: Moment | None = None
     position: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    min_version: Version | None = None
+
+
+def only_one(asked: TicketParameters) -> TicketParameters:
+    """The parameters. Raises Problem with status 400 when there are several."""
+    if sum(value is not None for value in msgspec.structs.astuple(asked)) > 1:
+        said = "Name one of version, as_of, position and min_version, not several."
+        raise Problem(400, "invalid_parameter", said)
+    return asked
+
+
+class HistoryParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which version lists and queues have to hold."""
+
+    min_version: Version | None = None
 
 
 class ListParameters(Paging, frozen=True, forbid_unknown_fields=True):
@@ -109,13 +177,14 @@ class ListParameters(Paging, frozen=True, forbid_unknown_fields=True):
     created_from: Moment | None = None
     created_to: Moment | None = None
     q: str | None = None
+    min_position: MinPosition = None
 
 
 class Tickets:
     """The list of tickets, and new ones whose client is known."""
 
-    def __init__(self, commands: Commands, readers: Readers) -> None:
-        self._commands, self._readers = commands, readers
+    def __init__(self, commands: Commands, readers: Readers, freshness: Freshness) -> None:
+        self._commands, self._readers, self._freshness = commands, readers, freshness
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """OpenTicket."""
@@ -144,6 +213,7 @@ class Tickets:
             asked.created_to,
             asked.q,
         )
+        await wait_for_position(req, resp, self._freshness, asked.min_position, LISTS)
         page = await ticket_page(self._readers.fetch, filters, asked.cursor, asked.limit)
         finish(req, resp, page, without=("summary",) if roles.sees_no_text(who) else ())
 
@@ -151,19 +221,23 @@ class Tickets:
 class TicketResource:
     """One ticket, now or as it was."""
 
-    def __init__(self, desk: CombiningDesk, readers: Readers, policy: Policy) -> None:
-        self._desk, self._readers, self._policy = desk, readers, policy
+    def __init__(self, desk: CombiningDesk, readers: Readers, freshness: Freshness, policy: Policy) -> None:
+        self._desk, self._readers, self._freshness, self._policy = desk, readers, freshness, policy
 
     async def on_get(self, req: Request, resp: Response, ticket_id: UUID) -> None:
-        """The ticket; with `version`, `as_of` or `position` as it stood then, when no command can be given."""
+        """The ticket; with `version`, `as_of` or `position` as it stood then, when no command can be given.
+
+        With `min_version`, as soon as lists and queues hold that version.
+        """
         who: Principal = req.context.who
         roles.reading(who, "ticket")
-        asked = parameters(req, TicketParameters) if req.query_string else TicketParameters()
+        asked = only_one(parameters(req, TicketParameters)) if req.query_string else TicketParameters()
         possible: tuple[str, ...] = ()
-        if asked != TicketParameters():
+        if asked.min_version is None and asked != TicketParameters():
             ticket = await self._as_it_was(resp, ticket_id, asked, who)
         else:
             ticket = visible(fold((await self._desk.load((ticket_id,))).get(ticket_id, ())), who)
+            await wait_for_version(req, resp, self._freshness, ticket, asked.min_version)
             possible = allowed(ticket, who, self._given(who))
         resp.set_header("ETag", f'"{ticket.version}"')
         send(resp, ticket_view(ticket, possible))
@@ -174,13 +248,11 @@ class TicketResource:
 
     async def _as_it_was(self, resp: Response, ticket_id: UUID, asked: TicketParameters, who: Principal) -> Ticket:
         """The ticket of the past; who may see it is decided by whose it is now."""
-        if sum(value is not None for value in (asked.version, asked.as_of, asked.position)) > 1:
-            raise Problem(400, "invalid_parameter", "Name one of version, as_of and position, not several.")
         resp.set_header("Deskledger-Position", str(await log_end(self._readers.fetch)))
         known = await history(self._readers.fetch, ticket_id)
         now = visible(fold(recorded for _, recorded in known), who)
-        if asked.version is not None and asked.version > now.version:
-            raise Problem(404, "unknown_version", f"The ticket has {now.version} versions so far.")
+        if asked.version is not None:
+            known_version(now, asked.version)
         then = fold(
             recorded
             for position, recorded in known
@@ -196,14 +268,21 @@ class TicketResource:
 class TicketHistory:
     """Everything that happened to a ticket."""
 
-    def __init__(self, readers: Readers) -> None:
-        self._readers = readers
+    def __init__(self, readers: Readers, freshness: Freshness) -> None:
+        self._readers, self._freshness = readers, freshness
 
     async def on_get(self, req: Request, resp: Response, ticket_id: UUID) -> None:
-        """Every event, oldest first, in words; a client gets the client-visible ones of an own ticket."""
+        """Every event, oldest first, in words; a client gets the client-visible ones of an own ticket.
+
+        With `min_version`, as soon as lists and queues hold that version, so that its events have their position.
+        """
         who: Principal = req.context.who
         roles.reading(who, "ticket")
-        parameters(req, NoParameters)
+        asked = parameters(req, HistoryParameters)
+        if asked.min_version is not None:
+            known = await history(self._readers.fetch, ticket_id)
+            ticket = visible(fold(recorded for _, recorded in known), who)
+            await wait_for_version(req, resp, self._freshness, ticket, asked.min_version)
         resp.set_header("Deskledger-Position", str(await log_end(self._readers.fetch)))
         known = await history(self._readers.fetch, ticket_id)
         ticket = visible(fold(recorded for _, recorded in known), who)

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable
 from email.utils import parseaddr
 from functools import partial
@@ -16,10 +17,12 @@ from application.helpdesk import utc_now
 from application.sealing import LISTEN, seal_all
 from application.settings import Settings
 from application.smtp import smtp_send
-from projections.runner import project_all
+from projections.catch_up import catch_up
+from projections.runner import take_turns
 
 IDLE_SECONDS = 0.25  # how long a commit without a wake-up call may wait
 MAIL_SECONDS = 1.0
+PAUSE_TIMES, LONGEST_BREATH = 3, 0.04  # at most a quarter of the time is work: more events share a round, and its cost
 LONGEST_PAUSE = 10.0
 log = structlog.get_logger()
 
@@ -61,16 +64,19 @@ class Worker:
     def _follow_log(self) -> None:
         with connect(self._url, "worker", statement_seconds=60) as connection:
             connection.execute(LISTEN)
+            take_turns(connection)
             while not self._stopping.is_set():
-                done = self.step(connection)
-                if not done:
+                begun = time.monotonic()
+                if self.step(connection):
+                    self._stopping.wait(min((time.monotonic() - begun) * PAUSE_TIMES, LONGEST_BREATH))
+                else:
                     self._wait(connection)
 
     def step(self, connection: psycopg.Connection[Any]) -> int:
         """One round: seal, project, queue the mails. Returns how much there was to do."""
         sealed = seal_all(connection)
         try:
-            return sealed + project_all(connection)
+            return sealed + catch_up(connection)
         finally:  # a projection that fails must not hold up the mails
             follow(connection, self._domain, utc_now())
 

@@ -77,7 +77,7 @@ class Line:
             await self.close()
         if self._connection is None:
             try:
-                settings = connection_settings(self._name)
+                settings = connection_settings(self._name, look_ups=True)
                 self._connection = await psycopg.AsyncConnection.connect(self._url, **settings)
             except psycopg.Error as error:
                 raise Unavailable(str(error)) from error
@@ -109,6 +109,7 @@ class Combined(Generic[In, Out]):
 
     async def _trips(self) -> None:
         while self._waiting:
+            await asyncio.sleep(0)  # whoever has asked by now, too
             batch, self._waiting = self._waiting[:MOST_IN_ONE_TRIP], self._waiting[MOST_IN_ONE_TRIP:]
             # somebody who went away before the trip wants nothing any more
             await self._trip([(wanted, future) for wanted, future in batch if not future.done()])
@@ -161,25 +162,27 @@ class CombiningDesk:
                 try:
                     outcome = decide(request, *await self._given(request))
                 except DeskError:  # what was done before may be impossible by now
-                    await self._recognise(once)
+                    await self.recognise(once)
                     raise
                 if not outcome.events:
                     await self._keep(once, outcome)
                     return outcome
                 if await self._recorded(outcome.events, once.kept(outcome) if once else None):
                     return outcome
-                await self._recognise(once)
+                await self.recognise(once)
         raise StaleVersion(request.ticket_id)
 
-    async def _recognise(self, once: Once | None) -> None:
+    async def recognise(self, once: Once | None) -> None:
+        """Raises Repeated or KeyReused when the key is known."""
         if once:
             once.recognise(await self._find_kept((once.principal, once.key)))
 
     async def _keep(self, once: Once | None, outcome: Outcome) -> None:
         """A command that was already so records nothing but its answer."""
         if once:
-            await self._recognise(once)
-            await self._lines["append"].fetch(KEEP, msgspec.structs.astuple(once.kept(outcome)))
+            await self.recognise(once)
+            if kept := once.kept(outcome):
+                await self._lines["append"].fetch(KEEP, msgspec.structs.astuple(kept))
 
     async def register_client(self, user_id: str, contact: Contact, who: Principal, now: datetime) -> Client:
         """Makes the directory say `contact` of `user_id`."""
@@ -231,7 +234,12 @@ class CombiningDesk:
     async def _append_all(self, commands: list[tuple[Sequence[Recorded], Kept | None]]) -> list[bool]:
         rows = [to_row(event) for events, _ in commands for event in events]
         keys = [(events[0].originator_id, kept) for events, kept in commands if kept]
-        won = {row[0] for row in await self._lines["append"].fetch(APPEND, append_parameters(rows, keys))}
+        try:
+            won = {row[0] for row in await self._lines["append"].fetch(APPEND, append_parameters(rows, keys))}
+        except psycopg.errors.UniqueViolation:  # a key that was under way elsewhere is known now
+            if len(commands) > 1:
+                raise
+            won = set()
         return [events[0].originator_id in won for events, _ in commands]
 
     async def _draw_numbers(self, wants: list[None]) -> list[str]:

@@ -4,7 +4,7 @@ An append takes no table lock and sends no NOTIFY: the primary key (stream, vers
 side by side, and the sealer gives the committed events their position (`application/sealing.py`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -14,6 +14,7 @@ from uuid import UUID
 import msgspec
 from eventsourcing.persistence import Mapper, StoredEvent
 
+from application.arrays import Packed, blobs, ints, texts, times, utf8, uuids
 from domain.client import EVENTS
 from domain.events import Event, Recorded
 from domain.values import Actor, Level
@@ -52,6 +53,19 @@ APPEND: LiteralString = """
         select principal, key, request_hash, answer, at from kept join heads using (stream_id)
         order by principal, key)  -- a clash is a command that is under way elsewhere: it fails the batch
     select stream_id from heads"""
+
+# The events of one command on one stream, where nobody else's share the statement: any conflict fails it.
+APPEND_ONE: LiteralString = """
+    with xid as materialized (select pg_current_xact_id()),
+    keys as (
+        insert into idempotency (principal, key, request_hash, answer, at)
+        select principal, key, request_hash, answer, at
+        from unnest(%b::uuid[], %b::text[], %b::text[], %b::bytea[], %b::bytea[], %b::timestamptz[])
+        as kept(stream_id, principal, key, request_hash, answer, at))
+    insert into events (ord, stream_id, version, at, type, body, private, meta, leaf)
+    select nextval('events_ord'), given.* from xid, unnest(
+        %b::uuid[], %b::int[], %b::timestamptz[], %b::text[], %b::text[]::jsonb[], %b::bytea[], %b::text[]::jsonb[],
+        %b::bytea[]) as given"""
 
 NUMBERS: LiteralString = """
     select 'T-' || lpad(number, greatest(6, length(number)), '0')
@@ -94,7 +108,8 @@ _sorted = msgspec.json.Encoder(order="sorted").encode
 
 def leaf_hash(stream_id: UUID, version: int, at: datetime, type_: str, body: bytes, meta: bytes) -> bytes:
     """SHA-256(0x00 ‖ envelope), the leaf of RFC 9162; the envelope is canonical JSON: keys sorted, no blanks, UTF-8."""
-    head = f'{{"at":"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}","body":'.encode()
+    moment = at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00")
+    head = f'{{"at":"{moment}Z","body":'.encode()
     tail = f',"meta":{meta.decode()},"stream":"{stream_id}","type":"{type_}","version":{version}}}'.encode()
     return sha256(b"\0" + head + body + tail).digest()
 
@@ -125,21 +140,47 @@ def by_stream(rows: Iterable[tuple[UUID, int, datetime, str, bytes, bytes]]) -> 
     return streams
 
 
-def append_parameters(rows: Iterable[StoredRow], kept: Iterable[tuple[UUID | str, Kept]] = ()) -> tuple[Any, ...]:
+def append_parameters(rows: Iterable[StoredRow], kept: Iterable[tuple[UUID | str, Kept]] = ()) -> tuple[Packed, ...]:
     """The parameters of `APPEND`; the rows of one stream are one command, in order of version."""
-    columns: tuple[list[Any], ...] = ([], [], [], [], [], [], [], [], [])
+    rows = list(rows)
     first: dict[UUID | str, int] = {}
-    for row in rows:
-        start = first.setdefault(row.originator_id, row.originator_version)
-        values = (row.originator_id, row.originator_version, start, row.at, row.topic, row.state.decode())
-        for column, value in zip(columns, (*values, row.private, row.meta.decode(), row.leaf), strict=True):
-            column.append(value)
-    keys: tuple[list[Any], ...] = ([], [], [], [], [], [])
-    for stream_id, record in kept:
-        fields = (stream_id, record.principal, record.key, record.request_hash, record.answer, datetime.now(UTC))
-        for key_column, field_ in zip(keys, fields, strict=True):
-            key_column.append(field_)
-    return (*columns, *keys)
+    firsts = [first.setdefault(row.originator_id, row.originator_version) for row in rows]
+    streams, versions, *rest = _events(rows)
+    return streams, versions, ints(firsts), *rest, *_keys(kept)
+
+
+def append_one_parameters(rows: Sequence[StoredRow], kept: Kept | None) -> tuple[Packed, ...]:
+    """The parameters of `APPEND_ONE`."""
+    return *_keys([(rows[0].originator_id, kept)] if kept else ()), *_events(rows)
+
+
+def _events(rows: Sequence[StoredRow]) -> tuple[Packed, ...]:
+    return (
+        uuids([_uuid(row.originator_id) for row in rows]),
+        ints([row.originator_version for row in rows]),
+        times([row.at for row in rows]),
+        texts([row.topic for row in rows]),
+        utf8([row.state for row in rows]),
+        blobs([row.private for row in rows]),
+        utf8([row.meta for row in rows]),
+        blobs([row.leaf for row in rows]),
+    )
+
+
+def _keys(kept: Iterable[tuple[UUID | str, Kept]]) -> tuple[Packed, ...]:
+    keys, now = list(kept), datetime.now(UTC)
+    return (
+        uuids([_uuid(stream) for stream, _ in keys]),
+        texts([record.principal for _, record in keys]),
+        texts([record.key for _, record in keys]),
+        blobs([record.request_hash for _, record in keys]),
+        blobs([record.answer for _, record in keys]),
+        times([now] * len(keys)),
+    )
+
+
+def _uuid(stream_id: UUID | str) -> UUID:
+    return stream_id if isinstance(stream_id, UUID) else UUID(stream_id)
 
 
 class EventMapper(Mapper[UUID]):

@@ -66,6 +66,8 @@ def database_url(settings: Settings) -> Iterator[str]:
 class EmbeddedPostgres:
     """One cluster in one data directory. `url` is where it answers."""
 
+    locale = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir.resolve()
         self.data_dir.mkdir(parents=True, exist_ok=True)
@@ -85,11 +87,15 @@ class EmbeddedPostgres:
             fcntl.flock(lock, fcntl.LOCK_EX)  # two commands at once: the second finds what the first has started
             return self._start()
 
+    def programs(self) -> Path:
+        """The directory of `initdb` and `postgres`."""
+        return programs_in(package_dir(), self.servant)
+
     def _start(self) -> bool:
         if self.process and self.process.poll() is not None:
             self.process = None  # it died, and is buried now: its process ID must not look alive to the next one
         claim(self.sockets, self.servant)
-        programs = programs_in(package_dir(), self.servant)
+        programs = self.programs()
         if not (self.cluster / "PG_VERSION").exists():
             self._create(programs)
         if self.running_pid():
@@ -143,7 +149,6 @@ class EmbeddedPostgres:
         new.mkdir(mode=0o700)
         claim(new, self.servant)
         claim(self.home / "postgres-log", self.servant)
-        locale = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
         command: list[str | Path] = [
             programs / "initdb",
             "-D",
@@ -154,7 +159,7 @@ class EmbeddedPostgres:
             "trust",
             "-E",
             "UTF8",
-            *locale,
+            *self.locale,
         ]
         made = self._spawn([*command, "--no-instructions", *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         said, _ = made.communicate()

@@ -16,11 +16,13 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from application.event_store import (
     APPEND,
+    APPEND_ONE,
     LOAD,
     NUMBERS,
     EventMapper,
     Kept,
     StoredRow,
+    append_one_parameters,
     append_parameters,
     by_stream,
 )
@@ -54,11 +56,15 @@ class EventRecorder(ApplicationRecorder):
         Returns None: positions are given later, by the sealer. Raises the library's IntegrityError when one of the
         versions exists already, or the key is known.
         """
-        kept: Kept | None = kwargs.get("kept")
         rows = [event if isinstance(event, StoredRow) else opaque_row(event) for event in stored_events]
-        if rows:
+        if len({row.originator_id for row in rows}) == 1:
+            with self._connection() as connection:  # one statement is one transaction
+                done = connection.execute(APPEND_ONE, append_one_parameters(rows, kwargs.get("kept")))
+                if done.rowcount < len(rows):
+                    raise psycopg.errors.UniqueViolation("not every event was inserted")
+        elif rows:
             with self._connection() as connection, connection.transaction():
-                insert_rows(connection, rows, [(rows[0].originator_id, kept)] if kept else ())
+                insert_rows(connection, rows)
         return None
 
     def keep(self, kept: Kept) -> None:
@@ -195,15 +201,13 @@ class Factory(library.InfrastructureFactory[library.TrackingRecorder]):
         raise library.InfrastructureFactoryError("positions are kept by projections/runner.py")
 
 
-def insert_rows(
-    connection: psycopg.Connection[Any], rows: Sequence[StoredRow], kept: Sequence[tuple[UUID | str, Kept]] = ()
-) -> None:
+def insert_rows(connection: psycopg.Connection[Any], rows: Sequence[StoredRow]) -> None:
     """Appends events inside the caller's transaction; raises UniqueViolation when somebody else came first."""
     first: dict[UUID | str, int] = {}
     heads = [
         row for row in rows if first.setdefault(row.originator_id, row.originator_version) == row.originator_version
     ]
-    won = connection.execute(APPEND, append_parameters(rows, kept)).fetchall()
+    won = connection.execute(APPEND, append_parameters(rows)).fetchall()
     if len(won) < len(heads):
         raise psycopg.errors.UniqueViolation("another event has this version of the stream")
 

@@ -36,16 +36,20 @@ class KeyReused(Exception):
 
 
 class Once(msgspec.Struct, frozen=True):
-    """That a command is wanted once: whose key, for which request (SHA-256), and how its outcome is answered."""
+    """That a command is wanted once: whose key, for which request (SHA-256), and how its outcome is answered.
+
+    An empty answer is not kept: the request may still be done.
+    """
 
     principal: str
     key: str
     request_hash: bytes
     answer: Callable[[Outcome], bytes]
 
-    def kept(self, outcome: Outcome) -> Kept:
+    def kept(self, outcome: Outcome) -> Kept | None:
         """The record of an outcome."""
-        return Kept(self.principal, self.key, self.request_hash, self.answer(outcome))
+        answer = self.answer(outcome)
+        return Kept(self.principal, self.key, self.request_hash, answer) if answer else None
 
     def recognise(self, found: Sequence[Any] | None) -> None:
         """Takes a row of `FIND_KEPT`. Raises Repeated, or KeyReused; nothing is known of a key without a row."""

@@ -15,13 +15,15 @@ WAKE: LiteralString = "notify deskledger_appended"
 LISTEN: LiteralString = "listen deskledger_appended"
 
 PENDING: LiteralString = """
-    select holes <> '{}' or exists (select from events where ord > hi) from seal_state"""
+    select holes <> '{}' or (select max(ord) from events) > hi from seal_state"""
 
 # One statement in a transaction of its own, hence one snapshot: what is taken, what is a hole and which transactions
 # have ended belong together. This transaction gets its xid *after* the snapshot was taken: every transaction that drew
-# a number up to the highest one that the snapshot shows has a lower xid. Locking in a statement before would break that.
+# a number up to the highest one that the snapshot shows has a lower xid. Locking in a statement before breaks that.
 # A pass that waited for the row was overtaken: its xid is older than the `hi` that it finds, so it draws no fence.
-# A fence that is not below our xid came with a dump from another cluster, whose xids say nothing here: it is drawn anew.
+# A fence that is not below our xid came with a dump from another cluster, whose xids say nothing here: drawn anew.
+# Late numbers come before new ones, and a full pass proves no hole dead: an event that followed a late one must not get
+# its position first, and however much was late, no pass takes so long that it is cut off and never ends.
 SEAL: LiteralString = """
     with st as materialized (
         select *, pg_snapshot_xmin(pg_current_snapshot()) as oldest,
@@ -29,15 +31,18 @@ SEAL: LiteralString = """
             case when fence_xid < pg_current_xact_id() then fence_xid end as fence
         from seal_state for update),
     seen as materialized (
-        (select ord from events, st where ord > st.hi order by ord limit %(batch)s)
-        union all
-        select present.ord from st, unnest(st.holes) hole
-        join lateral (select ord from events where ord >= lower(hole) and ord < upper(hole)) present on true),
+        select ord from (
+            select late.ord from st, unnest(st.holes) hole join lateral (
+                select ord from events where ord >= lower(hole) and ord < upper(hole)
+                order by ord limit %(batch)s) late on true
+            union all
+            (select ord from events where ord > (select hi from st) order by ord limit %(batch)s)) visible
+        order by ord limit %(batch)s),
     sealed as (
         insert into log (position, ord)
         select st.next_position + row_number() over (order by ord) - 1, ord from seen, st),
     found as (
-        select count(*) as count, max(ord) as top,
+        select count(*) as count, max(ord) as top, count(*) < %(batch)s as complete,
                coalesce(range_agg(int8range(ord, ord, '[]')), '{}'::int8multirange) as present
         from seen)
     update seal_state set
@@ -45,15 +50,15 @@ SEAL: LiteralString = """
         hi = greatest(st.hi, found.top),
         holes = (st.holes + case when found.top > st.hi then int8multirange(int8range(st.hi, found.top, '(]'))
                                  else '{}'::int8multirange end - found.present)
-                * case when not st.overtaken and st.oldest >= st.fence
+                * case when not st.overtaken and st.oldest >= st.fence and found.complete
                        then int8multirange(int8range(st.fence_hi, null, '()'))
                        else int8multirange(int8range(null, null)) end,
         fence_hi = case when st.overtaken then st.fence_hi
                         when st.fence is null then greatest(st.hi, found.top)
-                        when st.oldest < st.fence then st.fence_hi end,
+                        when st.oldest < st.fence or not found.complete then st.fence_hi end,
         fence_xid = case when st.overtaken then st.fence_xid
                          when st.fence is null then pg_current_xact_id()
-                         when st.oldest < st.fence then st.fence end,
+                         when st.oldest < st.fence or not found.complete then st.fence end,
         pass_xid = pg_current_xact_id()
     from st, found
     where found.count > 0
@@ -62,7 +67,7 @@ SEAL: LiteralString = """
 
 
 def seal(connection: psycopg.Connection[Any], batch: int = BATCH) -> int:
-    """One pass: gives at most `batch` new events (and any late ones) their positions. Returns how many.
+    """One pass: gives at most `batch` events their positions, late ones first. Returns how many.
 
     The connection is in autocommit mode. Two sealers at once are harmless: the row lock makes the second wait, and it
     goes on from what the first has written.

@@ -71,17 +71,20 @@ LEADS_TO = {
 DOSSIER_STANDS = frozenset({State.AWAITING_APPROVAL, State.APPROVED})
 
 
+LEVELS = {e.Routed: "to", e.Escalated: "to_level", e.ReturnedToLevel: "to_level"}  # the field that names the new level
+
+
 def standing_after(before: Standing, event: e.Event) -> tuple[State, Level | None, Qualification | None]:
     """State, level and qualification after an event. Any activity after a dossier makes the IT manager decide anew."""
-    match event:
-        case e.Routed(to) | e.Escalated(to_level=to) | e.ReturnedToLevel(to_level=to):
-            return arrival(to)
-        case e.Qualified(can_resolve=can):
-            verdict = Qualification.CAN_RESOLVE if can else Qualification.CANNOT_RESOLVE
-            return before.state, before.level, verdict
-        case e.QCFailed(level=at) | e.Reopened(level=at):
-            return State.IN_SUPPORT, at, before.qualification
-    state = LEADS_TO.get(type(event))
+    kind = type(event)
+    if field := LEVELS.get(kind):
+        return arrival(getattr(event, field))
+    if isinstance(event, e.Qualified):
+        verdict = Qualification.CAN_RESOLVE if event.can_resolve else Qualification.CANNOT_RESOLVE
+        return before.state, before.level, verdict
+    if isinstance(event, e.QCFailed | e.Reopened):
+        return State.IN_SUPPORT, event.level, before.qualification
+    state = LEADS_TO.get(kind)
     if state is None:
         state = State.DECIDING if before.state in DOSSIER_STANDS else before.state
     return state, before.level, before.qualification
@@ -171,6 +174,7 @@ POSSIBLE_IN: dict[str, tuple[State, ...]] = {
     "reopen": (State.CLOSED,),
     "link": tuple(State),
 }
+POSSIBLE_BY = {state: tuple(command for command, states in POSSIBLE_IN.items() if state in states) for state in State}
 
 # What a state answers to a command that it forbids: the error for that command, else the error under "".
 FORBIDS: dict[State, dict[str, type[no.Refused]]] = {

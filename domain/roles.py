@@ -149,7 +149,10 @@ def claiming(who: Principal, queue: Queue) -> Actor:
 
 def may_give(who: Principal, command: str, ticket: Ticket) -> bool:
     """Whether this caller may give that command on that ticket."""
-    return any(role in who.roles and condition(who, ticket) for role, condition in MAY[command])
+    for role, condition in MAY[command]:  # noqa: SIM110 - asked for each command on every answer: twice as fast
+        if role in who.roles and condition(who, ticket):
+            return True
+    return False
 
 
 def reading(who: Principal, what: str) -> None:

@@ -11,6 +11,7 @@ from domain.procedure import (
     ESCALATION_STEP,
     FORBIDS,
     NEXT_RUNG,
+    POSSIBLE_BY,
     POSSIBLE_IN,
     QC_STEP,
     QUALIFYING,
@@ -121,12 +122,15 @@ def refusal(command: str, ticket: Ticket, given: Given) -> type[no.Refused] | No
     if ticket.state not in POSSIBLE_IN[command]:
         errors = FORBIDS[ticket.state]
         return errors.get(command) or errors[""]
-    return next((error for broken, error in RULES.get(command, ()) if broken(ticket, given)), None)
+    for broken, error in RULES.get(command, ()):
+        if broken(ticket, given):
+            return error
+    return None
 
 
 def possible(ticket: Ticket, given: Given) -> tuple[str, ...]:
     """The commands that the procedure allows now, whoever asks."""
-    return tuple(command for command in POSSIBLE_IN if refusal(command, ticket, given) is None)
+    return tuple(command for command in POSSIBLE_BY[ticket.state] if refusal(command, ticket, given) is None)
 
 
 def refused(error: type[no.Refused], ticket: Ticket, given: Given) -> no.Refused:

@@ -1,15 +1,17 @@
 """The Ticket as its events make it. Evolution never refuses and never computes a decision."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from copy import copy
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import force_setattr, replace
 
 from domain import events as e
 from domain.errors import UnknownTicket
-from domain.procedure import queue_of, standing_after
+from domain.procedure import DOSSIER_STANDS, queue_of, standing_after
 from domain.values import Channel, Grade, Level, Priority, Qualification, Queue, Relation, Sender, State
 
 
@@ -113,7 +115,10 @@ def fold(events: Iterable[e.Recorded]) -> Ticket | None:
     """The ticket that the events make; None when there are none."""
     ticket: Ticket | None = None
     for recorded in events:
-        ticket = begin(recorded) if ticket is None else evolve(ticket, recorded)
+        if ticket is None:
+            ticket = begin(recorded)
+        else:
+            _advance(ticket, recorded)  # in place: nobody else has it yet
     return ticket
 
 
@@ -136,68 +141,90 @@ def begin(recorded: e.Recorded) -> Ticket:
 
 def evolve(ticket: Ticket, recorded: e.Recorded) -> Ticket:
     """The ticket after one more event."""
-    changes = _changes(ticket, recorded)
+    after = copy(ticket)
+    _advance(after, recorded)
+    return after
+
+
+def _advance(ticket: Ticket, recorded: e.Recorded) -> None:
+    kind = type(recorded.event)
+    if kind in REMARKS and ticket.state not in DOSSIER_STANDS:
+        force_setattr(ticket, "version", recorded.originator_version)
+        force_setattr(ticket, "updated_at", recorded.at)
+        return
+    change = CHANGES.get(kind)
+    changes = change(ticket, recorded.event, recorded) if change else {}
     state, level, qualification = standing_after(ticket, recorded.event)
     if queue_of(state, level) != ticket.queue:  # an assignment and a wait last for one stay in a queue
-        changes.update(assignee=None, awaiting=None)
+        changes |= {"assignee": None, "awaiting": None}
     if ticket.dossier and state is State.DECIDING and ticket.state is not State.DECIDING and "dossier" not in changes:
         changes["dossier"] = None  # activity after the dossier: what the client saw is no longer all of it
-    return msgspec.structs.replace(
-        ticket,
-        version=recorded.originator_version,
-        updated_at=recorded.at,
-        state=state,
-        level=level,
-        qualification=qualification,
-        **changes,
-    )
+    changes |= {
+        "version": recorded.originator_version,
+        "updated_at": recorded.at,
+        "state": state,
+        "level": level,
+        "qualification": qualification,
+    }
+    for field, value in changes.items():
+        force_setattr(ticket, field, value)
 
 
-def _changes(ticket: Ticket, recorded: e.Recorded) -> dict[str, Any]:
-    """What an event changes beside state, level and qualification, which `procedure.standing_after` tells."""
-    by, at = recorded.actor.id, recorded.at
-    match recorded.event:
-        case e.ClientIdentified(user_id, name):
-            return {"client_user_id": user_id, "client_name": name}
-        case e.Created(number):
-            return {"number": number}
-        case e.IssueDocumented(summary, description, category, impact, urgency, priority):
-            return {"issue": Issue(summary, description, category, impact, urgency), "priority": priority}
-        case e.Assigned(assignee):
-            return {"assignee": assignee}
-        case e.Released():
-            return {"assignee": None}
-        case e.Resolved(level, resolution):
-            return {"resolution": Resolution(level, resolution, by, at), "qc": None, "details": None}
-        case e.QCVerified(level, confirmed_via, comment):
-            return {"qc": QualityControl(True, by, at, level, confirmed_via, comment)}
-        case e.QCFailed(level, confirmed_via, reason):
-            return {"qc": QualityControl(False, by, at, level, confirmed_via, reason)}
-        case e.ResolutionDocumented(_, cause, actions, method):
-            return {"details": Details(cause, actions, method, by, at)}
-        case e.Closed():
-            return {"closed_at": at}
-        case e.Reopened():
-            return {"closed_at": None}
-        case e.DossierCompiled(summary, sha256, through_version):
-            return {"dossier": Dossier(sha256, through_version, at, summary)}
-        case e.Escalated():
-            return {"escalations": ticket.escalations + 1}
-        case e.ReturnedToLevel():
-            return {"dossier": None}
-        case e.ClientApproved() if ticket.dossier:
-            return {"dossier": msgspec.structs.replace(ticket.dossier, approved=True)}
-        case e.ClientDeclined() if ticket.dossier:
-            return {"dossier": msgspec.structs.replace(ticket.dossier, approved=False)}
-        case e.PriorityChanged(impact, urgency, priority) if ticket.issue:
-            return {
-                "issue": msgspec.structs.replace(ticket.issue, impact=impact, urgency=urgency),
-                "priority": priority,
-            }
-        case e.ClientAwaited(reason):
-            return {"awaiting": reason}
-        case e.ClientResponded():
-            return {"awaiting": None}
-        case e.Linked(other, relation):
-            return {"links": (*ticket.links, Link(other, relation))}
-    return {}
+REMARKS = frozenset({e.NoteAdded, e.ClosureEmailSent, e.ClosureEmailFailed})  # what only adds to the history
+
+# What an event changes beside state, level and qualification, which `procedure.standing_after` tells. An event that is
+# not here changes nothing else.
+Change = Callable[[Ticket, Any, e.Recorded], dict[str, Any]]
+CHANGES: dict[type[e.Event], Change] = {
+    e.ClientIdentified: lambda _, event, __: {
+        "client_user_id": event.client_user_id,
+        "client_name": event.client_name,
+    },
+    e.Created: lambda _, event, __: {"number": event.number},
+    e.IssueDocumented: lambda _, event, __: {
+        "issue": Issue(event.summary, event.description, event.category, event.impact, event.urgency),
+        "priority": event.priority,
+    },
+    e.Assigned: lambda _, event, __: {"assignee": event.assignee},
+    e.Released: lambda *_: {"assignee": None},
+    e.Resolved: lambda _, event, on: {
+        "resolution": Resolution(event.level, event.resolution, on.actor.id, on.at),
+        "qc": None,
+        "details": None,
+    },
+    e.QCVerified: lambda _, event, on: {
+        "qc": QualityControl(True, on.actor.id, on.at, event.level, event.confirmed_via, event.comment)
+    },
+    e.QCFailed: lambda _, event, on: {
+        "qc": QualityControl(False, on.actor.id, on.at, event.level, event.confirmed_via, event.reason)
+    },
+    e.ResolutionDocumented: lambda _, event, on: {
+        "details": Details(event.cause, event.actions, event.checked_by_method, on.actor.id, on.at)
+    },
+    e.Closed: lambda _, __, on: {"closed_at": on.at},
+    e.Reopened: lambda *_: {"closed_at": None},
+    e.DossierCompiled: lambda _, event, on: {
+        "dossier": Dossier(event.sha256, event.through_version, on.at, event.summary)
+    },
+    e.Escalated: lambda ticket, *_: {"escalations": ticket.escalations + 1},
+    e.ReturnedToLevel: lambda *_: {"dossier": None},
+    e.ClientApproved: lambda ticket, *_: _decided(ticket, approved=True),
+    e.ClientDeclined: lambda ticket, *_: _decided(ticket, approved=False),
+    e.PriorityChanged: lambda ticket, event, _: _graded(ticket, event),
+    e.ClientAwaited: lambda _, event, __: {"awaiting": event.reason},
+    e.ClientResponded: lambda *_: {"awaiting": None},
+    e.Linked: lambda ticket, event, _: {"links": (*ticket.links, Link(event.other_ticket_id, event.relation))},
+}
+
+
+def _decided(ticket: Ticket, approved: bool) -> dict[str, Any]:
+    return {"dossier": replace(ticket.dossier, approved=approved)} if ticket.dossier else {}
+
+
+def _graded(ticket: Ticket, event: e.PriorityChanged) -> dict[str, Any]:
+    if ticket.issue is None:
+        return {}
+    return {
+        "issue": replace(ticket.issue, impact=event.impact, urgency=event.urgency),
+        "priority": event.priority,
+    }

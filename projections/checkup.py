@@ -8,6 +8,7 @@ import psycopg
 
 from application.database import migrations
 from domain.values import Role
+from projections.parking import ParkedStream, parked_streams
 from projections.runner import lag
 
 UNSEALED: LiteralString = """
@@ -28,6 +29,7 @@ class Checkup(msgspec.Struct, frozen=True):
     unsealed: int = 0
     oldest_unsealed_seconds: int = 0
     lag: dict[str, int] = {}
+    parked: list[ParkedStream] = []
     admin_keys: int = 0
     mails_due: int = 0
     mails_failed: int = 0
@@ -44,14 +46,15 @@ def checkup(connection: psycopg.Connection[Any]) -> Checkup:
     mails = dict(connection.execute("select state, count(*) from closure_mails group by state").fetchall())
     failed = connection.execute(FAILED).fetchall()
     due, gone = mails.get("due", 0), mails.get("failed", 0)
-    return Checkup(version, [], unsealed, seconds, lag(connection), admins, due, gone, failed)
+    behind, parked = lag(connection), parked_streams(connection)
+    return Checkup(version, [], unsealed, seconds, behind, parked, admins, due, gone, failed)
 
 
 def _missing(connection: psycopg.Connection[Any]) -> list[str]:
     wanted = [name for _, name, _ in migrations()]
     try:
         done = {row[0] for row in connection.execute("select name from schema_migrations")}
-        connection.execute("select from projections")
+        connection.execute("select from projections, parked_streams")
     except psycopg.errors.UndefinedTable:
         return wanted
     return [name for name in wanted if name not in done]

@@ -12,19 +12,22 @@ UNSEALED = SQL("""
     select coalesce(max(position), 0), coalesce((
         select extract(epoch from now() - min(at)) from events, seal_state where ord > hi), 0)::float8
     from log""")
-POSITIONS = SQL("select name, position from projections order by name")
+POSITIONS = SQL("""
+    select name, position, (select count(*) from parked_streams where projection = name) from projections
+    order by name""")
 MAILS = SQL("""
     select count(*) filter (where state = 'due'), count(*) filter (where state = 'failed')
     from closure_mails where state <> 'sent'""")
 
 
 class Health(msgspec.Struct, frozen=True):
-    """Migrations, the log, the projections and the outbox. `lag` counts events, the rest of it seconds."""
+    """Migrations, the log, the projections and the outbox. `lag` counts events, `parked` streams, by projection."""
 
     missing_migrations: list[str] = []
     position: int = 0
     oldest_unsealed_seconds: float = 0.0
     lag: dict[str, int] = {}
+    parked: dict[str, int] = {}
     mails_due: int = 0
     mails_failed: int = 0
 
@@ -38,8 +41,9 @@ async def health(fetch: Fetch) -> Health:
         if missing:
             return Health(missing)
         position, unsealed = (await fetch(UNSEALED, ()))[0]
-        lag = {name: position - at for name, at in await fetch(POSITIONS, ())}
+        standing = await fetch(POSITIONS, ())
+        lag, parked = {name: position - at for name, at, _ in standing}, {name: count for name, _, count in standing}
         due, failed = (await fetch(MAILS, ()))[0]
     except psycopg.errors.UndefinedTable:
         return Health(wanted)
-    return Health([], position, max(unsealed, 0.0), lag, due, failed)
+    return Health([], position, max(unsealed, 0.0), lag, parked, due, failed)

@@ -1,7 +1,8 @@
 """What a projection is, and the one table that says how far each has come."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, LiteralString, Protocol
+from uuid import UUID
 
 import psycopg
 
@@ -16,7 +17,8 @@ class Projection(Protocol):
     """A fold of the sealed log into tables.
 
     `apply` gets a batch in the order of positions, on a connection whose transaction also moves the checkpoint. It is
-    deterministic: no clock and no random value, so that building it anew gives equal rows.
+    deterministic: no clock and no random value, so that building it anew gives equal rows. What it makes of a stream
+    depends on no other stream: so a stream that cannot be applied can be parked, and applied again by itself.
     """
 
     name: ClassVar[str]
@@ -24,9 +26,22 @@ class Projection(Protocol):
     tables: ClassVar[tuple[str, ...]]
     ddl: ClassVar[LiteralString]
     indexes: ClassVar[LiteralString]
+    counts: ClassVar[Mapping[str, LiteralString]]  # rows of a table that say something, where not all of them do
+    finish: ClassVar[LiteralString]  # what is counted at the end of a rebuild; may be empty
 
     def apply(self, connection: psycopg.Connection[Any], batch: Sequence[Sealed]) -> None:
         """Brings the tables from before the batch to after it."""
+        ...
+
+    def build(self, connection: psycopg.Connection[Any], streams: Sequence[Sealed]) -> None:
+        """Adds what whole streams lead to, stream by stream, to tables that hold nothing of them and have no index.
+
+        What only all streams together say is left to `finish`.
+        """
+        ...
+
+    def forget(self, connection: psycopg.Connection[Any], streams: Sequence[UUID]) -> None:
+        """Removes what the tables hold of these streams, as if none of their events had been applied."""
         ...
 
 

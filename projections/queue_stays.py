@@ -5,7 +5,7 @@ same table. `queue_counts` is kept with it, so that nobody has to count.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, LiteralString
 from uuid import UUID
@@ -15,14 +15,12 @@ import psycopg
 from psycopg.sql import SQL
 
 from domain import events as e
-from domain.client import CLIENT_EVENTS
 from domain.procedure import queue_of, standing_after
 from domain.values import Level, Qualification, Queue, State
 from projections.rows import Table
-from projections.sealed_log import Sealed
+from projections.sealed_log import Sealed, of_tickets
 
 UNRANKED = 6  # behind every priority: not documented yet
-_CLIENT_EVENTS = tuple(CLIENT_EVENTS.values())
 
 
 class QueueStay(msgspec.Struct):
@@ -60,97 +58,134 @@ STAYS = Table(
     key=("ticket_id", "entered_position"),
 )
 RANK_CHANGES = Table("rank_changes", RankChange, "uuid int8 timestamptz int2", key=("ticket_id", "position"))
+_LAST = (
+    SQL("""
+    select last.* from unnest(%b::uuid[]) touched(id)
+    cross join lateral ({} where ticket_id = touched.id order by entered_position desc limit 1) last""")
+    .format(STAYS.select)
+    .as_bytes()
+)
 _COUNT: LiteralString = """
     insert into queue_counts (queue, rank, size, unassigned)
     select * from unnest(%s::text[], %s::smallint[], %s::int[], %s::int[]) on conflict (queue, rank) do update
     set size = queue_counts.size + excluded.size, unassigned = queue_counts.unassigned + excluded.unassigned"""
+_FORGET: LiteralString = """
+    with gone as (delete from queue_stays where ticket_id = any(%s) returning queue, rank, assignee, left_at),
+    less as (
+        select queue, rank, count(*) as size, count(*) filter (where assignee is null) as unassigned
+        from gone where left_at is null group by queue, rank)
+    update queue_counts c set size = c.size - less.size, unassigned = c.unassigned - less.unassigned
+    from less where c.queue = less.queue and c.rank = less.rank"""
 
 
 class QueueStays:
     """Keeps `queue_stays`, `rank_changes` and `queue_counts`."""
 
     name: ClassVar[str] = "queue_stays"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tables: ClassVar[tuple[str, ...]] = ("queue_stays", "rank_changes", "queue_counts")
     ddl: ClassVar[LiteralString] = """
         create table queue_stays (
             ticket_id uuid not null, entered_position bigint not null, queue text not null,
             entered_at timestamptz not null, entered_by text not null, entered_rank smallint not null,
             rank smallint not null, state text not null, level text, qualification text, assignee text,
-            left_at timestamptz, left_position bigint, left_by text, primary key (ticket_id, entered_position));
+            left_at timestamptz, left_position bigint, left_by text);
         create table rank_changes (
-            ticket_id uuid not null, position bigint not null, at timestamptz not null, rank smallint not null,
-            primary key (ticket_id, position));
+            ticket_id uuid not null, position bigint not null, at timestamptz not null, rank smallint not null);
         create table queue_counts (
             queue text not null, rank smallint not null, size int not null, unassigned int not null,
             primary key (queue, rank))"""
     indexes: ClassVar[LiteralString] = """
+        alter table queue_stays add primary key (ticket_id, entered_position);
+        alter table rank_changes add primary key (ticket_id, position);
         create index queue_stays_live on queue_stays (queue, rank, entered_at, ticket_id) where left_at is null;
         create index queue_stays_free on queue_stays (queue, rank, entered_at, ticket_id)
             where left_at is null and assignee is null;
         create index queue_stays_oldest on queue_stays (queue, entered_at) where left_at is null;
-        create index queue_stays_left on queue_stays (queue, left_at) where left_at is not null"""
+        create index queue_stays_entered on queue_stays (entered_at);
+        create index queue_stays_left on queue_stays (left_at, queue) where left_at is not null"""
+
+    counts: ClassVar[Mapping[str, LiteralString]] = {"queue_counts": "size <> 0"}
+    finish: ClassVar[LiteralString] = """
+        insert into queue_counts
+        select queue, rank, count(*), count(*) filter (where assignee is null) from queue_stays
+        where left_at is null group by queue, rank"""
 
     def apply(self, connection: psycopg.Connection[Any], batch: Sequence[Sealed]) -> None:
         """Loads the last stay of each ticket that the batch touches, folds, and writes what changed at once."""
-        batch = [sealed for sealed in batch if not isinstance(sealed.recorded.event, _CLIENT_EVENTS)]
-        stays = _last_stays(connection, list({sealed.stream_id for sealed in batch}))
+        sealed = list(of_tickets(batch))
+        stays = _last_stays(connection, list({each.stream_id for each in sealed}))
         counts = defaultdict[tuple[str, int], list[int]](lambda: [0, 0])
         _count(counts, stays.values(), -1)
-        changed: dict[tuple[UUID, int], QueueStay] = {}
-        ranks: list[RankChange] = []
-        for sealed in batch:
-            for stay in step(stays.get(sealed.stream_id), sealed, ranks):
-                changed[stay.ticket_id, stay.entered_position] = stays[stay.ticket_id] = stay
+        changed, ranks = _fold(stays, sealed)
         _count(counts, stays.values(), +1)
-        STAYS.upsert(connection, changed.values())
+        STAYS.upsert(connection, changed)
         RANK_CHANGES.upsert(connection, ranks)
         deltas = [(*key, *delta) for key, delta in sorted(counts.items()) if any(delta)]
         if deltas:
             connection.execute(_COUNT, [list(column) for column in zip(*deltas, strict=True)])
 
+    def build(self, connection: psycopg.Connection[Any], streams: Sequence[Sealed]) -> None:
+        """Adds the stays of whole tickets; `finish` counts."""
+        stays, ranks = _fold({}, of_tickets(streams))
+        STAYS.copy(connection, stays)
+        RANK_CHANGES.copy(connection, ranks)
 
-def step(stay: QueueStay | None, sealed: Sealed, ranks: list[RankChange]) -> list[QueueStay]:
+    def forget(self, connection: psycopg.Connection[Any], streams: Sequence[UUID]) -> None:
+        """Removes the stays of these tickets, and takes them out of the counts."""
+        connection.execute(_FORGET, (list(streams),))
+        connection.execute("delete from rank_changes where ticket_id = any(%s)", (list(streams),))
+
+
+def _fold(stays: dict[UUID, QueueStay], batch: Iterable[Sealed]) -> tuple[list[QueueStay], list[RankChange]]:
+    """What a batch changes; `stays` holds the last stay of each ticket, before and after."""
+    changed: dict[tuple[UUID, int], QueueStay] = {}
+    ranks: list[RankChange] = []
+    for sealed in batch:
+        for stay in step(stays.get(sealed.stream_id), sealed, ranks):
+            changed[stay.ticket_id, stay.entered_position] = stays[stay.ticket_id] = stay
+    return list(changed.values()), ranks
+
+
+def step(stay: QueueStay | None, sealed: Sealed, ranks: list[RankChange]) -> tuple[QueueStay, ...]:
     """The stays that one more event changes: the present one, and the next one where it leads into another queue."""
-    recorded, event = sealed.recorded, sealed.recorded.event
+    event = sealed.event
     if stay is None:
         if not isinstance(event, e.RequestReceived):
-            raise LookupError(f"{recorded.type} of {recorded.originator_id} has no ticket before it")
-        return [_enter(sealed, Queue.INTAKE, UNRANKED, (State.RECEIVED, None, None))]
+            raise LookupError(f"{sealed.type} of {sealed.stream_id} has no ticket before it")
+        return (_enter(sealed, Queue.INTAKE, UNRANKED, (State.RECEIVED, None, None)),)
     standing = standing_after(stay, event)
     queue = queue_of(standing[0], standing[1])
-    if queue != (None if stay.left_at else stay.queue):
+    if queue is not (None if stay.left_at else stay.queue):
         if stay.left_at is None:
-            stay.left_at, stay.left_position, stay.left_by = recorded.at, sealed.position, recorded.type
+            stay.left_at, stay.left_position, stay.left_by = sealed.at, sealed.position, sealed.type
         if queue:
-            return [stay, _enter(sealed, queue, stay.rank, standing)]
+            return stay, _enter(sealed, queue, stay.rank, standing)
     stay.state, stay.level, stay.qualification = standing  # also of a stay that was the last one: closed, cancelled
     _take(stay, sealed, ranks)
-    return [stay]
+    return (stay,)
 
 
 def _enter(
     sealed: Sealed, queue: Queue, rank: int, standing: tuple[State, Level | None, Qualification | None]
 ) -> QueueStay:
-    recorded = sealed.recorded
-    return QueueStay(sealed.stream_id, sealed.position, queue, recorded.at, recorded.type, rank, rank, *standing)
+    return QueueStay(sealed.stream_id, sealed.position, queue, sealed.at, sealed.type, rank, rank, *standing)
 
 
 def _take(stay: QueueStay, sealed: Sealed, ranks: list[RankChange]) -> None:
-    match sealed.recorded.event:
+    match sealed.event:
         case e.Assigned(assignee):
             stay.assignee = assignee
         case e.Released():
             stay.assignee = None
         case e.IssueDocumented(priority=priority) | e.PriorityChanged(priority=priority):
             stay.rank = priority
-            ranks.append(RankChange(stay.ticket_id, sealed.position, sealed.recorded.at, priority))
+            ranks.append(RankChange(stay.ticket_id, sealed.position, sealed.at, priority))
 
 
 def _last_stays(connection: psycopg.Connection[Any], tickets: list[UUID]) -> dict[UUID, QueueStay]:
-    # the order makes the last stay of a ticket the one that remains in the dictionary
-    query = STAYS.select + SQL(" where ticket_id = any(%s) order by ticket_id, entered_position")
-    return {row[0]: STAYS.read(row) for row in connection.execute(query, (tickets,))}
+    stays = STAYS.read(connection.execute(_LAST, (tickets,)))
+    return {stay.ticket_id: stay for stay in stays}
 
 
 def _count(counts: dict[tuple[str, int], list[int]], stays: Iterable[QueueStay], sign: int) -> None:

@@ -8,10 +8,11 @@ import msgspec
 from psycopg.sql import SQL, Identifier
 
 from application.event_store import by_stream
+from domain.events import Recorded
 from domain.procedure import DOSSIER_STANDS
 from domain.ticket import Ticket, fold
 from domain.values import Qualification, Queue, State
-from projections.pages import BadCursor, Fetch, Filters, Page, cut, read_cursor, write_cursor
+from projections.pages import BadCursor, Fetch, Filters, Page, Query, cut, read_cursor, write_cursor
 from projections.queue_stays import UNRANKED
 
 
@@ -34,7 +35,7 @@ class Overview(msgspec.Struct, frozen=True):
 
 
 class QueueRow(msgspec.Struct, frozen=True):
-    """A ticket in a queue."""
+    """A ticket in a queue; `incomplete_since` is the position of the first event that the row does not hold, if any."""
 
     ticket_id: UUID
     number: str | None
@@ -48,6 +49,7 @@ class QueueRow(msgspec.Struct, frozen=True):
     waiting_on_client: bool
     entered_at: datetime
     escalations: int
+    incomplete_since: int | None = None
 
 
 class QueueFilters(msgspec.Struct, frozen=True):
@@ -75,15 +77,20 @@ PAGE = SQL("""
         order by rank, entered_at, ticket_id limit %s)
     select page.ticket_id, number, version, page.state, page.qualification, page.rank, summary, client_user_id,
         page.assignee, waiting_on_client, page.entered_at, escalations,
+        (select min(since_position) from parked_streams
+            where stream_id = page.ticket_id and projection in ('queue_stays', 'ticket_summaries')),
         (select position from projections where name = 'queue_stays')
     from page left join ticket_summaries using (ticket_id) order by page.rank, page.entered_at, ticket_id""")
+WHOLE = SQL(PAGE.format(filters=SQL("true")).as_string())  # the page that everybody reads keeps its plan
 AS_OF = SQL("""
     with present as (
         select ticket_id, entered_at, coalesce((
             select rank from rank_changes c where c.ticket_id = s.ticket_id and c.at <= %s
             and c.position >= s.entered_position order by position desc limit 1), entered_rank) as rank
         from queue_stays s where queue = %s and entered_at <= %s and (left_at is null or left_at > %s))
-    select ticket_id, rank, entered_at, (select position from projections where name = 'queue_stays')
+    select ticket_id, rank, entered_at, (select position from projections where name = 'queue_stays'),
+        (select since_position from parked_streams p
+            where p.stream_id = present.ticket_id and p.projection = 'queue_stays')
     from present where {filters} order by rank, entered_at, ticket_id limit %s""")
 HISTORIES = SQL("""
     select stream_id, version, at, type, body, meta from events
@@ -92,7 +99,11 @@ FREE = SQL("""
     select rank, entered_at, ticket_id from queue_stays
     where queue = %s and left_at is null and assignee is null and state <> all(%s) and {behind}
     order by rank, entered_at, ticket_id limit %s""")
+FIRST_FREE = SQL(FREE.format(behind=SQL("true")).as_string())
 CANDIDATES = 50
+OF_CLIENT = SQL("ticket_id in (select ticket_id from ticket_summaries where client_user_id = %s)")
+# a value, not "exists": that can become a join, which may read every ticket that ever was to find those in this queue
+WAITING = SQL("(select waiting_on_client from ticket_summaries t where t.ticket_id = s.ticket_id) = %s")
 BEHIND = SQL("(rank, entered_at, ticket_id) > (%s, %s, %s)")
 POSITION = SQL("select position from projections where name = 'queue_stays'")
 
@@ -121,11 +132,11 @@ async def queue_page(fetch: Fetch, queue: Queue, filters: QueueFilters, cursor: 
     """The tickets of a queue: priority first, then time of entry."""
     conditions = _conditions(filters)
     _go_on(conditions, cursor, queue, None)
-    query = PAGE.format(filters=conditions.where)
+    query = PAGE.format(filters=conditions.where) if conditions.where != SQL("true") else WHOLE
     rows, more = cut(await fetch(query, (queue, *conditions.parameters, limit + 1)), limit)
     items = [_row(row) for row in rows]
     last = write_cursor(Cursor(queue, None, rows[-1][5], rows[-1][10], rows[-1][0])) if more else None
-    return Page(items, last, rows[0][12] if rows else await _position(fetch))
+    return Page(items, last, rows[0][13] if rows else await _position(fetch))
 
 
 async def queue_as_of(fetch: Fetch, queue: Queue, moment: datetime, cursor: str | None, limit: int) -> Page:
@@ -135,11 +146,22 @@ async def queue_as_of(fetch: Fetch, queue: Queue, moment: datetime, cursor: str 
     query = AS_OF.format(filters=conditions.where)
     parameters = (moment, queue, moment, moment, *conditions.parameters, limit + 1)
     rows, more = cut(await fetch(query, parameters), limit)
-    streams = by_stream(await fetch(HISTORIES, ([row[0] for row in rows], moment)))
+    streams = _readable(await fetch(HISTORIES, ([row[0] for row in rows], moment)))
     tickets = {stream: fold(history) for stream, history in streams.items()}
     items = [_past_row(ticket, row) for row in rows if (ticket := tickets.get(row[0]))]
     last = write_cursor(Cursor(queue, moment, rows[-1][1], rows[-1][2], rows[-1][0])) if more else None
     return Page(items, last, rows[0][3] if rows else await _position(fetch))
+
+
+def _readable(rows: list[tuple[UUID, int, datetime, str, bytes, bytes]]) -> dict[UUID, list[Recorded]]:
+    """The events of each stream, up to the first that this program cannot read: one such stream hides no other."""
+    try:
+        return by_stream(rows)
+    except (LookupError, msgspec.MsgspecError, UnicodeDecodeError):
+        streams = {row[0]: [other for other in rows if other[0] == row[0]] for row in rows}
+        if len(streams) == 1:
+            return _readable(rows[:-1])
+        return {stream: known for own in streams.values() for stream, known in _readable(own).items()}
 
 
 def _go_on(conditions: Filters, cursor: str | None, queue: Queue, moment: datetime | None) -> None:
@@ -158,22 +180,20 @@ def _conditions(filters: QueueFilters) -> Filters:
     conditions.equal(Identifier("state"), filters.state)
     if filters.unassigned is not None:
         conditions.add(SQL("assignee is null" if filters.unassigned else "assignee is not null"))
-    about = Filters()
-    about.equal(Identifier("client_user_id"), filters.client_user_id)
-    about.equal(Identifier("waiting_on_client"), filters.waiting_on_client)
-    if about.parameters:
-        known = SQL("exists (select from ticket_summaries t where t.ticket_id = s.ticket_id and {})")
-        conditions.add(known.format(about.where), *about.parameters)
+    if filters.client_user_id is not None:
+        conditions.add(OF_CLIENT, filters.client_user_id)
+    if filters.waiting_on_client is not None:
+        conditions.add(WAITING, filters.waiting_on_client)
     return conditions
 
 
 def _row(row: tuple[object, ...]) -> QueueRow:
-    fields = list(row[:12])
+    fields = list(row[:13])
     fields[5] = None if fields[5] == UNRANKED else fields[5]
     return QueueRow(*fields)  # type: ignore[arg-type]
 
 
-def _past_row(ticket: Ticket, row: tuple[UUID, int, datetime, int]) -> QueueRow:
+def _past_row(ticket: Ticket, row: tuple[UUID, int, datetime, int, int | None]) -> QueueRow:
     return QueueRow(
         ticket.ticket_id,
         ticket.number,
@@ -187,6 +207,7 @@ def _past_row(ticket: Ticket, row: tuple[UUID, int, datetime, int]) -> QueueRow:
         ticket.waiting_on_client,
         row[2],
         ticket.escalations,
+        row[4],
     )
 
 
@@ -203,12 +224,12 @@ def _by_priority(counts: bytes) -> dict[str, int]:
 async def free_tickets(fetch: Fetch, queue: Queue) -> AsyncIterator[UUID]:
     """The tickets of a queue that can be claimed, in order; the list may lag behind the tickets themselves."""
     not_now = [str(state) for state in DOSSIER_STANDS]  # a claim would void what the client is looking at
-    key: tuple[int, datetime, UUID] | None = None
+    query: Query = FIRST_FREE
+    key: tuple[()] | tuple[int, datetime, UUID] = ()
     while True:
-        behind, parameters = (BEHIND, key) if key else (SQL("true"), ())
-        rows = await fetch(FREE.format(behind=behind), (queue, not_now, *parameters, CANDIDATES))
+        rows = await fetch(query, (queue, not_now, *key, CANDIDATES))
         for row in rows:
             yield row[2]
         if len(rows) < CANDIDATES:
             return
-        key = rows[-1]
+        query, key = FREE.format(behind=BEHIND), rows[-1]

@@ -20,7 +20,7 @@ REPORT = SQL("""
         from asked),
     facts as (
         select {part} as part, ticket_id, counted, value {groups}
-        from asked, {view} where {where} and since < hi and (until is null or until >= hi)),
+        from asked, {view} where {where} and at < hi and since < hi and (until is null or until >= hi)),
     cells as (
         select part, grouping(part) = 1 as whole, count(*) as rows, count(*) filter (where counted) as counted,
             count(distinct ticket_id) as tickets, sum(value::numeric)::float8 as total,

@@ -1,30 +1,51 @@
 """Applies the sealed log to every projection: in batches, each with its position in the same transaction."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, LiteralString
 
 import psycopg
 
 from application.database import migration_lock
 from projections.closings import Closings
+from projections.parking import PARKED, apply_or_park, not_parked, poisons, replay
 from projections.projection import CHECKPOINTS, Projection
 from projections.queue_stays import QueueStays
-from projections.rebuild import rebuild
+from projections.rebuild import far_behind, rebuild
 from projections.reporting import create_reporting, reporting_stands
-from projections.sealed_log import last_position, read_after
+from projections.sealed_log import Sealed, last_position, read_after
 from projections.ticket_summaries import TicketSummaries
 
 PROJECTIONS: tuple[Projection, ...] = (TicketSummaries(), QueueStays(), Closings())
+NAMES = tuple(projection.name for projection in PROJECTIONS)
 BATCH = 2_000
+TAKE_OVER_SECONDS = 5
+TURNS: LiteralString = "select set_config('idle_in_transaction_session_timeout', %s, false)"
+# Ends the sessions like this one that stand in a transaction and wait for their client, who neither sends nor reads.
+END_STUCK: LiteralString = """
+    select pg_terminate_backend(pid) from pg_stat_activity
+    where datname = current_database() and usename = current_user and pid <> pg_backend_pid()
+    and application_name = current_setting('application_name') and xact_start is not null
+    and wait_event_type = 'Client' and state_change < clock_timestamp() - make_interval(secs => %s)"""
+BEHIND: LiteralString = """
+    select min(position) < (select max(position) from log), exists (select from parked_streams) from projections
+    where name = any(%s)"""
+HOLD: LiteralString = "select name, position from projections where name = any(%s) order by name for update skip locked"
+# What is parked was looked up under the lock, or there must still be nothing to look up.
+MOVE: LiteralString = """
+    update projections set position = %s, updated_at = now()
+    where name = any(%s) and position = %s and (%s or not exists (select from parked_streams))"""
+Apply = Callable[[psycopg.Connection[Any], Projection, Sequence[Sealed]], None]
 
 
 def ensure_projections(connection: psycopg.Connection[Any]) -> list[str]:
-    """Creates the projections that are not there yet, and rebuilds those of another version; then the reporting views.
+    """Creates the projections that are not there yet, and rebuilds those of another version; then the reporting
+    views; then tries again what is parked.
 
-    Returns the names of the projections that are new.
+    One that is far behind, or new beside a long log, is rebuilt too. Returns the names of those that are new.
     """
     with migration_lock(connection):
         connection.execute(CHECKPOINTS)
+        connection.execute(PARKED)
         known = dict(connection.execute("select name, version from projections").fetchall())
         missing = [projection for projection in PROJECTIONS if projection.name not in known]
         for projection in missing:
@@ -39,54 +60,75 @@ def ensure_projections(connection: psycopg.Connection[Any]) -> list[str]:
             for projection in PROJECTIONS
             if known.get(projection.name, projection.version) != projection.version
         ]
-        for projection in outdated:
-            rebuild(connection, projection)
+        outdated += [projection for projection in far_behind(connection, PROJECTIONS) if projection not in outdated]
+        if outdated:
+            rebuild(connection, *outdated)
         if missing or not reporting_stands(connection):
             with connection.transaction():
                 create_reporting(connection)
+        for projection in PROJECTIONS:
+            replay(connection, projection)  # this program may know what an older one did not
     return [projection.name for projection in (*missing, *outdated)]
 
 
-def project(connection: psycopg.Connection[Any], batch: int = BATCH) -> int:
+def take_turns(connection: psycopg.Connection[Any]) -> None:
+    """Prepares a connection for `project`: whoever stands still in a batch loses it, so that another one can go on.
+
+    The locks of a killed process go with its connection. One that is stopped, or cut off by the network, would keep
+    them: the server ends its session when it sends nothing for `TAKE_OVER_SECONDS`, and the next runner when it reads
+    nothing.
+    """
+    connection.execute(TURNS, (f"{TAKE_OVER_SECONDS}s",))
+
+
+def project(connection: psycopg.Connection[Any], batch: int = BATCH, only: Sequence[str] = NAMES) -> int:
     """One batch: the projections that lag most get up to `batch` more events, all of them in one transaction.
 
     The row locks on the checkpoints make a second runner skip what the first is at. Returns how many events were
-    applied; 0 when there is nothing to do, or somebody else does it.
+    applied; 0 when there is nothing to do, or somebody else does it. A batch that fails by the fault of a stream is
+    done again with care, and parks the stream.
     """
-    if not _behind(connection):
+    # asked without a lock, which would cost a write even when there is nothing to do
+    behind, any_parked = connection.execute(BEHIND, (list(only),)).fetchone() or (False, False)
+    if not behind:
         return 0
+    try:
+        return _advance(connection, batch, _apply_unparked if any_parked else _apply, only)
+    except Exception as error:
+        if not poisons(error):
+            raise
+    return _advance(connection, batch, apply_or_park, only)
+
+
+def _advance(connection: psycopg.Connection[Any], batch: int, apply: Apply, only: Sequence[str]) -> int:
     with connection.transaction():
-        held = dict(
-            connection.execute("select name, position from projections order by name for update skip locked").fetchall()
-        )
+        held = dict(connection.execute(HOLD, (list(only),)).fetchall())
         mine = [projection for projection in PROJECTIONS if projection.name in held]
         if not mine:
+            connection.execute(END_STUCK, (TAKE_OVER_SECONDS,))
             return 0
         start = min(held[projection.name] for projection in mine)
         lagging = [projection for projection in mine if held[projection.name] == start]
         ahead = [held[projection.name] for projection in mine if held[projection.name] > start]
-        return _apply(connection, lagging, start, min([start + batch, *ahead]))
+        events = read_after(connection, start, min([start + batch, *ahead]))
+        if not events:
+            return 0
+        for projection in lagging:
+            apply(connection, projection, events)
+        names = [projection.name for projection in lagging]
+        moved = connection.execute(MOVE, (events[-1].position, names, start, apply is not _apply))
+        if moved.rowcount != len(lagging):
+            raise RuntimeError("a checkpoint moved, or a stream was parked, under the runner: the batch is undone")
+        return len(events)
 
 
-def _behind(connection: psycopg.Connection[Any]) -> bool:
-    """Whether there is anything to apply; asks without a lock, since a lock costs a write even when there is not."""
-    row = connection.execute("select min(position) < (select max(position) from log) from projections").fetchone()
-    return bool(row and row[0])
+def _apply(connection: psycopg.Connection[Any], projection: Projection, events: Sequence[Sealed]) -> None:
+    """As it is nearly always: nothing is parked, and nothing fails."""
+    projection.apply(connection, events)
 
 
-def _apply(connection: psycopg.Connection[Any], lagging: Sequence[Projection], start: int, through: int) -> int:
-    events = read_after(connection, start, through)
-    if not events:
-        return 0
-    for projection in lagging:
-        projection.apply(connection, events)
-    moved = connection.execute(
-        "update projections set position = %s, updated_at = now() where name = any(%s) and position = %s",
-        (events[-1].position, [projection.name for projection in lagging], start),
-    )
-    if moved.rowcount != len(lagging):
-        raise RuntimeError("a checkpoint moved under the runner: nothing of this batch is kept")
-    return len(events)
+def _apply_unparked(connection: psycopg.Connection[Any], projection: Projection, events: Sequence[Sealed]) -> None:
+    projection.apply(connection, not_parked(connection, projection, events))
 
 
 def project_all(connection: psycopg.Connection[Any], batch: int = BATCH) -> int:

@@ -1,37 +1,95 @@
-"""What follows the log reads it here: every event in the one order of all events, from a position on."""
+"""What follows the log reads it here: every event in the one order of all events, from a position on.
 
+A batch of a projection is a list of `Sealed`. An event that this program cannot read is in it as `Unreadable`; the fold
+raises `UnreadableEvent` when it comes to it, so that only the stream of such an event has to wait.
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID
 
 import msgspec
 import psycopg
 
-from application.event_store import to_recorded
-from domain.events import Recorded
+from domain.client import CLIENT_EVENTS, EVENTS
+from domain.events import Event
 
 AFTER: LiteralString = """
-    select position, stream_id, version, at, type, body, meta from log join events using (ord)
+    select position, stream_id, version, at, type, body from log join events using (ord)
     where position > %s and position <= %s order by position"""
+WHOLE: LiteralString = """
+    select position, stream_id, version, at, type, body from events join log using (ord)
+    where stream_id > %s and stream_id <= %s and position <= %s order by stream_id, version"""
 
 
-class Sealed(msgspec.Struct, frozen=True):
-    """An event at its position in the log."""
+class Unreadable(Event, frozen=True):
+    """Stands for an event of a type that this program does not know, or with a body that it cannot decode."""
+
+    reason: str
+
+
+class UnreadableEvent(LookupError):
+    """An event of the log cannot be read by this program."""
+
+
+class Sealed(msgspec.Struct, frozen=True, gc=False):
+    """An event at its position in the log: what the folds read of it."""
 
     position: int
-    recorded: Recorded
+    stream_id: UUID
+    version: int
+    at: datetime
+    type: str
+    event: Event
 
-    @property
-    def stream_id(self) -> UUID:
-        """The ticket or client that it happened to."""
-        return self.recorded.originator_id
+
+_DECODE = {name: msgspec.json.Decoder(event).decode for name, event in EVENTS.items()}
+_OF_CLIENTS = frozenset(CLIENT_EVENTS.values())
 
 
 def read_after(connection: psycopg.Connection[Any], position: int, through: int) -> list[Sealed]:
     """The events above `position` up to `through`, in order."""
-    return [Sealed(row[0], to_recorded(*row[1:])) for row in connection.execute(AFTER, (position, through))]
+    return _decoded(connection.execute(AFTER, (position, through)))
+
+
+def read_streams(connection: psycopg.Connection[Any], above: UUID, last: UUID, through: int) -> list[Sealed]:
+    """What the log holds up to `through` of the streams above one and up to another, stream by stream."""
+    return _decoded(connection.execute(WHOLE, (above, last, through)))
 
 
 def last_position(connection: psycopg.Connection[Any]) -> int:
     """The highest position of the log; 0 while nothing is sealed."""
     row = connection.execute("select coalesce(max(position), 0) from log").fetchone()
     return int(row[0]) if row else 0
+
+
+def of_tickets(batch: Iterable[Sealed]) -> Iterator[Sealed]:
+    """The events of a batch that happened to tickets. Raises UnreadableEvent at one that cannot be read."""
+    for sealed in batch:
+        kind = type(sealed.event)
+        if kind is Unreadable:
+            raise UnreadableEvent(f"{sealed.type} of {sealed.stream_id}: {sealed.event.reason}")  # type: ignore[attr-defined]
+        if kind not in _OF_CLIENTS:
+            yield sealed
+
+
+def _decoded(rows: Iterable[tuple[Any, ...]]) -> list[Sealed]:
+    found = list(rows)
+    try:
+        return [
+            Sealed(at, id_, number, time, type_, _DECODE[type_](body)) for at, id_, number, time, type_, body in found
+        ]
+    except (LookupError, msgspec.MsgspecError, UnicodeDecodeError):
+        return [
+            Sealed(at, id_, number, time, type_, _read(type_, body)) for at, id_, number, time, type_, body in found
+        ]
+
+
+def _read(type_: str, body: bytes) -> Event:
+    try:
+        return _DECODE[type_](body)
+    except LookupError:
+        return Unreadable("this program does not know its type")
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return Unreadable(str(error))

@@ -1,6 +1,6 @@
 """Which tickets are there, and how do they stand? One row a ticket: what lists, searches and queue pages show."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, LiteralString
 from uuid import UUID
@@ -10,13 +10,10 @@ import psycopg
 from psycopg.sql import SQL
 
 from domain import events as e
-from domain.client import CLIENT_EVENTS
 from domain.procedure import queue_of, standing_after
 from domain.values import Channel, Grade, Level, Priority, Qualification, Queue, State
 from projections.rows import Table
-from projections.sealed_log import Sealed
-
-_CLIENT_EVENTS = tuple(CLIENT_EVENTS.values())
+from projections.sealed_log import Sealed, of_tickets
 
 
 class TicketSummary(msgspec.Struct):
@@ -55,13 +52,15 @@ SUMMARIES = Table(
 )
 
 
+_KNOWN = SQL("{} where ticket_id = any(%b)").format(SUMMARIES.select).as_bytes()
 MOST_WORDS = 10_000  # characters of one text; a longer one is found by its beginning
 _WORDS: LiteralString = """
     insert into ticket_words (ticket_id, request, client, number, issue)
     select ticket_id, to_tsvector('simple', coalesce(request, '')), to_tsvector('simple', coalesce(client, '')),
         to_tsvector('simple', coalesce(number, '')), to_tsvector('simple', coalesce(issue, ''))
-    from unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[])
-        said(ticket_id, request, client, number, issue)
+    from unnest(%b::uuid[], %b::text[], %b::text[], %b::text[], %b::text[])
+        said(ticket_id, request, client, number, issue)"""
+_LATER: LiteralString = """
     on conflict (ticket_id) do update set
         request = case when excluded.request = '' then ticket_words.request else excluded.request end,
         client = case when excluded.client = '' then ticket_words.client else excluded.client end,
@@ -98,41 +97,61 @@ class TicketSummaries:
         alter table ticket_words add constraint ticket_words_key primary key (ticket_id);
         create index ticket_words_words on ticket_words using gin (words)"""
 
+    counts: ClassVar[Mapping[str, LiteralString]] = {}
+    finish: ClassVar[LiteralString] = ""
+
     def apply(self, connection: psycopg.Connection[Any], batch: Sequence[Sealed]) -> None:
         """Loads the rows that the batch touches, folds, and writes them back at once."""
-        batch = [sealed for sealed in batch if not isinstance(sealed.recorded.event, _CLIENT_EVENTS)]
-        touched = list({sealed.stream_id for sealed in batch})
-        known = connection.execute(SUMMARIES.select + SQL(" where ticket_id = any(%s)"), (touched,))
-        rows: dict[UUID, TicketSummary] = {row[0]: SUMMARIES.read(row) for row in known}
-        words: dict[UUID, dict[str, str]] = {}
-        for sealed in batch:
-            rows[sealed.stream_id] = evolve(rows.get(sealed.stream_id), sealed)
-            words[sealed.stream_id] = words.get(sealed.stream_id, {}) | searchable(sealed.recorded.event)
+        sealed = list(of_tickets(batch))
+        known = connection.execute(_KNOWN, (list({each.stream_id for each in sealed}),))
+        rows: dict[UUID, TicketSummary] = {row.ticket_id: row for row in SUMMARIES.read(known)}
+        words = _fold(rows, sealed)
         SUMMARIES.upsert(connection, rows.values())
-        _write_words(connection, words)
+        _write_words(connection, words, _WORDS + _LATER)
+
+    def build(self, connection: psycopg.Connection[Any], streams: Sequence[Sealed]) -> None:
+        """Adds the rows of whole tickets."""
+        rows: dict[UUID, TicketSummary] = {}
+        words = _fold(rows, of_tickets(streams))
+        SUMMARIES.copy(connection, rows.values())
+        _write_words(connection, words, _WORDS)
+
+    def forget(self, connection: psycopg.Connection[Any], streams: Sequence[UUID]) -> None:
+        """Removes the rows of these tickets."""
+        connection.execute("delete from ticket_summaries where ticket_id = any(%s)", (list(streams),))
+        connection.execute("delete from ticket_words where ticket_id = any(%s)", (list(streams),))
+
+
+def _fold(rows: dict[UUID, TicketSummary], batch: Iterable[Sealed]) -> dict[UUID, dict[str, str]]:
+    """Brings the rows from before the batch to after it. Returns the words of each ticket that the batch has."""
+    words: dict[UUID, dict[str, str]] = {}
+    for sealed in batch:
+        ticket_id = sealed.stream_id
+        rows[ticket_id] = evolve(rows.get(ticket_id), sealed)
+        if said := searchable(sealed.event):
+            words[ticket_id] = words.get(ticket_id, {}) | said
+    return words
 
 
 def evolve(row: TicketSummary | None, sealed: Sealed) -> TicketSummary:
     """The row after one more event."""
-    recorded, event = sealed.recorded, sealed.recorded.event
+    event = sealed.event
     if row is None:
         if not isinstance(event, e.RequestReceived):
-            raise LookupError(f"{recorded.type} of {recorded.originator_id} has no ticket before it")
-        at = recorded.at
-        return TicketSummary(
-            sealed.stream_id, recorded.originator_version, sealed.position, State.RECEIVED, event.channel, at, at
-        )
+            raise LookupError(f"{sealed.type} of {sealed.stream_id} has no ticket before it")
+        at = sealed.at
+        return TicketSummary(sealed.stream_id, sealed.version, sealed.position, State.RECEIVED, event.channel, at, at)
     row.state, row.level, row.qualification = standing_after(row, event)
     queue = queue_of(row.state, row.level)
-    if queue != row.queue:
+    if queue is not row.queue:
         row.queue, row.assignee, row.waiting_on_client = queue, None, False
-    row.version, row.position, row.updated_at = recorded.originator_version, sealed.position, recorded.at
-    _take(row, recorded)
+    row.version, row.position, row.updated_at = sealed.version, sealed.position, sealed.at
+    _take(row, sealed)
     return row
 
 
-def _take(row: TicketSummary, recorded: e.Recorded) -> None:
-    match recorded.event:
+def _take(row: TicketSummary, sealed: Sealed) -> None:
+    match sealed.event:
         case e.ClientIdentified(user_id, name):
             row.client_user_id, row.client_name = user_id, name
         case e.Created(number):
@@ -153,7 +172,7 @@ def _take(row: TicketSummary, recorded: e.Recorded) -> None:
         case e.Escalated():
             row.escalations += 1
         case e.Closed():
-            row.closed_at = recorded.at
+            row.closed_at = sealed.at
         case e.Reopened():
             row.closed_at = None
 
@@ -172,8 +191,7 @@ def searchable(event: e.Event) -> dict[str, str]:
     return {}
 
 
-def _write_words(connection: psycopg.Connection[Any], words: dict[UUID, dict[str, str]]) -> None:
-    said = {ticket_id: kinds for ticket_id, kinds in words.items() if kinds}
-    if said:
-        columns = [[kinds.get(kind) for kinds in said.values()] for kind in ("request", "client", "number", "issue")]
-        connection.execute(_WORDS, [list(said), *columns])
+def _write_words(connection: psycopg.Connection[Any], words: dict[UUID, dict[str, str]], insert: LiteralString) -> None:
+    if words:
+        columns = [[kinds.get(kind) for kinds in words.values()] for kind in ("request", "client", "number", "issue")]
+        connection.execute(insert, [list(words), *columns])

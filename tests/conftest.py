@@ -4,22 +4,38 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from secrets import token_hex
 
 import psycopg
 import pytest
-from psycopg.sql import SQL, Identifier
+import servers
+from psycopg.sql import SQL, Identifier, Literal
 from served import Served
+from servers import Fresh
 
 from application.database import connect, migrate, pool
 from application.helpdesk import HelpDesk
 from application.postgres import EmbeddedPostgres
+from projections.reporting import ROLE
 from projections.runner import ensure_projections
 
-TEMPLATE = "deskledger_template"
+_run = f"deskledger_test_{token_hex(4)}"  # two runs on one server do not meet
 _numbers = count(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Whatever a test starts, it never finds the desk of whoever runs it; a server that cannot be used ends the run."""
+    os.environ.pop("DATABASE_URL", None)
+    servers.given()
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """What the tests run on."""
+    server = servers.given()
+    return f"database: PostgreSQL {server.version}, by {servers.VARIABLE}" if server else "database: the embedded one"
 
 
 @pytest.fixture
@@ -31,10 +47,26 @@ def directory() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def embedded() -> None:
+    """For tests about the embedded PostgreSQL: they are left out where the run is about another server."""
+    if servers.GIVEN:
+        pytest.skip("about the embedded PostgreSQL, and the run is about another server")
+
+
+@pytest.fixture(scope="session")
+def superuser() -> None:
+    """For tests that make roles and act as one: they are left out where the role of the run may not."""
+    server = servers.given()
+    if server and not server.superuser:
+        pytest.skip("makes roles and acts as one, and the role of the run is no superuser")
+
+
+@pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """A PostgreSQL: the embedded one, or the server that DESKLEDGER_TEST_DATABASE_URL names."""
-    if given := os.environ.get("DESKLEDGER_TEST_DATABASE_URL"):
-        yield given
+    if servers.GIVEN:
+        with role_as_before(servers.GIVEN):
+            yield servers.GIVEN
         return
     directory = open_directory()
     embedded = EmbeddedPostgres(directory)
@@ -44,38 +76,57 @@ def postgres() -> Iterator[str]:
     shutil.rmtree(directory)
 
 
+@contextmanager
+def role_as_before(server: str) -> Iterator[None]:
+    """The reporting role, which a migration makes for the whole server, is gone at the end when it was not there."""
+    known = SQL("select from pg_roles where rolname = {}").format(Literal(ROLE))
+    with psycopg.connect(server, autocommit=True) as connection:
+        was_there = connection.execute(known).fetchone()
+    yield
+    others = psycopg.errors.DependentObjectsStillExist, psycopg.errors.InsufficientPrivilege  # another run has made it
+    with psycopg.connect(server, autocommit=True) as connection, suppress(*others):
+        if not was_there:
+            connection.execute(SQL("drop role if exists {}").format(Identifier(ROLE)))
+
+
 @pytest.fixture(scope="session")
 def template(postgres: str) -> Iterator[str]:
     """A database with the whole schema, made once."""
-    with Fresh(postgres, TEMPLATE):
-        with connect(of(postgres, TEMPLATE), "template") as connection:
+    with Fresh(postgres, f"{_run}_template") as url:
+        with connect(url, "template") as connection:
             migrate(connection)
             ensure_projections(connection)
-        yield TEMPLATE
+        yield f"{_run}_template"
 
 
 @pytest.fixture
 def database(postgres: str, template: str) -> Iterator[str]:
     """The URL of a fresh database of the whole schema."""
-    name = f"deskledger_test_{os.getpid()}_{next(_numbers)}"
-    with Fresh(postgres, name, template):
-        yield of(postgres, name)
+    with Fresh(postgres, f"{_run}_{next(_numbers)}", template) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
 def module_database(postgres: str, template: str) -> Iterator[str]:
     """The URL of a database that the tests of one module share."""
-    name = f"deskledger_module_{os.getpid()}_{next(_numbers)}"
-    with Fresh(postgres, name, template):
-        yield of(postgres, name)
+    with Fresh(postgres, f"{_run}_{next(_numbers)}", template) as url:
+        yield url
 
 
 @pytest.fixture
 def empty_database(postgres: str) -> Iterator[str]:
     """The URL of a database with nothing in it."""
-    name = f"deskledger_empty_{os.getpid()}_{next(_numbers)}"
-    with Fresh(postgres, name):
-        yield of(postgres, name)
+    with Fresh(postgres, f"{_run}_{next(_numbers)}") as url:
+        yield url
+
+
+@pytest.fixture
+def own_postgres(directory: Path) -> Iterator[EmbeddedPostgres]:
+    """A server with nothing in it, of the version that the run is about, which one test may stop and kill."""
+    postgres = servers.own_server(directory)
+    postgres.start()
+    yield postgres
+    postgres.stop()
 
 
 @pytest.fixture
@@ -106,31 +157,8 @@ def served_module(module_database: str, tmp_path_factory: pytest.TempPathFactory
         yield running
 
 
-class Fresh:
-    """A database that exists for as long as it is needed."""
-
-    def __init__(self, server: str, name: str, template: str = "template0") -> None:
-        self._server, self._name, self._template = server, name, template
-
-    def __enter__(self) -> None:
-        self._run(SQL("drop database if exists {} with (force)").format(Identifier(self._name)))
-        self._run(SQL("create database {} template {}").format(Identifier(self._name), Identifier(self._template)))
-
-    def __exit__(self, *_: object) -> None:
-        self._run(SQL("drop database if exists {} with (force)").format(Identifier(self._name)))
-
-    def _run(self, statement: object) -> None:
-        with psycopg.connect(self._server, autocommit=True) as server:
-            server.execute(statement)
-
-
 def open_directory() -> Path:
     """A new directory that everybody may enter."""
     made = Path(tempfile.mkdtemp(prefix="deskledger-test-"))
     made.chmod(0o755)
     return made
-
-
-def of(server: str, name: str) -> str:
-    """The URL of another database of the same server."""
-    return urlunsplit(urlsplit(server)._replace(path=f"/{name}"))

@@ -70,6 +70,7 @@ QUEUE_ROW = {
     "waiting_on_client",
     "entered_at",
     "escalations",
+    "incomplete_since",
 }
 STANDINGS = (
     "received",

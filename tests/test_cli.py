@@ -163,7 +163,7 @@ def test_a_part_alone_needs_a_database(part: str) -> None:
     assert refused.stderr.startswith("deskledger: DATABASE_URL is not set: a part alone needs it")
 
 
-def test_keys_before_the_first_serve(directory: Path) -> None:
+def test_keys_before_the_first_serve(directory: Path, embedded: None) -> None:
     """With the embedded database, a command starts it for as long as it is needed, and stops it again."""
     made = run("keys", "create", "--name", "a", "--role", "admin", DATABASE_URL="", DESKLEDGER_DATA_DIR=str(directory))
     assert made.returncode == 0

@@ -382,6 +382,31 @@ def test_a_query_that_broke_is_asked_once_more(
     assert [type(answer) for answer in run(load(2))] == [Unavailable]
 
 
+def test_a_batch_that_broke_off_is_not_tried_again(
+    shell: CombiningDesk, run: Any, database: str, connection: psycopg.Connection, rival: psycopg.Connection
+) -> None:
+    """(c) Nobody knows whether it was recorded, so it is not repeated command by command: everybody in it is told."""
+
+    async def work() -> tuple[list[UUID], list[Any]]:
+        first, *ids = await tickets(shell, 3)
+        held = await hold_up(shell, rival, first)
+        others = [start(shell, ticket_id) for ticket_id in ids]
+        await until_queued(shell, 2)
+        with connect(database, "test second rival") as second:
+            second.execute("begin")
+            append(second, notes(ids[0]))
+            rival.execute("rollback")
+            await held
+            await asyncio.to_thread(wait_for_locks, connection, 1)
+            end(connection, TERMINATE, "append")
+            second.execute("rollback")
+        return ids, await all_of(*others)
+
+    ids, answers = run(work())
+    assert [type(answer) for answer in answers] == [Unavailable, Unavailable]
+    assert [len(history(connection, ticket_id)) for ticket_id in ids] == [5, 5]
+
+
 @pytest.mark.parametrize("how", [CANCEL, TERMINATE])
 def test_a_trip_that_the_database_ends_is_unavailable(
     shell: CombiningDesk, run: Any, connection: psycopg.Connection, rival: psycopg.Connection, how: str

@@ -96,14 +96,15 @@ def test_a_migration_is_applied_and_written_down_together(empty_database: str) -
 
 
 def test_a_connection_commits_by_itself_in_utc_and_leaves_json_raw(database: str) -> None:
-    """Autocommit, UTC, a statement timeout, a name in pg_stat_activity, and jsonb as the bytes of its text."""
+    """Autocommit, UTC, no JIT, a statement timeout, a name in pg_stat_activity, and jsonb as the bytes of its text."""
     with connect(database, "counter") as connection, pool(database, "pool") as connections:
         assert connection.autocommit
         shown = connection.execute(
-            "select current_setting('timezone'), current_setting('statement_timeout'), application_name"
+            "select current_setting('timezone'), current_setting('statement_timeout'), application_name,"
+            " (select setting || ' by ' || source from pg_settings where name = 'jit')"
             " from pg_stat_activity where pid = pg_backend_pid()"
         ).fetchone()
-        assert shown == ("UTC", "10s", "deskledger counter")
+        assert shown == ("UTC", "10s", "deskledger counter", "off by client")
         moment, raw = connection.execute("""select '2026-03-02 08:00Z'::timestamptz, '{"a": 1}'::jsonb""").fetchone()
         assert (moment, raw) == (datetime(2026, 3, 2, 8, tzinfo=UTC), b'{"a": 1}')
         with connections.connection() as pooled:

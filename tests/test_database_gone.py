@@ -4,7 +4,6 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -15,18 +14,6 @@ from served import Served, wait_until
 from application.database import connect, migrate
 from application.postgres import EmbeddedPostgres
 from projections.runner import ensure_projections
-
-
-@pytest.fixture
-def own_postgres(directory: Path) -> Iterator[EmbeddedPostgres]:
-    """A PostgreSQL of the test's own, which it may stop and kill."""
-    postgres = EmbeddedPostgres(directory)
-    postgres.start()
-    with connect(postgres.url, "test") as connection:
-        migrate(connection)
-        ensure_projections(connection)
-    yield postgres
-    postgres.stop()
 
 
 class Load:
@@ -73,6 +60,9 @@ class Load:
 @pytest.mark.parametrize("how", ["stopped", "killed"])
 def test_no_acknowledged_command_is_missing(own_postgres: EmbeddedPostgres, tmp_path: Path, how: str) -> None:
     """Stopped or killed under load and started again: what was acknowledged is there, an outage is a 503."""
+    with connect(own_postgres.url, "test") as connection:
+        migrate(connection)
+        ensure_projections(connection)
     with Served(own_postgres.url, tmp_path) as served:
         load = outage(served, own_postgres, how)
         served.caught_up()

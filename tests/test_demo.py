@@ -46,7 +46,7 @@ class Ended(msgspec.Struct):
 
 
 @pytest.fixture
-def place() -> Iterator[Directory]:
+def place(embedded: None) -> Iterator[Directory]:
     """A directory for temporary ones, which PostgreSQL's user may enter."""
     directory = Directory(tempfile.mkdtemp(prefix="deskledger-test-demo-"))
     directory.chmod(0o755)
@@ -55,7 +55,7 @@ def place() -> Iterator[Directory]:
 
 
 @pytest.fixture(scope="module")
-def piped() -> Iterator[Ended]:
+def piped(embedded: None) -> Iterator[Ended]:
     """A whole demo, piped, in an environment whose own desk must not be touched."""
     directory = Directory(tempfile.mkdtemp(prefix="deskledger-test-demo-"))
     directory.chmod(0o755)

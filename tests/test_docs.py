@@ -33,9 +33,9 @@ from api.clients import PageParameters
 from api.closure_mails import MailParameters
 from api.events import FeedParameters
 from api.problems import CODES, STATUS
-from api.queues import QueueParameters
+from api.queues import OverviewParameters, QueueParameters
 from api.reports import ReportParameters
-from api.tickets import COMMANDS_WITHOUT_VERSION, ListParameters, TicketParameters
+from api.tickets import COMMANDS_WITHOUT_VERSION, HistoryParameters, ListParameters, TicketParameters
 from application import command as forms
 from application.commands import COMMANDS, OPENINGS, DocumentIssue, RequestSender
 from application.settings import VARIABLES, Settings
@@ -102,7 +102,7 @@ class Desk(msgspec.Struct, frozen=True):
 
 
 @pytest.fixture(scope="module")
-def desk() -> Iterator[Desk]:
+def desk(embedded: None) -> Iterator[Desk]:
     """What `make run` starts, in a directory and on a port of its own."""
     directory = Path(tempfile.mkdtemp(prefix="deskledger-readme-"))
     directory.chmod(0o755)  # PostgreSQL runs as somebody else when root starts it
@@ -413,6 +413,8 @@ def test_every_parameter_is_described() -> None:
     structs: dict[str, type[msgspec.Struct]] = {
         "/v1/tickets": ListParameters,
         "/v1/tickets/{ticket_id}": TicketParameters,
+        "/v1/tickets/{ticket_id}/history": HistoryParameters,
+        "/v1/queues": OverviewParameters,
         "/v1/queues/{queue}": QueueParameters,
         "/v1/clients/{user_id}": PageParameters,
         "/v1/events": FeedParameters,

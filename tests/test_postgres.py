@@ -28,6 +28,8 @@ from application.postgres import (
 )
 from application.settings import Settings
 
+pytestmark = pytest.mark.usefixtures("embedded")
+
 
 @pytest.fixture
 def postgres(directory: Path) -> Iterator[EmbeddedPostgres]:

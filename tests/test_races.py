@@ -38,7 +38,7 @@ def test_of_two_processes_exactly_one_wins_each_time(served: Served, tmp_path: P
         ]
         for racer in racers:
             racer.start()
-        one, two = results.get(timeout=120), results.get(timeout=120)
+        one, two = results.get(timeout=400), results.get(timeout=400)
         for racer in racers:
             racer.join(timeout=10)
     for turn, (left, right) in enumerate(zip(one, two, strict=True)):

@@ -1,7 +1,6 @@
 """The API's queries: a pool that gives up soon and says so, and works again when the database is back."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 from psycopg.sql import SQL
@@ -51,29 +50,26 @@ def test_a_query_that_takes_too_long_is_given_up_once(database: str) -> None:
     assert asyncio.run(read()) == 2
 
 
-def test_an_outage_is_unavailable_and_ends_by_itself(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outage_is_unavailable_and_ends_by_itself(
+    own_postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While the database is gone, Unavailable; after a restart, rows again, though every connection was broken."""
     monkeypatch.setattr(reading, "WAIT_SECONDS", 1.0)
-    postgres = EmbeddedPostgres(directory)
-    postgres.start()
 
     async def read() -> list[tuple[int]]:
-        readers = Readers(postgres.url)
+        readers = Readers(own_postgres.url)
         await readers.open()
         try:
             await asyncio.gather(*(readers.fetch(ONE, (number,)) for number in range(reading.POOL_SIZE)))
-            postgres.stop()
+            own_postgres.stop()
             with pytest.raises(Unavailable):
                 await readers.fetch(ONE, (1,))
-            postgres.start()
+            own_postgres.start()
             return await readers.fetch(ONE, (2,))
         finally:
             await readers.close()
 
-    try:
-        assert asyncio.run(read()) == [(2,)]
-    finally:
-        postgres.stop()
+    assert asyncio.run(read()) == [(2,)]
 
 
 def test_who_gets_no_connection_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:

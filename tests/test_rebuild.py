@@ -1,18 +1,27 @@
 """A projection is built anew beside the old one, caught up, compared and swapped; readers notice nothing."""
 
+import os
+import signal
 import threading
+from pathlib import Path
 
 import psycopg
 import pytest
-from test_projections import contents
+from served import wait_until
+from test_projections import contents, start_again
 from walk import Walk
+from writing import append, beside, notes, rows, wait_for_locks
 
 from application.database import connect
 from application.helpdesk import HelpDesk
 from application.sealing import seal_all
+from projections.catch_up import catch_up
+from projections.crew import CrewError, crew
+from projections.parking import parked_streams
 from projections.projection import positions
-from projections.rebuild import rebuild
-from projections.runner import PROJECTIONS, ensure_projections, project_all
+from projections.rebuild import Sizes, execute, far_behind, rebuild
+from projections.retired import NotRetired, Stood, UnknownVersion, drop_retired, roll_back
+from projections.runner import PROJECTIONS, ensure_projections, project, project_all
 
 
 @pytest.fixture
@@ -30,8 +39,8 @@ def test_a_rebuilt_projection_equals_the_live_one(worked: Walk, connection: psyc
     """The same fold over the same log: no row differs, and the position stays."""
     before = contents(connection), positions(connection)
     differences = rebuild(connection, projection)
-    assert [(each.table, each.only_old, each.only_new) for each in differences if each.table != "queue_counts"] == [
-        (table, 0, 0) for table in projection.tables if table != "queue_counts"
+    assert [(each.table, each.only_old, each.only_new) for each in differences] == [
+        (table, 0, 0) for table in projection.tables
     ]
     assert sum(each.rows for each in differences) > 0
     assert (contents(connection), positions(connection)) == before
@@ -82,10 +91,11 @@ def test_readers_see_the_old_tables_until_the_swap(worked: Walk, database: str, 
 def test_a_long_log_is_read_in_batches(worked: Walk, connection: psycopg.Connection) -> None:
     """The batches before the swap and the last one in it make the same rows; the progress rises to the end."""
     before, told = contents(connection), []
-    rebuild(connection, PROJECTIONS[1], lambda done, total: told.append((done, total)), batch=50, near=20)
+    rebuild(connection, PROJECTIONS[1], progress=lambda done, total: told.append((done, total)), sizes=Sizes(chunk=50))
     assert contents(connection) == before
     assert [done for done, _ in told] == sorted(done for done, _ in told)
-    assert told[-1][1] - told[-1][0] <= 20
+    assert len(told) > 3
+    assert told[-1][1] == told[-1][0]
 
 
 def test_a_rebuild_that_is_cut_off_leaves_nothing(worked: Walk, connection: psycopg.Connection) -> None:
@@ -99,7 +109,7 @@ def test_a_rebuild_that_is_cut_off_leaves_nothing(worked: Walk, connection: psyc
         raise Cut
 
     with pytest.raises(Cut):
-        rebuild(connection, PROJECTIONS[0], cut, near=20)
+        rebuild(connection, PROJECTIONS[0], progress=cut)
     assert contents(connection) == before
     schemas = connection.execute("select count(*) from pg_namespace where nspname like 'building%'").fetchone()[0]
     assert schemas == 0
@@ -127,3 +137,172 @@ def test_reports_read_the_new_tables(worked: Walk, connection: psycopg.Connectio
     seal_all(connection)
     project_all(connection)
     assert connection.execute(count).fetchone()[0] > before > 0
+
+
+def test_several_processes_build_what_one_builds(worked: Walk, connection: psycopg.Connection) -> None:
+    """All projections at once, folded by two processes in small ranges of streams: the rows are those of the runner."""
+    before, told = (contents(connection), positions(connection)), []
+    differences = rebuild(
+        connection, *PROJECTIONS, progress=lambda *done: told.append(done), processes=2, sizes=Sizes(chunk=100, small=0)
+    )
+    assert {(each.only_old, each.only_new) for each in differences} == {(0, 0)}
+    assert (contents(connection), positions(connection)) == before
+    last = connection.execute("select count(*) from log").fetchone()[0]
+    assert told[-1] == (last, last)
+    assert len(told) > 3
+
+
+def test_a_projection_far_behind_is_brought_to_the_end_of_the_log(worked: Walk, connection: psycopg.Connection) -> None:
+    """What was set back is not compared; the checkpoint goes to the end with the rows, so nothing is applied twice."""
+    before = contents(connection), positions(connection)
+    start_again(connection)
+    differences = rebuild(connection, *PROJECTIONS, sizes=Sizes(far=100))
+    assert {(each.only_old, each.only_new) for each in differences} == {(None, None)}
+    assert project_all(connection) == 0
+    assert (contents(connection), positions(connection)) == before
+
+
+def test_a_swap_is_taken_back_at_once(worked: Walk, connection: psycopg.Connection) -> None:
+    """The tables of before come back with their position and go on from there; the others can be had again."""
+    old, stood = contents(connection), positions(connection)["queue_stays"]
+    rebuild(connection, PROJECTIONS[1])
+    list(worked.steps(60))
+    seal_all(connection)
+    project_all(connection)
+    new = contents(connection)
+    assert roll_back(connection, PROJECTIONS[1]) == Stood(PROJECTIONS[1].version, stood)
+    assert contents(connection) == new | {table: old[table] for table in PROJECTIONS[1].tables}
+    project_all(connection)
+    assert contents(connection) == new
+    rebuild(connection, PROJECTIONS[1])
+    assert contents(connection) == new
+
+
+def test_only_what_is_kept_and_known_can_be_brought_back(worked: Walk, connection: psycopg.Connection) -> None:
+    """Without a rebuild before, or after the kept tables were dropped, there is nothing; another version is refused."""
+    with pytest.raises(NotRetired, match="no tables of closings are kept"):
+        roll_back(connection, PROJECTIONS[2])
+    rebuild(connection, PROJECTIONS[2])
+    connection.execute("update retired_closings.checkpoint set version = 7")
+    with pytest.raises(UnknownVersion, match="are of version 7, this program knows version 1"):
+        roll_back(connection, PROJECTIONS[2])
+    assert [drop_retired(connection, PROJECTIONS[2]) for _ in range(2)] == [True, False]
+    with pytest.raises(NotRetired):
+        roll_back(connection, PROJECTIONS[2])
+
+
+@pytest.mark.parametrize("chunk", [40, 100_000])
+def test_a_stream_that_cannot_be_applied_stops_no_rebuild(
+    worked: Walk, connection: psycopg.Connection, chunk: int
+) -> None:
+    """It is parked at the event that fails, with the rows of the events before it; all others are as ever."""
+    before, bad = contents(connection), worked.tickets[3]
+    version = len(worked.desk.history(bad))
+    append(connection, [*rows(bad, version + 1), *notes(bad, version + 2)])
+    seal_all(connection)
+    rebuild(connection, *PROJECTIONS, sizes=Sizes(chunk=chunk, far=0))
+    parked = [(each.projection, each.stream_id, each.version, each.type) for each in parked_streams(connection)]
+    assert sorted(parked) == [
+        (p.name, bad, version + 1, "Ticket.Test") for p in sorted(PROJECTIONS, key=lambda p: p.name)
+    ]
+    assert contents(connection) == before
+    rebuild(connection, PROJECTIONS[0])
+    assert [each.projection for each in parked_streams(connection)].count("ticket_summaries") == 1
+    roll_back(connection, PROJECTIONS[0])
+    assert [each.projection for each in parked_streams(connection)].count("ticket_summaries") == 1
+
+
+def test_a_swap_lets_no_reader_wait_behind_a_long_one(
+    worked: Walk, database: str, connection: psycopg.Connection
+) -> None:
+    """While somebody reads the old table in a long transaction, the swap tries and gives way, and the desk works on;
+    when it is done, no position has fallen."""
+    count = "select count(*) from closings"
+    with (
+        connect(database, "long", 0) as reader,
+        connect(database, "short", 9) as other,
+        connect(database, "new") as own,
+    ):
+        reader.execute("begin")
+        expected = reader.execute(count).fetchone()
+        with beside(lambda: rebuild(own, PROJECTIONS[2])) as (done,):
+            try:
+                wait_for_locks(connection, 1)
+                assert other.execute(count).fetchone() == expected
+                list(worked.steps(40))
+                seal_all(other)
+                project_all(other)
+                live = contents(other), positions(other)
+                assert not done.done()
+            finally:
+                reader.execute("commit")
+    assert done.result()[0].only_old == 0
+    assert (contents(connection), positions(connection)) == live
+
+
+def test_a_process_that_is_killed_leaves_the_old_tables(worked: Walk, connection: psycopg.Connection) -> None:
+    """kill -9 of one of the processes ends the rebuild with a word; the old tables stand, and it can begin again."""
+    before = contents(connection)
+
+    def kill(done: int, total: int) -> None:
+        children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+        builders = [pid for pid in children if b"projections.crew" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        os.kill(int(builders[0]), signal.SIGKILL)
+
+    with pytest.raises(CrewError):
+        rebuild(connection, PROJECTIONS[0], progress=kill, processes=2, sizes=Sizes(chunk=10, small=0))
+    assert contents(connection) == before
+    assert connection.execute("select from pg_namespace where nspname = 'building'").fetchone() is None
+    assert {each.only_old for each in rebuild(connection, PROJECTIONS[0])} == {0}
+
+
+def test_an_error_in_a_process_is_raised_here(connection: psycopg.Connection) -> None:
+    """What a task raises in another process comes back with its kind, and all processes end."""
+    with pytest.raises(psycopg.errors.UndefinedTable), crew(connection, 2, ()) as run:
+        list(run([(execute, ("select 1",)), (execute, ("select from nowhere",))]))
+    gone = "select from pg_stat_activity where application_name = 'deskledger rebuild' and datname = current_database()"
+    wait_until(lambda: not connection.execute(gone).fetchall(), 10, "the connections of the processes end")
+
+
+def test_two_processes_catch_up_beside_another_runner(
+    worked: Walk, database: str, connection: psycopg.Connection
+) -> None:
+    """Far behind, each process takes projections of its own; with another runner at it, no event is applied twice."""
+    before = contents(connection), positions(connection)
+    start_again(connection)
+
+    def rival() -> None:
+        with connect(database, "runner") as own:
+            while min(positions(own).values()) < before[1]["closings"]:
+                project(own, 7)
+
+    with beside(rival) as (done,):
+        catch_up(connection, far=100)
+    assert done.result() is None
+    assert (contents(connection), positions(connection)) == before
+
+
+def test_what_is_far_behind_is_rebuilt_by_migrate(worked: Walk, connection: psycopg.Connection) -> None:
+    """Whether a rebuild is the shorter way follows from the lag: more than it takes to be far, and half of the log."""
+    assert far_behind(connection, PROJECTIONS) == []
+    connection.execute("update projections set position = 0 where name = 'closings'")
+    assert far_behind(connection, PROJECTIONS) == []
+    assert far_behind(connection, PROJECTIONS, far=100) == [PROJECTIONS[2]]
+    connection.execute("update projections set position = (select max(position) from log) * 3 / 4")
+    assert far_behind(connection, PROJECTIONS, far=100) == []
+
+
+def test_a_swap_never_takes_readers_back(worked: Walk, database: str, connection: psycopg.Connection) -> None:
+    """What was projected while the new tables were built is in them at the swap, and compared; no position falls."""
+    live = []
+
+    def work(done: int, total: int) -> None:
+        with connect(database, "runner") as runner:
+            list(worked.steps(20))
+            seal_all(runner)
+            project_all(runner)
+            live[:] = [contents(runner), positions(runner)]
+
+    differences = rebuild(connection, *PROJECTIONS, progress=work, sizes=Sizes(chunk=100))
+    assert [contents(connection), positions(connection)] == live
+    assert {(each.only_old, each.only_new) for each in differences} == {(0, 0)}

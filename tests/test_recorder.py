@@ -15,7 +15,7 @@ from eventsourcing.persistence import StoredEvent
 from eventsourcing.tests import persistence as cases
 from eventsourcing.utils import Environment
 from psycopg_pool import ConnectionPool
-from served import free_port
+from served import ROOT, free_port
 from writing import append, beside, opened, rows
 
 from application import database as databases
@@ -178,6 +178,24 @@ def test_every_case_of_the_library_is_run_or_has_its_reason() -> None:
     }
     assert found == RUN | set(NOT_APPLICABLE)
     assert RUN.isdisjoint(NOT_APPLICABLE)
+
+
+def not_applicable() -> str:
+    """The cases that do not apply, by their reason, as the table of the page."""
+    reasons = dict.fromkeys(NOT_APPLICABLE.values())
+    lines = [
+        f"| {', '.join(f'`{name}`' for name, why in NOT_APPLICABLE.items() if why == reason)} | {reason} |"
+        for reason in reasons
+    ]
+    return "\n".join(["| Case of the library | Why it does not apply |", "| --- | --- |", *lines]) + "\n"
+
+
+def test_the_page_says_what_runs_and_what_does_not() -> None:
+    """The documentation counts the library's cases, and gives the reason of each that is not run."""
+    page = (ROOT / "docs" / "explanation" / "what-each-test-guards.md").read_text()
+    assert not_applicable() in page
+    found = len(RUN), len(RUN) + len(NOT_APPLICABLE), len(NOT_APPLICABLE)
+    assert "{} of its {} cases run and pass, and {} do not apply.".format(*found) in page
 
 
 def test_a_reader_misses_nothing_while_two_writers_race(recorder: EventRecorder, database: str) -> None:

@@ -482,6 +482,7 @@ def test_every_view_says_what_it_is(connection: psycopg.Connection) -> None:
         assert all(part in words for part in (metric.definition, metric.formula, metric.population, metric.unit))
 
 
+@pytest.mark.usefixtures("superuser")
 def test_the_role_reads_the_views_and_nothing_else(connection: psycopg.Connection) -> None:
     """deskledger_reporting selects from every view, from no table of the desk, and writes nowhere."""
     with connection.transaction(force_rollback=True):
@@ -499,6 +500,7 @@ def test_the_role_reads_the_views_and_nothing_else(connection: psycopg.Connectio
         assert granted == ((["select"] if table.startswith("reporting.") else []),)
 
 
+@pytest.mark.usefixtures("superuser")
 def test_the_role_is_refused_the_tables(connection: psycopg.Connection) -> None:
     """Reading the events as the reporting role is refused by PostgreSQL itself."""
     with connection.transaction(force_rollback=True):
@@ -532,6 +534,7 @@ def test_migrating_makes_the_views_where_they_are_missing_or_other(connection: p
     assert reporting_stands(connection)
 
 
+@pytest.mark.usefixtures("superuser")
 def test_a_role_that_cannot_read_yet_is_let_in_by_the_next_migration(connection: psycopg.Connection) -> None:
     """The role may have been missing when the views were made: whoever made it since migrates again."""
     connection.execute(SQL("revoke usage on schema reporting from {}").format(Identifier(ROLE)))
@@ -554,6 +557,7 @@ def a_role(connection: psycopg.Connection) -> Iterator[str]:
         connection.execute(SQL("drop owned by {0}; drop role {0}").format(Identifier(name)))
 
 
+@pytest.mark.usefixtures("superuser")
 def test_whoever_may_not_make_roles_makes_the_views_all_the_same(connection: psycopg.Connection, a_role: str) -> None:
     """Without the right to make the role, there is no role and no error."""
     with connection.transaction(force_rollback=True):
@@ -563,6 +567,7 @@ def test_whoever_may_not_make_roles_makes_the_views_all_the_same(connection: psy
         assert not is_role(connection, a_role)
 
 
+@pytest.mark.usefixtures("superuser")
 def test_two_databases_make_the_role_at_once(connection: psycopg.Connection, module_database: str, a_role: str) -> None:
     """The second waits for the first, finds the role made, and lets it read."""
     with connect(module_database, "test other") as other, migration_lock(other):
@@ -596,6 +601,7 @@ def test_the_documentation_lists_exactly_the_metrics() -> None:
         )
 
 
+@pytest.mark.usefixtures("superuser")
 def test_the_sql_of_the_documentation_runs(desk_of_twenty: psycopg.Connection) -> None:
     """The role of the page can be made, and its query gives what the API gives."""
     role, query = (block.partition("```")[0] for block in DOCUMENT.read_text("utf-8").split("```sql\n")[1:])

@@ -19,7 +19,7 @@ from writing import append, beside, own_postgres, rows, sealed, wait_for_locks
 
 from application import postgres
 from application.database import connect, migrate
-from application.sealing import seal, seal_all
+from application.sealing import PENDING, SEAL, seal, seal_all
 
 HOLES = "select holes::text from seal_state"
 SEALER = """
@@ -186,16 +186,29 @@ def test_a_fence_from_another_cluster_is_drawn_anew(connection: psycopg.Connecti
     drop_holes(connection)
 
 
-def test_late_events_come_on_top_of_a_full_pass(connection: psycopg.Connection, held: Any) -> None:
-    """What was late is sealed whole, beside as many new events as a pass takes."""
-    writer = held()
-    append(writer, rows(uuid4(), 1, 5))
+def test_a_pass_takes_late_events_first_and_no_more_than_its_batch(connection: psycopg.Connection, held: Any) -> None:
+    """However much was late, a pass is not longer for it; a full pass drops no hole, and nothing overtakes a stream."""
+    writer, late = held(), uuid4()
+    append(writer, rows(late, 1, 5))
     append(connection, rows(uuid4()))
     seal(connection)
-    append(connection, rows(uuid4(), 1, 3))
     writer.execute("commit")
-    assert [seal(connection, 2), seal(connection, 2), seal(connection, 2)] == [7, 1, 0]
+    append(connection, rows(late, 6, 2))
+    assert [seal(connection, 2) for _ in range(5)] == [2, 2, 2, 1, 0]
     check_log(connection)
+
+
+@pytest.mark.parametrize("statement", [PENDING, SEAL], ids=["is there anything", "a pass"])
+def test_what_is_sealed_is_not_looked_at_again(connection: psycopg.Connection, statement: str) -> None:
+    """A pass reads the index from where the last one ended, so it takes no longer when the log is long."""
+    append(connection, rows(uuid4(), 1, 3_000))
+    seal(connection)
+    connection.execute("analyze events")
+    append(connection, rows(uuid4()))
+    lines = connection.execute("explain analyze " + statement, {"batch": 20_000}).fetchall()
+    plan = "\n".join(line for (line,) in lines)
+    assert "using events_by_ord on events" in plan
+    assert "Rows Removed" not in plan, plan
 
 
 def test_an_acknowledged_event_comes_before_one_sent_after_it(database: str, connection: psycopg.Connection) -> None:
@@ -225,6 +238,24 @@ def test_the_fence_is_drawn_after_the_snapshot(database: str, connection: psycop
         seal(connection)
     late.execute("commit")
     assert seal(connection) == 1
+    check_log(connection)
+
+
+def test_a_late_commit_is_not_judged_by_what_was_seen_before_it(
+    database: str, connection: psycopg.Connection, held: Any
+) -> None:
+    """Whether a number is there and whether its writer has ended are asked of one snapshot, or it would be given up."""
+    writer = held()
+    append(writer, rows(uuid4()))
+    append(connection, rows(uuid4()))
+    seal(connection)  # hole 1, and a fence that waits for the writer
+    early = held()
+    early.execute("lock table log in access exclusive mode")  # holds the sealer up on its way to its snapshot
+    with beside(lambda: seal_with(database)) as sealers:
+        wait_for_locks(connection, 1)
+        writer.execute("commit")
+        early.execute("commit")
+    assert sealers[0].result() == 1
     check_log(connection)
 
 
@@ -342,6 +373,14 @@ def test_a_killed_sealer_leaves_whole_passes(database: str, connection: psycopg.
     check_log(connection)
 
 
+def starts(own: postgres.EmbeddedPostgres) -> bool:
+    """Whether a killed server starts again; not while its last processes are still ending."""
+    try:
+        return own.start()
+    except postgres.PostgresError:
+        return False
+
+
 def test_sealing_resumes_after_a_crash_of_the_database() -> None:
     """What was acknowledged before a crash is there after it; holes of cut-off writers are dropped; nothing is lost."""
     with own_postgres() as own:
@@ -357,7 +396,7 @@ def test_sealing_resumes_after_a_crash_of_the_database() -> None:
             append(connection, rows(uuid4()))
             os.kill(own.process.pid, signal.SIGKILL)
             own.process.wait()
-        own.start()
+        wait_until(lambda: starts(own), 20, "the database is up again")
         with connect(own.url, "test") as connection:
             assert sealed(connection) == before
             assert seal_all(connection) == 1
@@ -396,6 +435,24 @@ def test_a_prepared_transaction_stalls_nothing(monkeypatch: pytest.MonkeyPatch) 
         assert seal(connection) == 1
         assert sealed(connection)[-1] == (4, late, 1)
         check_log(connection)
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        "insert into log (position, ord) values (2, 1)",
+        "insert into log (position, ord) values (1, 2)",
+        "insert into events select stream_id, 2, ord, at, type, body, private, meta, leaf from events",
+        "insert into events select stream_id, version, 2, at, type, body, private, meta, leaf from events",
+    ],
+    ids=["the event", "the position", "the number", "the version"],
+)
+def test_nothing_is_given_twice(connection: psycopg.Connection, again: str) -> None:
+    """The database itself refuses to seal an event twice, and to give a position, a number or a version again."""
+    append(connection, rows(uuid4()))
+    seal(connection)
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        connection.execute(again)
 
 
 @pytest.mark.parametrize("table", ["events", "log"])

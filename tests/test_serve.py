@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import urllib3
 from served import ROOT, free_port, needs_curl, wait_until
+from servers import own_server
 
 from application.postgres import EmbeddedPostgres
 
@@ -56,7 +57,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(directory: Path) -> Iterator[Desk]:
+def desk(directory: Path, embedded: None) -> Iterator[Desk]:
     """A desk that is served; ended at the end, whatever happened."""
     running = Desk(directory, DATABASE_URL="")
     yield running
@@ -166,7 +167,7 @@ def test_only_one_serves_a_directory(desk: Desk) -> None:
 
 def test_it_waits_for_a_database_that_is_not_there_yet(directory: Path) -> None:
     """With a DATABASE_URL where nobody answers it says so and waits; when the database comes, it serves."""
-    postgres = EmbeddedPostgres(directory / "postgres")
+    postgres = own_server(directory / "postgres")
     desk = Desk(directory, DATABASE_URL=postgres.url)
     try:
         wait_until(lambda: "waiting for the database" in desk.log.read_text(), 20, "it says that it waits")

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import psycopg
 from served import wait_until
+from servers import own_server
 
 from application.combining import CombiningDesk
 from application.command import Command, Opening
@@ -20,6 +21,7 @@ from application.deciding import Outcome, Request, new_stream_id
 from application.event_store import APPEND, Kept, StoredRow, append_parameters, to_row
 from application.helpdesk import HelpDesk
 from application.postgres import EmbeddedPostgres
+from application.repeating import Once
 from application.supporting import RegisterClient
 from domain.client import Client, Contact
 from domain.events import NoteAdded, Recorded
@@ -88,9 +90,9 @@ class CombiningShell:
     def __init__(self, url: str) -> None:
         self._loop, self._desk = asyncio.Runner(), CombiningDesk(url)
 
-    def execute(self, wanted: Request) -> Outcome:
+    def execute(self, wanted: Request, once: Once | None = None) -> Outcome:
         """One command."""
-        return self._loop.run(self._desk.execute(wanted))
+        return self._loop.run(self._desk.execute(wanted, once))
 
     def register_client(self, user_id: str, contact: Contact, who: Principal, now: datetime) -> Client:
         """One client."""
@@ -132,7 +134,7 @@ def own_postgres() -> Iterator[EmbeddedPostgres]:
     """A PostgreSQL that one test may stop and kill, with nothing in it."""
     with TemporaryDirectory(prefix="deskledger-own-") as directory:
         Path(directory).chmod(0o755)  # root's servant has to get in
-        postgres = EmbeddedPostgres(Path(directory))
+        postgres = own_server(Path(directory))
         postgres.start()
         try:
             yield postgres

@@ -1,0 +1,148 @@
+"""Several processes, each with a connection of its own, that do the long tasks of a rebuild side by side.
+
+A task is a function of a module and its arguments, which all have to be picklable. The first argument that it gets is
+the process's connection.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from application.database import connect
+
+Task: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...]]
+Run: TypeAlias = Callable[[Iterable[Task]], Iterator[Any]]
+NICE = 19  # commands and readers come first
+PATIENCE_SECONDS = 10
+
+
+class CrewError(Exception):
+    """A process of a rebuild has ended before its task was done."""
+
+
+@contextmanager
+def crew(
+    connection: psycopg.Connection[Any], processes: int, settings: Sequence[str], name: str = "rebuild"
+) -> Iterator[Run]:
+    """What runs tasks in so many processes, on connections like this one; gives the results as they come.
+
+    `settings` are statements that prepare each connection, `name` is what pg_stat_activity shows of it. With one
+    process, the tasks run in this one, on a second connection. The processes end with the block, and when this process
+    ends in whatever way.
+    """
+    url = make_conninfo("", **connection.info.get_parameters(), password=connection.info.password or None)
+    if processes < 2:
+        with _prepared(url, settings, name) as own:
+            yield lambda tasks: (function(own, *arguments) for function, arguments in tasks)
+        return
+    pipes: list[Connection[Any, Any]] = []
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        for _ in range(processes):
+            here, there = Pipe()
+            with there:
+                command = [sys.executable, "-m", "projections.crew", str(there.fileno())]
+                running.append(subprocess.Popen(command, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL))
+            pipes.append(here)
+            here.send((url, settings, name))
+        yield lambda tasks: _distribute(pipes, tasks)
+    finally:
+        for pipe in pipes:
+            pipe.close()
+        for process in running:
+            _end(process)
+
+
+def _distribute(pipes: Sequence["Connection[Any, Any]"], tasks: Iterable[Task]) -> Iterator[Any]:
+    coming, idle, busy = iter(tasks), list(pipes), set[Any]()
+    while True:
+        while idle and (task := next(coming, None)):
+            with _watched():
+                idle[-1].send(task)
+            busy.add(idle.pop())
+        if not busy:
+            return
+        ready = wait(busy)
+        for pipe in [each for each in pipes if each in ready]:
+            busy.discard(pipe)
+            idle.append(pipe)
+            yield _answer(pipe)
+
+
+def _answer(pipe: "Connection[Any, Any]") -> Any:
+    with _watched():
+        result, error = pipe.recv()
+    if error:
+        raise error
+    return result
+
+
+@contextmanager
+def _watched() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, ConnectionError):
+        raise CrewError("a process of the rebuild was ended from outside; begin again") from None
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """A process whose pipe is closed ends after its task; one that does not is ended."""
+    process.terminate()
+    try:
+        process.wait(PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _prepared(url: str, settings: Iterable[str], name: str) -> psycopg.Connection[Any]:
+    connection = connect(url, name, statement_seconds=0)
+    for statement in settings:
+        connection.execute(statement.encode())
+    return connection
+
+
+def main(descriptor: int) -> None:
+    """One process of a crew: does what comes through the pipe, until the other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it decides what an interruption means
+    with Connection(descriptor) as pipe:
+        url, settings, name = pipe.recv()
+        with _prepared(url, settings, name) as connection:
+            _stand_back(connection)
+            while True:
+                try:
+                    function, arguments = pipe.recv()
+                except EOFError:
+                    return
+                pipe.send(_do(function, connection, arguments))
+
+
+def _stand_back(connection: psycopg.Connection[Any]) -> None:
+    """Lowers the priority of this process, and of the server's process for it where that runs on the same machine."""
+    os.nice(NICE)
+    beside = connection.info.backend_pid
+    with suppress(OSError):  # somebody else's
+        local = connection.info.host.startswith("/")
+        if local and Path(f"/proc/{beside}/cmdline").read_bytes().startswith(b"postgres:"):
+            os.setpriority(os.PRIO_PROCESS, beside, NICE)
+
+
+def _do(function: Callable[..., Any], connection: psycopg.Connection[Any], arguments: tuple[Any, ...]) -> Any:
+    try:
+        return function(connection, *arguments), None
+    except Exception as error:  # noqa: BLE001 - raised again by whoever gave the task
+        return None, error
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

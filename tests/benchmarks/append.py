@@ -1,0 +1,300 @@
+"""Appends of one event: the desk's recorder and its combining shell beside the eventsourcing library and pgbench."""
+
+import asyncio
+import multiprocessing
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from hashlib import sha256
+from multiprocessing.connection import Connection
+from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
+
+import ground
+import uvloop
+from eventsourcing.persistence import StoredEvent
+from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
+from figures import Figure, Notebook, interleaved
+from psycopg_pool import ConnectionPool
+
+from api.worker import IDLE_SECONDS
+from application.combining import CombiningDesk
+from application.database import connection_settings
+from application.event_store import Kept, to_row
+from application.helpdesk import utc_now
+from application.recorder import EventRecorder
+from application.sealing import LISTEN, seal_all
+from domain.events import NoteAdded, Recorded
+from domain.values import Actor, Role, Visibility
+
+WRITERS = (1, 8, 32)
+REPETITIONS = 5
+MANY = 128  # for what combines, and for pgbench
+SEALED = "recorder, sealer running"
+PLAIN = "recorder, no sealer"
+LIBRARY = "eventsourcing, default"
+FUNCTIONS = "eventsourcing, db functions (unsafe)"
+PGBENCH = "pgbench, one INSERT"
+COMBINING = "combining, sealer running"
+NOTES = {
+    FUNCTIONS: "takes no lock, so that a follower can skip events",
+    PGBENCH: "the same columns and indexes, no Python",
+    COMBINING: "with an idempotency record for each, two processes",
+}
+NOTE = NoteAdded("The printer was looked at; the toner is low and a new one is on its way.", Visibility.INTERNAL)
+ACTOR = Actor("agent-tier1", "Agent at tier 1", Role.AGENT)
+ANSWER = b"{}".ljust(300)
+PLAIN_TABLE = """
+    create sequence plain_ord cache 1;
+    create table plain (like events including all)"""
+PLAIN_INSERT = """insert into plain (ord, stream_id, version, at, type, body, private, meta, leaf)
+values (nextval('plain_ord'), gen_random_uuid(), 1, now(), :type, :body::jsonb, null, :meta::jsonb,
+    decode(:leaf, 'hex'));
+"""
+
+Run = Callable[[int, float], float]  # writers and seconds to appends a second
+
+
+def measure(quick: bool, count: Callable[[str], None]) -> list[Figure]:
+    """Appends a second of every contender at every number of writers."""
+    notebook = Notebook()
+    seconds, repetitions = (0.2, 1) if quick else (1.0, REPETITIONS)
+    with ground.server() as server, contenders(server) as runs:
+
+        def one(name: str, writers: int) -> None:
+            load = "1 writer" if writers == 1 else f"{writers} writers"
+            notebook.note("append", f"{name}, {load}", "appends/s", runs[name](writers, seconds), NOTES.get(name, ""))
+
+        for run in runs.values():  # connections, prepared statements and the first pages of the tables
+            run(8 if quick else max(WRITERS), 0.1 if quick else 0.5)
+        planned = [
+            (f"{name}, {writers} writers", lambda name=name, writers=writers: one(name, writers))
+            for name, writers in points(quick)
+            if name in runs
+        ]
+        interleaved(planned, repetitions, count, server.tidy)
+    return notebook.figures()
+
+
+def points(quick: bool) -> list[tuple[str, int]]:
+    """What is measured."""
+    names = (SEALED, PLAIN, LIBRARY, FUNCTIONS, PGBENCH, COMBINING)
+    if quick:
+        return [(name, 8) for name in names]
+    return [*((name, writers) for writers in WRITERS for name in names), (PGBENCH, MANY), (COMBINING, MANY)]
+
+
+def steps(quick: bool) -> int:
+    """How many measurements there are."""
+    return len(points(quick)) * (1 if quick else REPETITIONS)
+
+
+@contextmanager
+def contenders(server: ground.Server) -> Iterator[dict[str, Run]]:
+    """Every contender on a database of its own, in processes of its own."""
+    with ExitStack() as stack:
+        runs: dict[str, Run] = {}
+        for name, work, processes, sealer in (
+            (SEALED, ours, 1, True),
+            (PLAIN, ours, 1, False),
+            (LIBRARY, library, 1, False),
+            (FUNCTIONS, library_functions, 1, False),
+            (COMBINING, combining, 2, True),
+        ):
+            url = server.database(work.__name__ + ("_sealed" if sealer else ""))
+            team = stack.enter_context(Team(work, url, processes))
+            if sealer:
+                stack.enter_context(sealing(url))
+            runs[name] = team.settled if sealer else team
+        program = server.program("pgbench")
+        if program.exists() or shutil.which("pgbench"):
+            runs[PGBENCH] = Pgbench(server, str(program if program.exists() else shutil.which("pgbench")))
+        yield runs
+
+
+class Team:
+    """Processes that append when they are told to; `work` makes, in each of them, what runs for a while."""
+
+    def __init__(self, work: Callable[[str], Run], url: str, processes: int) -> None:
+        spawn = multiprocessing.get_context("forkserver")
+        pairs = [spawn.Pipe() for _ in range(processes)]
+        self.url, self._ends = url, [ours for ours, _ in pairs]
+        self._processes = [spawn.Process(target=member, args=(work, url, theirs), daemon=True) for _, theirs in pairs]
+
+    def __enter__(self) -> "Team":
+        for process in self._processes:
+            process.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for end in self._ends:
+            end.send(None)
+        for process in self._processes:
+            process.join(20)
+
+    def __call__(self, writers: int, seconds: float) -> float:
+        """Appends a second of all processes together."""
+        shares = [writers // len(self._ends) + (n < writers % len(self._ends)) for n in range(len(self._ends))]
+        busy = [(end, share) for end, share in zip(self._ends, shares, strict=True) if share]
+        for end, share in busy:
+            end.send((share, seconds))
+        return sum(received(end) for end, _ in busy)
+
+    def settled(self, writers: int, seconds: float) -> float:
+        """The same, and then waits until all of it is sealed: the next contender gets the machine for itself."""
+        rate = self(writers, seconds)
+        with ground.connect(self.url, "benchmark") as connection:
+            unsealed = "select exists (select from events where ord > hi) from seal_state"
+            ground.wait_until(lambda: not connection.execute(unsealed).fetchone()[0], 20, "the sealer is done")
+        return rate
+
+
+def received(end: Connection) -> float:
+    """A process's answer; an error of its own is raised here."""
+    answer = end.recv()
+    if isinstance(answer, Exception):
+        raise answer
+    return float(answer)
+
+
+def member(work: Callable[[str], Run], url: str, end: Connection) -> None:
+    """The life of a process of a team."""
+    run = work(url)
+    while order := end.recv():
+        try:
+            end.send(run(*order))
+        except Exception as error:
+            end.send(RuntimeError(f"{type(error).__name__}: {error}"))
+
+
+def in_threads(writers: int, seconds: float, append: Callable[[], object]) -> float:
+    """Appends a second of so many threads."""
+    counts, started = [0] * writers, time.perf_counter()
+    deadline = started + seconds
+
+    def write(number: int) -> None:
+        while time.perf_counter() < deadline:
+            append()
+            counts[number] += 1
+
+    with ThreadPoolExecutor(writers) as threads:
+        list(threads.map(write, range(writers)))
+    return sum(counts) / (time.perf_counter() - started)
+
+
+def recorded() -> Recorded:
+    """An event of a stream of its own."""
+    return Recorded(uuid4(), 1, utc_now(), ACTOR, NOTE)
+
+
+def ours(url: str) -> Run:
+    """The synchronous recorder, in threads that share a pool."""
+    connections = ConnectionPool(
+        url, kwargs=connection_settings("benchmark"), min_size=1, max_size=max(WRITERS), open=True
+    )
+    recorder = EventRecorder(connections)
+    return lambda writers, seconds: in_threads(writers, seconds, lambda: recorder.insert_events([to_row(recorded())]))
+
+
+def library(url: str, functions: bool = False) -> Run:
+    """The library's recorder, in threads that share its pool."""
+    parts = urlsplit(url)
+    host = parse_qs(parts.query)["host"][0]
+    store = PostgresDatastore(
+        parts.path[1:],
+        host,
+        5432,
+        parts.username or "",
+        "",
+        max_overflow=max(WRITERS) - 1,
+        enable_db_functions=functions,
+    )
+    recorder = PostgresApplicationRecorder(store)
+    recorder.create_table()
+
+    def append() -> None:
+        row = to_row(recorded())
+        state = row.state + row.meta + row.leaf
+        recorder.insert_events([StoredEvent(row.originator_id, row.originator_version, row.topic, state)])
+
+    return lambda writers, seconds: in_threads(writers, seconds, append)
+
+
+def library_functions(url: str) -> Run:
+    """The same with POSTGRES_ENABLE_DB_FUNCTIONS=y."""
+    return library(url, functions=True)
+
+
+def combining(url: str) -> Run:
+    """The append of the API's shell, with so many requests under way in one event loop."""
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    desk: list[CombiningDesk] = []
+
+    async def run(writers: int, seconds: float) -> float:
+        if not desk:
+            desk.append(CombiningDesk(url))
+        counts, started = [0] * writers, time.perf_counter()
+
+        async def write(number: int) -> None:
+            while time.perf_counter() < started + seconds:
+                event = recorded()
+                kept = Kept(ACTOR.id, str(event.originator_id), sha256(b"").digest(), ANSWER)
+                if not await desk[0]._recorded((event,), kept):
+                    raise RuntimeError("an append was refused")
+                counts[number] += 1
+
+        await asyncio.gather(*map(write, range(writers)))
+        return sum(counts) / (time.perf_counter() - started)
+
+    return lambda writers, seconds: runner.run(run(writers, seconds))
+
+
+class Pgbench:
+    """One INSERT of the same columns for each transaction, prepared."""
+
+    def __init__(self, server: ground.Server, program: str) -> None:
+        self._program, self._url = program, server.database("pgbench")
+        self._script = server.directory / "insert.sql"
+        self._script.write_text(" ".join(PLAIN_INSERT.split()) + "\n")
+        with ground.connect(self._url, "benchmark") as connection:
+            connection.execute(PLAIN_TABLE)
+
+    def __call__(self, writers: int, seconds: float) -> float:
+        row = to_row(recorded())
+        values = {"type": row.topic, "body": row.state.decode(), "meta": row.meta.decode(), "leaf": row.leaf.hex()}
+        command = [self._program, "-n", "-M", "prepared", "-c", str(writers), "-j", str(min(writers, 2))]
+        command += ["-T", str(max(1, round(seconds))), "-f", str(self._script)]
+        command += [word for name, value in values.items() for word in ("-D", f"{name}={value}")]
+        done = subprocess.run([*command, self._url], capture_output=True, text=True, check=False)
+        found = re.search(r"tps = ([\d.]+) \(without", done.stdout)
+        if done.returncode or not found:
+            raise RuntimeError(f"pgbench failed: {done.stdout}{done.stderr}")
+        return float(found[1])
+
+
+@contextmanager
+def sealing(url: str) -> Iterator[None]:
+    """A sealer that runs beside, in a process of its own."""
+    spawn = multiprocessing.get_context("forkserver")
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=seal_until_told, args=(url, theirs), daemon=True)
+    process.start()
+    try:
+        yield
+    finally:
+        ours.send(None)
+        process.join(20)
+
+
+def seal_until_told(url: str, end: Connection) -> None:
+    """Seals as the worker does."""
+    with ground.connect(url, "benchmark sealer") as connection:
+        connection.execute(LISTEN)
+        while not end.poll():
+            if not seal_all(connection):
+                for _ in connection.notifies(timeout=IDLE_SECONDS, stop_after=1):
+                    break

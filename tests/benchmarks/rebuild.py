@@ -1,0 +1,108 @@
+"""How fast are both large projections built anew, and what does a command feel of it?
+
+    python tests/benchmarks/rebuild.py [--tickets 30000] [--quick]
+
+A rebuild is `deskledger rebuild ticket_summaries queue_stays`: the whole command, with the start of its processes, the
+indexes, the comparison and the swap. Commands are given at 100 a second, first with nothing beside them, then beside a
+rebuild, in turns.
+"""
+
+import argparse
+import asyncio
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import ground
+import uvloop
+from figures import Figure, Notebook
+from latency import escalate, quantile
+from over_http import open_tickets
+from population import populate
+
+COMMAND = [sys.executable, "-m", "api.cli", "rebuild", "ticket_summaries", "queue_stays"]
+TICKETS, REPETITIONS, SECONDS, RATE = 30_000, 5, 3, 100
+
+
+def measure(quick: bool, count: Callable[[str], None], tickets: int = TICKETS) -> list[Figure]:
+    """Events a second, and the delay of commands alone and beside a rebuild."""
+    notebook, repetitions = Notebook(), 1 if quick else REPETITIONS
+    with ground.server() as server:
+        database = server.database("desk", schema=False)
+        events = populate(database, 1_000 if quick else tickets)
+        chosen = [str(ticket) for ticket in asyncio.run(open_tickets(database, (2 + 20 * repetitions) * RATE))]
+        with (
+            ground.desk(database, server.directory / "desk") as served,
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop,
+        ):
+            ground.caught_up(database)
+            give(loop, served, chosen, 2 * RATE)  # warm
+            for _ in range(repetitions):
+                server.tidy()
+                count("a rebuild alone")
+                started = time.perf_counter()
+                subprocess.run(COMMAND, env=environment(database), check=True, capture_output=True)
+                notebook.note(
+                    "rebuild",
+                    f"both projections, {events:,} events",
+                    "events/s",
+                    events / (time.perf_counter() - started),
+                )
+                count("commands alone")
+                note(notebook, "alone", give(loop, served, chosen, SECONDS * RATE))
+                count("commands beside a rebuild")
+                note(notebook, "beside a rebuild", beside(loop, served, chosen, database))
+    return notebook.figures()
+
+
+def steps(quick: bool) -> int:
+    """How many measurements there are."""
+    return 3 * (1 if quick else REPETITIONS)
+
+
+def beside(loop: asyncio.Runner, served: ground.Served, tickets: list[str], database: str) -> list[float]:
+    """The delays of commands for as long as a rebuild runs, without the half second in which its program starts."""
+    delays: list[float] = []
+    with subprocess.Popen(COMMAND, env=environment(database), stdout=subprocess.DEVNULL) as rebuild:
+        begun = "select from pg_namespace where nspname = 'building'"
+        with ground.connect(database, "benchmark") as connection:
+            ground.wait_until(lambda: connection.execute(begun).fetchone() is not None, 20, "a rebuild")
+        while rebuild.poll() is None:
+            delays += give(loop, served, tickets, RATE // 2)
+    if rebuild.returncode:
+        raise RuntimeError("the rebuild failed")
+    return delays
+
+
+def give(loop: asyncio.Runner, served: ground.Served, tickets: list[str], number: int) -> list[float]:
+    """The delays in milliseconds of so many commands."""
+    taken = [tickets.pop() for _ in range(number)]
+    return loop.run(escalate(served.base, served.staff, taken, RATE))
+
+
+def note(notebook: Notebook, load: str, delays: list[float]) -> None:
+    """Median and p99 of one repetition."""
+    for share in (0.5, 0.99):
+        notebook.note("rebuild", f"command p{share * 100:.0f}, {load}", "ms", quantile(delays, share))
+
+
+def environment(database: str) -> dict[str, str]:
+    """What the command gets."""
+    return {"DATABASE_URL": database, "PATH": "/usr/bin:/bin"}
+
+
+def main() -> None:
+    """Prints the figures as a table."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--tickets", type=int, default=TICKETS)
+    arguments.add_argument("--quick", action="store_true", help="1,000 tickets, once: shows that it works")
+    options = arguments.parse_args()
+    for figure in measure(options.quick, lambda name: print(f"  {name}", file=sys.stderr), options.tickets):
+        low, middle, high = min(figure.values), statistics.median(figure.values), max(figure.values)
+        print(f"{figure.name:45} median {middle:10,.2f} {figure.unit:9} ({low:,.2f} to {high:,.2f})")
+
+
+if __name__ == "__main__":
+    main()
