@@ -101,6 +101,7 @@ class _PackedDumper(Dumper):
     format = Format.BINARY
 
     def dump(self, obj: Packed) -> bytes:
+        """The bytes as they are."""
         return obj
 
 
