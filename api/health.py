@@ -6,7 +6,7 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from api.listing import send
-from application.combining import Unavailable
+from application.line import Unavailable
 from application.reading import Readers
 from projections.health import Health, health
 

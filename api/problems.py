@@ -10,7 +10,7 @@ import msgspec
 import structlog
 from falcon.asgi import Request, Response
 
-from application.combining import Unavailable
+from application.line import Unavailable
 from application.repeating import KeyReused
 from domain import errors, roles
 from domain.events import Recorded

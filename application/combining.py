@@ -5,20 +5,20 @@ group commit, one floor higher; a lone request waits for nothing.
 """
 
 import asyncio
-import select
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, Generic, LiteralString, TypeVar
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 from weakref import WeakValueDictionary
 
 import msgspec
 import psycopg
 
-from application.database import connection_settings
+from application.arrays import blobs, texts, uuids
 from application.deciding import MOST_TRIES, Outcome, Request, decide, decide_client
 from application.event_store import APPEND, LOAD, NUMBERS, Kept, append_parameters, by_stream, to_row
 from application.keys import FIND
+from application.line import Line, Unavailable
 from application.repeating import FIND_KEPT, KEEP, Once
 from application.sealing import WAKE
 from domain.client import Client, Contact, client_stream
@@ -29,66 +29,7 @@ from domain.values import Principal
 In = TypeVar("In")
 Out = TypeVar("Out")
 MOST_IN_ONE_TRIP = 200
-PATIENCE_SECONDS = 15.0
 WAKE_SECONDS = 0.01
-
-
-class Unavailable(Exception):
-    """The database does not answer; what was sent is recorded whole or not at all."""
-
-
-class Line:
-    """One connection, opened when it is needed and opened anew after it broke. One statement at a time."""
-
-    def __init__(self, url: str, name: str) -> None:
-        self._url, self._name = url, name
-        self._connection: psycopg.AsyncConnection[Any] | None = None
-        self._turn = asyncio.Lock()
-
-    async def read(self, sql: LiteralString, parameters: Sequence[Any] = ()) -> list[Any]:
-        """The rows of a statement that changes nothing: tried once more when the connection was found broken."""
-        try:
-            return await self.fetch(sql, parameters)
-        except Unavailable:
-            return await self.fetch(sql, parameters)
-
-    async def fetch(self, sql: LiteralString, parameters: Sequence[Any] = ()) -> list[Any]:
-        """The rows of one statement. Raises Unavailable when the connection cannot be had or broke."""
-        async with self._turn:
-            connection = await self._open()
-            try:
-                async with asyncio.timeout(PATIENCE_SECONDS):
-                    cursor = await connection.execute(sql, parameters)
-                    return await cursor.fetchall() if cursor.description else []
-            except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError) as error:
-                if isinstance(error, TimeoutError) or connection.broken or connection.closed:
-                    await self.close()
-                    raise Unavailable(str(error)) from error
-                raise
-
-    async def close(self) -> None:
-        """Lets go of the connection; the next statement opens another one."""
-        connection, self._connection = self._connection, None
-        if connection:
-            await connection.close()
-
-    async def _open(self) -> psycopg.AsyncConnection[Any]:
-        if self._connection and _has_ended(self._connection):
-            await self.close()
-        if self._connection is None:
-            try:
-                settings = connection_settings(self._name, look_ups=True)
-                self._connection = await psycopg.AsyncConnection.connect(self._url, **settings)
-            except psycopg.Error as error:
-                raise Unavailable(str(error)) from error
-        return self._connection
-
-
-def _has_ended(connection: psycopg.AsyncConnection[Any]) -> bool:
-    """Whether the server has hung up: an idle connection with something to read. Seen before anything is sent on it."""
-    line = select.poll()
-    line.register(connection.fileno(), select.POLLIN)
-    return bool(line.poll(0))
 
 
 class Combined(Generic[In, Out]):
@@ -197,11 +138,13 @@ class CombiningDesk:
 
     async def _given(self, request: Request) -> tuple[dict[UUID, list[Recorded]], str]:
         """The streams and the ticket number that a decision needs, fetched side by side."""
-        streams = self.load(request.reads()) if request.reads() else None
-        number = self._numbers(None) if request.command.takes_number else None
-        wanted = [future for future in (streams, number) if future]
-        await asyncio.gather(*wanted)
-        return streams.result() if streams else {}, number.result() if number else ""
+        reads = request.reads()
+        if not request.command.takes_number:
+            return await self.load(reads) if reads else {}, ""
+        if not reads:
+            return {}, await self._numbers(None)
+        streams, number = await asyncio.gather(self.load(reads), self._numbers(None))
+        return streams, number
 
     async def _recorded(self, events: Sequence[Recorded], kept: Kept | None = None) -> bool:
         """Appends the events of one command to one stream, all or none.
@@ -228,7 +171,7 @@ class CombiningDesk:
 
     async def _load(self, wants: list[tuple[UUID, ...]]) -> list[dict[UUID, list[Recorded]]]:
         wanted = list({stream for want in wants for stream in want})
-        streams = by_stream(await self._lines["load"].read(LOAD, (wanted,)))
+        streams = by_stream(await self._lines["load"].read(LOAD, (uuids(wanted),)))
         return [{stream: streams[stream] for stream in want if stream in streams} for want in wants]
 
     async def _append_all(self, commands: list[tuple[Sequence[Recorded], Kept | None]]) -> list[bool]:
@@ -243,15 +186,15 @@ class CombiningDesk:
         return [events[0].originator_id in won for events, _ in commands]
 
     async def _draw_numbers(self, wants: list[None]) -> list[str]:
-        return [row[0] for row in await self._lines["numbers"].read(NUMBERS, (len(wants),))]
+        return [row[0] for row in await self._lines["numbers"].read(NUMBERS, (str(len(wants)),))]
 
     async def _find_all_kept(self, wanted: list[tuple[str, str]]) -> list[Sequence[Any] | None]:
-        columns = [list(column) for column in zip(*wanted, strict=True)]
+        columns = [texts(column) for column in zip(*wanted, strict=True)]
         rows = {(row[0], row[1]): row for row in await self._lines["load"].read(FIND_KEPT, columns)}
         return [rows.get(one) for one in wanted]
 
     async def _find_keys(self, hashes: list[bytes]) -> list[Sequence[Any] | None]:
-        rows = {row[0]: row for row in await self._lines["keys"].read(FIND, (hashes,))}
+        rows = {row[0]: row for row in await self._lines["keys"].read(FIND, (blobs(hashes),))}
         return [rows.get(hash_) for hash_ in hashes]
 
     async def _wake(self) -> None:

@@ -56,20 +56,20 @@ APPEND: LiteralString = """
 
 # The events of one command on one stream, where nobody else's share the statement: any conflict fails it.
 APPEND_ONE: LiteralString = """
-    with xid as materialized (select pg_current_xact_id()),
+    with own as materialized (select pg_current_xact_id()),  -- before nextval, here too
     keys as (
         insert into idempotency (principal, key, request_hash, answer, at)
         select principal, key, request_hash, answer, at
         from unnest(%b::uuid[], %b::text[], %b::text[], %b::bytea[], %b::bytea[], %b::timestamptz[])
         as kept(stream_id, principal, key, request_hash, answer, at))
     insert into events (ord, stream_id, version, at, type, body, private, meta, leaf)
-    select nextval('events_ord'), given.* from xid, unnest(
+    select nextval('events_ord'), given.* from own, unnest(
         %b::uuid[], %b::int[], %b::timestamptz[], %b::text[], %b::text[]::jsonb[], %b::bytea[], %b::text[]::jsonb[],
         %b::bytea[]) as given"""
 
 NUMBERS: LiteralString = """
     select 'T-' || lpad(number, greatest(6, length(number)), '0')
-    from (select nextval('ticket_numbers')::text as number from generate_series(1, %s)) drawn"""
+    from (select nextval('ticket_numbers')::text as number from generate_series(1, %s::int)) drawn"""
 
 
 class Meta(msgspec.Struct, frozen=True, omit_defaults=True):

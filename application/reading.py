@@ -12,8 +12,8 @@ import psycopg
 from psycopg.sql import SQL, Composed
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from application.combining import Unavailable
 from application.database import connection_settings
+from application.line import Unavailable
 
 POOL_SIZE = 8
 WAIT_SECONDS = 4.0

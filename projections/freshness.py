@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from psycopg.sql import SQL
 
-from application.combining import Unavailable
+from application.line import Unavailable
 from projections.pages import Fetch
 
 # A version is held when the ticket's row has it and the queues have come as far as that row.

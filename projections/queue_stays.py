@@ -137,13 +137,14 @@ class QueueStays:
         connection.execute("delete from rank_changes where ticket_id = any(%s)", (list(streams),))
 
 
-def _fold(stays: dict[UUID, QueueStay], batch: Iterable[Sealed]) -> tuple[list[QueueStay], list[RankChange]]:
-    """What a batch changes; `stays` holds the last stay of each ticket, before and after."""
-    changed: dict[tuple[UUID, int], QueueStay] = {}
+def _fold(stays: dict[int, QueueStay], batch: Iterable[Sealed]) -> tuple[list[QueueStay], list[RankChange]]:
+    """What a batch changes; `stays` holds the last stay of each ticket, by the ID's number, before and after."""
+    changed: dict[int, QueueStay] = {}  # a position belongs to one stay; and a number is found faster than a UUID
     ranks: list[RankChange] = []
     for sealed in batch:
-        for stay in step(stays.get(sealed.stream_id), sealed, ranks):
-            changed[stay.ticket_id, stay.entered_position] = stays[stay.ticket_id] = stay
+        ticket = sealed.stream_id.int
+        for stay in step(stays.get(ticket), sealed, ranks):
+            changed[stay.entered_position] = stays[ticket] = stay
     return list(changed.values()), ranks
 
 
@@ -183,9 +184,9 @@ def _take(stay: QueueStay, sealed: Sealed, ranks: list[RankChange]) -> None:
             ranks.append(RankChange(stay.ticket_id, sealed.position, sealed.at, priority))
 
 
-def _last_stays(connection: psycopg.Connection[Any], tickets: list[UUID]) -> dict[UUID, QueueStay]:
+def _last_stays(connection: psycopg.Connection[Any], tickets: list[UUID]) -> dict[int, QueueStay]:
     stays = STAYS.read(connection.execute(_LAST, (tickets,)))
-    return {stay.ticket_id: stay for stay in stays}
+    return {stay.ticket_id.int: stay for stay in stays}
 
 
 def _count(counts: dict[tuple[str, int], list[int]], stays: Iterable[QueueStay], sign: int) -> None:

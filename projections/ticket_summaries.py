@@ -104,14 +104,14 @@ class TicketSummaries:
         """Loads the rows that the batch touches, folds, and writes them back at once."""
         sealed = list(of_tickets(batch))
         known = connection.execute(_KNOWN, (list({each.stream_id for each in sealed}),))
-        rows: dict[UUID, TicketSummary] = {row.ticket_id: row for row in SUMMARIES.read(known)}
+        rows: dict[int, TicketSummary] = {row.ticket_id.int: row for row in SUMMARIES.read(known)}
         words = _fold(rows, sealed)
         SUMMARIES.upsert(connection, rows.values())
         _write_words(connection, words, _WORDS + _LATER)
 
     def build(self, connection: psycopg.Connection[Any], streams: Sequence[Sealed]) -> None:
         """Adds the rows of whole tickets."""
-        rows: dict[UUID, TicketSummary] = {}
+        rows: dict[int, TicketSummary] = {}
         words = _fold(rows, of_tickets(streams))
         SUMMARIES.copy(connection, rows.values())
         _write_words(connection, words, _WORDS)
@@ -122,15 +122,18 @@ class TicketSummaries:
         connection.execute("delete from ticket_words where ticket_id = any(%s)", (list(streams),))
 
 
-def _fold(rows: dict[UUID, TicketSummary], batch: Iterable[Sealed]) -> dict[UUID, dict[str, str]]:
-    """Brings the rows from before the batch to after it. Returns the words of each ticket that the batch has."""
-    words: dict[UUID, dict[str, str]] = {}
+def _fold(rows: dict[int, TicketSummary], batch: Iterable[Sealed]) -> dict[UUID, dict[str, str]]:
+    """Brings the rows, by the number of the ticket's ID, from before the batch to after it.
+
+    Returns the words of each ticket that the batch has.
+    """
+    words: dict[int, dict[str, str]] = {}
     for sealed in batch:
-        ticket_id = sealed.stream_id
-        rows[ticket_id] = evolve(rows.get(ticket_id), sealed)
+        ticket = sealed.stream_id.int  # found faster than the UUID
+        rows[ticket] = evolve(rows.get(ticket), sealed)
         if said := searchable(sealed.event):
-            words[ticket_id] = words.get(ticket_id, {}) | said
-    return words
+            words[ticket] = words.get(ticket, {}) | said
+    return {rows[ticket].ticket_id: said for ticket, said in words.items()}
 
 
 def evolve(row: TicketSummary | None, sealed: Sealed) -> TicketSummary:

@@ -11,11 +11,12 @@ import uvloop
 from served import wait_until
 from writing import CONTACT, NOW, OPEN, STAFF, append, history, notes, own_postgres, request, wait_for_locks
 
-from application import combining
-from application.combining import Combined, CombiningDesk, Unavailable
+from application import line
+from application.combining import Combined, CombiningDesk
 from application.database import connect, migrate
 from application.deciding import Outcome, new_stream_id
 from application.keys import Wanted, create_key, hash_of, revoke_key
+from application.line import Unavailable
 from application.supporting import AddNote
 from domain import errors as no
 from domain.values import Role
@@ -437,7 +438,7 @@ def test_patience_ends(
     (ticket_id,) = run(tickets(shell, 1))
     append(rival, notes(ticket_id))
     with monkeypatch.context() as hasty:
-        hasty.setattr(combining, "PATIENCE_SECONDS", 0.3)
+        hasty.setattr(line, "PATIENCE_SECONDS", 0.3)
         gave_up = run(all_of(shell.execute(request(ticket_id, NOTE))))
     rival.execute("rollback")
     again = run(all_of(shell.execute(request(ticket_id, AddNote("once more")))))

@@ -11,9 +11,9 @@ from asking import client_key, problem, standing_still
 from served import Reply, Served
 from writing import append, beside, notes, opened
 
-from application.combining import Unavailable
 from application.database import connect
 from application.helpdesk import HelpDesk
+from application.line import Unavailable
 from application.reading import Readers
 from application.sealing import seal_all
 from projections.freshness import LOG, POLL_SECONDS, Freshness

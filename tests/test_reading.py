@@ -7,7 +7,7 @@ from psycopg.sql import SQL
 from served import free_port
 
 from application import reading
-from application.combining import Unavailable
+from application.line import Unavailable
 from application.postgres import EmbeddedPostgres
 from application.reading import Readers
 
@@ -26,6 +26,49 @@ def test_rows_come_back(database: str) -> None:
             await readers.close()
 
     assert asyncio.run(read()) == [[(number,)] for number in range(3 * reading.POOL_SIZE)]
+
+
+SLOW = SQL("select nextval('ticket_numbers'), pg_sleep(%s)")
+
+
+def test_who_asks_the_same_is_answered_together(database: str) -> None:
+    """One run for all who wait; who comes while it runs shares the next one, and who goes away takes nobody along."""
+
+    async def read() -> list[int]:
+        readers = Readers(database)
+        await readers.open()
+        try:
+            first = [asyncio.create_task(readers.fetch(SLOW, (0.3,))) for _ in range(5)]
+            while not readers._running:
+                await asyncio.sleep(0)
+            second = [asyncio.create_task(readers.fetch(SLOW, (0.3,))) for _ in range(3)]
+            await asyncio.sleep(0)
+            first[0].cancel()
+            second[0].cancel()
+            return [rows[0][0] for rows in await asyncio.gather(*first[1:], *second[1:])]
+        finally:
+            await readers.close()
+
+    assert asyncio.run(read()) == [1, 1, 1, 1, 2, 2]
+
+
+def test_what_is_not_the_same_runs_apart(database: str) -> None:
+    """Other values, a composed text and a list of values have runs of their own."""
+    several = [SQL("select nextval('ticket_numbers') {}").format(SQL("")), SQL("select nextval('ticket_numbers')")]
+
+    async def read() -> set[int]:
+        readers = Readers(database)
+        await readers.open()
+        try:
+            fetches = [readers.fetch(query, ()) for query in several for _ in range(2)]
+            lists = SQL("select nextval('ticket_numbers') where 1 = any(%s)")
+            fetches += [readers.fetch(lists, ([1],)) for _ in range(2)]
+            fetches += [readers.fetch(SLOW, (seconds,)) for seconds in (0.01, 0.02)]
+            return {rows[0][0] for rows in await asyncio.gather(*fetches)}
+        finally:
+            await readers.close()
+
+    assert len(asyncio.run(read())) == 7
 
 
 def test_a_query_that_takes_too_long_is_given_up_once(database: str) -> None:

@@ -1,5 +1,6 @@
 """The same request again under its idempotency key: done once, answered twice with the same bytes, in both shells."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from threading import Barrier
 from uuid import UUID
@@ -10,6 +11,7 @@ from served import Served
 from writing import NOW, OPEN, CombiningShell, Shell, beside, history, opened, request
 
 from application import supporting as s
+from application.combining import CombiningDesk
 from application.database import pool
 from application.deciding import Outcome, new_stream_id
 from application.helpdesk import HelpDesk
@@ -104,6 +106,26 @@ def test_a_refusal_is_not_kept(shell: Shell) -> None:
         with pytest.raises(StaleVersion):
             shell.execute(request(ticket_id, NOTE, expected_version=4), once())
     assert shell.execute(request(ticket_id, NOTE, expected_version=5), once()).events
+
+
+def test_the_same_key_twice_in_one_batch(database: str, connection: psycopg.Connection) -> None:
+    """Two new tickets under one key go out together: the batch clashes, and one by one the second has the answer."""
+
+    async def ask() -> list[object]:
+        desk = CombiningDesk(database)
+        try:
+            asked = [desk.execute(request(new_stream_id(NOW), OPEN), once()) for _ in range(2)]
+            others = [desk.execute(request(new_stream_id(NOW), OPEN), once(f"k{n}")) for n in range(4)]
+            return await asyncio.gather(*asked, *others, return_exceptions=True)
+        finally:
+            await desk.close()
+
+    shell = CombiningShell(database)
+    opened(shell)
+    shell.close()
+    kinds = [type(answer).__name__ for answer in asyncio.run(ask())]
+    assert sorted(kinds) == ["Outcome"] * 5 + ["Repeated"]
+    assert connection.execute("select count(distinct stream_id) from events").fetchone() == (7,)  # and the client
 
 
 def test_the_same_key_at_the_same_time(database: str, connection: psycopg.Connection) -> None:

@@ -40,8 +40,12 @@ LIBRARY = "eventsourcing, default"
 FUNCTIONS = "eventsourcing, db functions (unsafe)"
 PGBENCH = "pgbench, one INSERT"
 COMBINING = "combining, sealer running"
+THREADS = "threads of two processes"
 NOTES = {
-    FUNCTIONS: "takes no lock, so that a follower can skip events",
+    SEALED: THREADS,
+    PLAIN: THREADS,
+    LIBRARY: THREADS,
+    FUNCTIONS: f"{THREADS}; takes no lock, so that a follower can skip events",
     PGBENCH: "the same columns and indexes, no Python",
     COMBINING: "with an idempotency record for each, two processes",
 }
@@ -99,10 +103,10 @@ def contenders(server: ground.Server) -> Iterator[dict[str, Run]]:
     with ExitStack() as stack:
         runs: dict[str, Run] = {}
         for name, work, processes, sealer in (
-            (SEALED, ours, 1, True),
-            (PLAIN, ours, 1, False),
-            (LIBRARY, library, 1, False),
-            (FUNCTIONS, library_functions, 1, False),
+            (SEALED, ours, 2, True),
+            (PLAIN, ours, 2, False),
+            (LIBRARY, library, 2, False),
+            (FUNCTIONS, library_functions, 2, False),
             (COMBINING, combining, 2, True),
         ):
             url = server.database(work.__name__ + ("_sealed" if sealer else ""))
@@ -194,7 +198,7 @@ def recorded() -> Recorded:
 def ours(url: str) -> Run:
     """The synchronous recorder, in threads that share a pool."""
     connections = ConnectionPool(
-        url, kwargs=connection_settings("benchmark"), min_size=1, max_size=max(WRITERS), open=True
+        url, kwargs=connection_settings("benchmark", look_ups=True), min_size=1, max_size=max(WRITERS), open=True
     )
     recorder = EventRecorder(connections)
     return lambda writers, seconds: in_threads(writers, seconds, lambda: recorder.insert_events([to_row(recorded())]))

@@ -125,7 +125,8 @@ repetitions, with the smallest and the largest. A ratio compares figures of the 
 one run, not the digits of two: client, server and database share the cores.
 
 PostgreSQL is the embedded one, with the desk's settings and fsync on. Only two differ: it takes more connections, and
-VACUUM ANALYZE runs before each repetition in place of autovacuum, which would fall upon one of the contenders.
+VACUUM ANALYZE takes the place of autovacuum, which would fall upon one of the contenders: before each repetition where
+writers are compared, over HTTP and with growth, once before the delays.
 
 ```sh
 make bench              # everything, under ten minutes
