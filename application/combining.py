@@ -141,8 +141,6 @@ class CombiningDesk:
         reads = request.reads()
         if not request.command.takes_number:
             return await self.load(reads) if reads else {}, ""
-        if not reads:
-            return {}, await self._numbers(None)
         streams, number = await asyncio.gather(self.load(reads), self._numbers(None))
         return streams, number
 

@@ -110,15 +110,13 @@ class Line:
 
     def _send(self, pgconn: PGconn) -> None:
         """Runs again and again, while there is more to send than the socket takes."""
-        loop, socket = asyncio.get_running_loop(), pgconn.socket
-        try:
-            if pgconn.flush():
-                loop.add_writer(socket, self._send, pgconn)
-            else:
-                loop.remove_writer(socket)
-        except psycopg.OperationalError as error:
-            loop.remove_writer(socket)
-            self._end(error)
+        loop, more = asyncio.get_running_loop(), 0
+        with suppress(psycopg.OperationalError):  # what reads the socket hears of it, too
+            more = pgconn.flush()
+        if more:
+            loop.add_writer(pgconn.socket, self._send, pgconn)
+        else:
+            loop.remove_writer(pgconn.socket)
 
     def _receive(self, connection: psycopg.AsyncConnection[Any]) -> None:
         """Runs whenever something has come in."""
@@ -140,7 +138,7 @@ class Line:
         if self._answer and not self._answer.done():
             if error:
                 self._answer.set_exception(error)
-            elif results:
+            else:
                 self._answer.set_result(results)
 
     @staticmethod

@@ -23,7 +23,7 @@ from application.database import connect
 
 Task: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...]]
 Run: TypeAlias = Callable[[Iterable[Task]], Iterator[Any]]
-NICE = 19  # commands and readers come first
+NICE = 10  # commands and readers come first
 PATIENCE_SECONDS = 10
 
 

@@ -152,7 +152,6 @@ def _compare(
     found: list[Difference] = []
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read")
-        connection.execute("set local max_parallel_workers_per_gather to 0")  # leaves a core to the commands
         checkpoints = _checkpoints(connection, projections)
         for projection in projections:
             position, version = checkpoints[projection.name]
