@@ -110,6 +110,8 @@ def contenders(server: ground.Server) -> Iterator[dict[str, Run]]:
             (COMBINING, combining, 2, True),
         ):
             url = server.database(work.__name__ + ("_sealed" if sealer else ""))
+            if work in (library, library_functions):  # before the processes: two at once would fail
+                library_recorder(url, work is library_functions).create_table()
             team = stack.enter_context(Team(work, url, processes))
             if sealer:
                 stack.enter_context(sealing(url))
@@ -204,8 +206,8 @@ def ours(url: str) -> Run:
     return lambda writers, seconds: in_threads(writers, seconds, lambda: recorder.insert_events([to_row(recorded())]))
 
 
-def library(url: str, functions: bool = False) -> Run:
-    """The library's recorder, in threads that share its pool."""
+def library_recorder(url: str, functions: bool) -> PostgresApplicationRecorder:
+    """The library's recorder, with as many connections as there are writers."""
     parts = urlsplit(url)
     host = parse_qs(parts.query)["host"][0]
     store = PostgresDatastore(
@@ -217,8 +219,12 @@ def library(url: str, functions: bool = False) -> Run:
         max_overflow=max(WRITERS) - 1,
         enable_db_functions=functions,
     )
-    recorder = PostgresApplicationRecorder(store)
-    recorder.create_table()
+    return PostgresApplicationRecorder(store)
+
+
+def library(url: str, functions: bool = False) -> Run:
+    """The library's recorder, in threads that share its pool."""
+    recorder = library_recorder(url, functions)
 
     def append() -> None:
         row = to_row(recorded())
