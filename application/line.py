@@ -16,7 +16,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg.adapt import Transformer
 from psycopg.errors import error_from_result
-from psycopg.pq import ExecStatus, Format
+from psycopg.pq import DiagnosticField, ExecStatus, Format
 from psycopg.pq.abc import PGconn, PGresult
 
 from application.database import connection_settings
@@ -38,6 +38,7 @@ class Line:
         self._url, self._name = url, name
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._turn = asyncio.Lock()
+        self._socket = -1
         self._prepared: dict[str, bytes] = {}
         self._results: list[PGresult] = []
         self._answer: asyncio.Future[list[PGresult]] | None = None
@@ -72,7 +73,7 @@ class Line:
         """Lets go of the connection; the next statement opens another one."""
         connection, self._connection = self._connection, None
         if connection:
-            self._unwatch(connection)
+            self._unwatch()
             await connection.close()
 
     async def _give_up(self, connection: psycopg.AsyncConnection[Any]) -> None:
@@ -105,6 +106,8 @@ class Line:
         self._send(pgconn)
         result = (await self._answer)[-1]
         if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
+            if not result.error_field(DiagnosticField.SQLSTATE):  # libpq's own words: the connection is gone
+                raise psycopg.OperationalError(result.error_message.decode(errors="replace"))
             raise error_from_result(result)
         return result
 
@@ -114,9 +117,9 @@ class Line:
         with suppress(psycopg.OperationalError):  # what reads the socket hears of it, too
             more = pgconn.flush()
         if more:
-            loop.add_writer(pgconn.socket, self._send, pgconn)
+            loop.add_writer(self._socket, self._send, pgconn)
         else:
-            loop.remove_writer(pgconn.socket)
+            loop.remove_writer(self._socket)
 
     def _receive(self, connection: psycopg.AsyncConnection[Any]) -> None:
         """Runs whenever something has come in."""
@@ -130,7 +133,7 @@ class Line:
                     return
                 self._results.append(result)
         except psycopg.OperationalError as error:
-            self._unwatch(connection)
+            self._unwatch()
             self._end(error)
 
     def _end(self, error: Exception | None) -> None:
@@ -141,12 +144,11 @@ class Line:
             else:
                 self._answer.set_result(results)
 
-    @staticmethod
-    def _unwatch(connection: psycopg.AsyncConnection[Any]) -> None:
-        if not connection.closed and connection.pgconn.socket >= 0:
-            loop = asyncio.get_running_loop()
-            loop.remove_reader(connection.pgconn.socket)
-            loop.remove_writer(connection.pgconn.socket)
+    def _unwatch(self) -> None:
+        """By its number: libpq closes the socket of a connection that is gone, and somebody else gets the number."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._socket)
+        loop.remove_writer(self._socket)
 
     async def _open(self) -> psycopg.AsyncConnection[Any]:
         if self._connection and _has_ended(self._connection):
@@ -158,7 +160,8 @@ class Line:
             except psycopg.Error as error:
                 raise Unavailable(str(error)) from error
             connection.pgconn.nonblocking = 1
-            asyncio.get_running_loop().add_reader(connection.pgconn.socket, self._receive, connection)
+            self._socket = connection.pgconn.socket
+            asyncio.get_running_loop().add_reader(self._socket, self._receive, connection)
             self._connection, self._prepared, self._answer, self._results = connection, {}, None, []
         return self._connection
 
