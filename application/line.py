@@ -106,9 +106,8 @@ class Line:
         self._send(pgconn)
         result = (await self._answer)[-1]
         if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
-            if not result.error_field(DiagnosticField.SQLSTATE):  # libpq's own words: the connection is gone
-                raise psycopg.OperationalError(result.error_message.decode(errors="replace"))
-            raise error_from_result(result)
+            said = result.error_field(DiagnosticField.SQLSTATE)  # without it, libpq's own words: the connection is gone
+            raise error_from_result(result) if said else psycopg.OperationalError(result.error_message.decode())
         return result
 
     def _send(self, pgconn: PGconn) -> None:
