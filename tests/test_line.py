@@ -1,6 +1,9 @@
 """The API's own line to PostgreSQL: large, broken off, refused, and always the answer to the question."""
 
 import asyncio
+import os
+import signal
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -9,6 +12,7 @@ from served import wait_until
 
 from application.arrays import texts
 from application.line import Line, Unavailable, numbered
+from application.postgres import EmbeddedPostgres
 
 ECHO = "select %s::text"
 
@@ -84,3 +88,21 @@ def test_a_connection_that_is_ended_under_a_statement(database: str) -> None:
 def test_placeholders_are_numbered() -> None:
     """psycopg's placeholders, text and binary, become PostgreSQL's, in order."""
     assert numbered("select %s, %b::uuid[], %s") == "select $1, $2::uuid[], $3"
+
+
+def test_a_backend_that_is_killed_says_nothing(own_postgres: EmbeddedPostgres) -> None:
+    """Its connection ends without a word, in the middle of a statement: Unavailable, and then a new connection."""
+
+    async def work(line: Line) -> Any:
+        ((pid,),) = await line.fetch("select pg_backend_pid()")
+        cut = asyncio.create_task(line.fetch("select pg_sleep(%s::float8)", ("60",)))
+        await asyncio.sleep(0)
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(Unavailable):
+            await cut
+        async with asyncio.timeout(20):
+            while True:
+                with suppress(Unavailable):  # until PostgreSQL has recovered
+                    return await line.fetch(ECHO, ("again",))
+
+    assert on(own_postgres.url, work) == [("again",)]

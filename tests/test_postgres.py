@@ -57,6 +57,22 @@ def test_it_is_started_once_and_adopted_afterwards(postgres: EmbeddedPostgres, d
     postgres.stop()  # there is nothing to stop any more
 
 
+@pytest.mark.parametrize("adopted", [False, True])
+def test_a_server_that_does_not_stop_is_ended(postgres: EmbeddedPostgres, directory: Path, adopted: bool) -> None:
+    """A fast shutdown that waits for a process that never answers is not waited for; what is committed stays."""
+    postgres.start()
+    who = EmbeddedPostgres(directory) if adopted else postgres
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute("create table kept as select 1 as one")
+        os.kill(connection.info.backend_pid, signal.SIGSTOP)
+        who.stop(patience=0.5)
+    if adopted:
+        wait_until(lambda: postgres.running_pid() is None, 20, "it has ended")
+    assert who.running_pid() is None
+    postgres.start()
+    assert ask(postgres.url, "select one from kept") == 1
+
+
 def test_data_outlives_a_stop_and_a_crash(postgres: EmbeddedPostgres) -> None:
     """What is committed is there after a clean stop, and after the postmaster was killed."""
     postgres.start()
