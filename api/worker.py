@@ -93,11 +93,17 @@ class Worker:
                     self._stopping.wait(MAIL_SECONDS)
 
 
+def stop_on_signals(worker: Worker) -> None:
+    """SIGTERM and SIGINT end the worker: in a thread of their own, since the thread that they interrupt may be just in
+    the middle of waiting for the end, with the lock that ending takes."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: threading.Thread(target=worker.stop).start())
+
+
 def work(settings: Settings) -> None:
     """Runs a worker in this process until SIGTERM or SIGINT."""
     worker = Worker(settings)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: worker.stop())
+    stop_on_signals(worker)
     log.info("worker started")
     worker.run()
     log.info("worker stopped")

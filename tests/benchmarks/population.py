@@ -48,6 +48,7 @@ from domain.client import client_stream
 from domain.ticket import Ticket, evolve
 from domain.values import Channel, Grade, Level, Principal, Role, Visibility
 from domain.words import dossier_line
+from projections.mail_list import MailRow
 from projections.rebuild import SIZES, rebuild
 from projections.runner import PROJECTIONS, ensure_projections, lag, project
 
@@ -148,20 +149,6 @@ class Moment(NamedTuple):
     body: bytes
     meta: bytes
     fixed: bool
-
-
-class Mail(NamedTuple):
-    """A row of `closure_mails`."""
-
-    ticket_id: UUID
-    closed_version: int
-    message_id: str
-    state: str
-    attempts: int
-    due_at: datetime
-    last_error: str | None
-    queued_at: datetime
-    settled_at: datetime | None
 
 
 # ── Templates: tickets that the domain decided ──────────────────────────────────────────────────────────────
@@ -419,11 +406,11 @@ class Plan(NamedTuple):
         return list(accumulate(counts, initial=self.clients + 1))
 
 
-def block_lines(plan: Plan, block: range) -> tuple[list[Line], list[Mail]]:
+def block_lines(plan: Plan, block: range) -> tuple[list[Line], list[MailRow]]:
     """The events of a block of tickets by time, and their closing e-mails."""
     chance = Random(f"{plan.seed}/tickets/{block.start}")
     lines: list[Line] = []
-    mails: list[Mail] = []
+    mails: list[MailRow] = []
     for index, template in zip(block, plan.paths(block), strict=True):
         begin = FIRST + SPAN * ((index + chance.random()) / plan.tickets)
         ticket_id = stream_id_of(begin, chance)
@@ -441,13 +428,13 @@ def stream_id_of(at: datetime, chance: Random) -> UUID:
     return UUID(int=bits & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)
 
 
-def _take_mail(mails: list[Mail], ticket_id: UUID, version: int, at: datetime, type_: str) -> None:
+def _take_mail(mails: list[MailRow], ticket_id: UUID, version: int, at: datetime, type_: str) -> None:
     if type_ == "Ticket.Closed":
-        mails.append(Mail(ticket_id, version, message_id_of(ticket_id, version), "due", 0, at, None, at, None))
+        mails.append(MailRow(ticket_id, version, message_id_of(ticket_id, version), "due", 0, at, None, at, None))
     elif type_ in ("Ticket.ClosureEmailSent", "Ticket.ClosureEmailFailed"):
         sent = type_ == "Ticket.ClosureEmailSent"
         ends = {"state": "sent" if sent else "failed", "last_error": None if sent else "550 no such user"}
-        mails[-1] = mails[-1]._replace(attempts=1, settled_at=at, **ends)
+        mails[-1] = msgspec.structs.replace(mails[-1], attempts=1, settled_at=at, **ends)
 
 
 def client_lines(plan: Plan) -> Iterator[Line]:
@@ -564,10 +551,10 @@ def store_block(url: str, plan: Plan, block: range, position: int) -> None:
     with connect(url, "population", 3600) as connection:
         _tune(connection)
         copy_lines(connection, lines, position)
-        names = SQL(", ").join(map(Identifier, Mail._fields))
+        names = SQL(", ").join(map(Identifier, MailRow.__struct_fields__))
         with connection.cursor().copy(SQL("copy closure_mails ({}) from stdin").format(names)) as copy:
             for mail in mails:
-                copy.write_row(mail)
+                copy.write_row(msgspec.structs.astuple(mail))
 
 
 def copy_lines(connection: psycopg.Connection[Any], lines: Iterator[Line] | list[Line], position: int) -> None:
