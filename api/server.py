@@ -39,9 +39,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "control_socket_disable": True,
             "loglevel": "warning" if self._settings.log_level == "info" else self._settings.log_level,
             "proc_name": "deskledger-api",
-            "post_worker_init": lambda worker: worker.loop.call_soon(
-                signal.pthread_sigmask, signal.SIG_UNBLOCK, ENDING
-            ),
+            "post_worker_init": begin,
         }
         for name, value in options.items():
             self.cfg.set(name, value)

@@ -1,7 +1,8 @@
 """The API's shell over the same decisions and the same SQL: many requests, one round trip, one commit.
 
-While one round trip is under way, what other requests want collects and goes out together as the next one. This is
-group commit, one floor higher; a lone request waits for nothing.
+While one round trip is under way, what other requests want collects and goes out together as the next one. An append
+also waits for the load that is under way: whoever gets its answer will append too. This is group commit, one floor
+higher; a lone request waits for nothing.
 """
 
 import asyncio
@@ -14,9 +15,20 @@ from weakref import WeakValueDictionary
 import msgspec
 import psycopg
 
-from application.arrays import blobs, texts, uuids
+from application.arrays import Packed, blobs, texts, uuids
 from application.deciding import MOST_TRIES, Outcome, Request, decide, decide_client
-from application.event_store import APPEND, LOAD, NUMBERS, Kept, append_parameters, by_stream, to_row
+from application.event_store import (
+    APPEND,
+    INSERT,
+    INSERT_AND_KEEP,
+    LOAD,
+    LOAD_AND_NUMBERS,
+    Kept,
+    append_parameters,
+    by_stream,
+    insert_parameters,
+    to_row,
+)
 from application.keys import FIND
 from application.line import Line, Unavailable
 from application.repeating import FIND_KEPT, KEEP, Once
@@ -29,16 +41,24 @@ from domain.values import Principal
 In = TypeVar("In")
 Out = TypeVar("Out")
 MOST_IN_ONE_TRIP = 200
+LONGEST_WAIT_SECONDS = 0.01  # for others, who may read a stream of any length
 WAKE_SECONDS = 0.01
+Streams = dict[UUID, list[Recorded]]
 
 
 class Combined(Generic[In, Out]):
-    """Collects what is wanted while a round trip is under way; the next round trip takes all of it."""
+    """Collects what is wanted while a round trip is under way; the next round trip takes all of it.
 
-    def __init__(self, round_trip: Callable[[list[In]], Awaitable[list[Out]]]) -> None:
-        self._round_trip = round_trip
+    A round trip that is under way in one of `after` is waited for: those who get its answer will want something here.
+    """
+
+    def __init__(
+        self, round_trip: Callable[[list[In]], Awaitable[list[Out]]], after: Sequence["Combined[Any, Any]"] = ()
+    ) -> None:
+        self._round_trip, self._after = round_trip, after
         self._waiting: list[tuple[In, asyncio.Future[Out]]] = []
         self._task: asyncio.Task[None] | None = None
+        self._under_way: asyncio.Future[None] | None = None
 
     def __call__(self, wanted: In) -> asyncio.Future[Out]:
         """The future answer to one want."""
@@ -51,9 +71,16 @@ class Combined(Generic[In, Out]):
     async def _trips(self) -> None:
         while self._waiting:
             await asyncio.sleep(0)  # whoever has asked by now, too
+            if before := [each._under_way for each in self._after if each._under_way]:
+                await asyncio.wait(before, timeout=LONGEST_WAIT_SECONDS)
             batch, self._waiting = self._waiting[:MOST_IN_ONE_TRIP], self._waiting[MOST_IN_ONE_TRIP:]
             # somebody who went away before the trip wants nothing any more
-            await self._trip([(wanted, future) for wanted, future in batch if not future.done()])
+            self._under_way = asyncio.get_running_loop().create_future()
+            try:
+                await self._trip([(wanted, future) for wanted, future in batch if not future.done()])
+            finally:
+                self._under_way.set_result(None)
+                self._under_way = None
 
     async def _trip(self, batch: list[tuple[In, asyncio.Future[Out]]]) -> None:
         try:
@@ -84,8 +111,8 @@ class CombiningDesk:
     def __init__(self, url: str) -> None:
         self._lines = {name: Line(url, f"api {name}") for name in ("load", "append", "numbers", "keys", "wake")}
         self.load = Combined(self._load)
-        self._append = Combined(self._append_all)
-        self._numbers = Combined(self._draw_numbers)
+        self._load_and_number = Combined(self._load_and_draw)
+        self._append = Combined(self._append_all, after=(self.load, self._load_and_number))
         self.find_key = Combined(self._find_keys)
         self._find_kept = Combined(self._find_all_kept)
         self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
@@ -136,13 +163,12 @@ class CombiningDesk:
                     return client
         raise StaleVersion(stream)
 
-    async def _given(self, request: Request) -> tuple[dict[UUID, list[Recorded]], str]:
-        """The streams and the ticket number that a decision needs, fetched side by side."""
+    async def _given(self, request: Request) -> tuple[Streams, str]:
+        """The streams and the ticket number that a decision needs."""
         reads = request.reads()
         if not request.command.takes_number:
             return await self.load(reads) if reads else {}, ""
-        streams, number = await asyncio.gather(self.load(reads), self._numbers(None))
-        return streams, number
+        return await self._load_and_number(reads)
 
     async def _recorded(self, events: Sequence[Recorded], kept: Kept | None = None) -> bool:
         """Appends the events of one command to one stream, all or none.
@@ -167,24 +193,31 @@ class CombiningDesk:
         """Commands of this process on one stream take turns, so that no batch holds two of them."""
         return self._turns.setdefault(stream_id, asyncio.Lock())
 
-    async def _load(self, wants: list[tuple[UUID, ...]]) -> list[dict[UUID, list[Recorded]]]:
-        wanted = list({stream for want in wants for stream in want})
-        streams = by_stream(await self._lines["load"].read(LOAD, (uuids(wanted),)))
-        return [{stream: streams[stream] for stream in want if stream in streams} for want in wants]
+    async def _load(self, wants: list[tuple[UUID, ...]]) -> list[Streams]:
+        return _shares(wants, await self._lines["load"].read(LOAD, (_distinct(wants),)))
+
+    async def _load_and_draw(self, wants: list[tuple[UUID, ...]]) -> list[tuple[Streams, str]]:
+        rows = await self._lines["numbers"].read(LOAD_AND_NUMBERS, (_distinct(wants), str(len(wants))))
+        events = len(rows) - len(wants)
+        numbers = [row[6] for row in rows[events:]]
+        return list(zip(_shares(wants, (row[:6] for row in rows[:events])), numbers, strict=True))
 
     async def _append_all(self, commands: list[tuple[Sequence[Recorded], Kept | None]]) -> list[bool]:
         rows = [to_row(event) for events, _ in commands for event in events]
         keys = [(events[0].originator_id, kept) for events, kept in commands if kept]
+        line = self._lines["append"]
         try:
-            won = {row[0] for row in await self._lines["append"].fetch(APPEND, append_parameters(rows, keys))}
+            if await line.execute(INSERT_AND_KEEP if keys else INSERT, insert_parameters(rows, keys)) == len(rows):
+                return [True] * len(commands)
+        except psycopg.errors.UniqueViolation:
+            pass  # one of them came too late, so that nothing is recorded: now those win that can
+        try:
+            won = {row[0] for row in await line.fetch(APPEND, append_parameters(rows, keys))}
         except psycopg.errors.UniqueViolation:  # a key that was under way elsewhere is known now
             if len(commands) > 1:
                 raise
             won = set()
         return [events[0].originator_id in won for events, _ in commands]
-
-    async def _draw_numbers(self, wants: list[None]) -> list[str]:
-        return [row[0] for row in await self._lines["numbers"].read(NUMBERS, (str(len(wants)),))]
 
     async def _find_all_kept(self, wanted: list[tuple[str, str]]) -> list[Sequence[Any] | None]:
         columns = [texts(column) for column in zip(*wanted, strict=True)]
@@ -204,3 +237,12 @@ class CombiningDesk:
                 await self._lines["wake"].fetch(WAKE)
             except (Unavailable, psycopg.Error):
                 return  # the worker looks by itself too
+
+
+def _distinct(wants: Iterable[Iterable[UUID]]) -> Packed:
+    return uuids(list({stream for want in wants for stream in want}))
+
+
+def _shares(wants: Iterable[Iterable[UUID]], rows: Iterable[Any]) -> list[Streams]:
+    streams = by_stream(rows)
+    return [{stream: streams[stream] for stream in want if stream in streams} for want in wants]

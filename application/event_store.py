@@ -23,6 +23,18 @@ LOAD: LiteralString = """
     select stream_id, version, at, type, body, meta
     from events where stream_id = any(%s) order by stream_id, version"""
 
+NUMBERS: LiteralString = """
+    select 'T-' || lpad(number, greatest(6, length(number)), '0')
+    from (select nextval('ticket_numbers')::text as number from generate_series(1, %s::int)) drawn"""
+
+# The events of streams, and behind them so many new ticket numbers, as in `NUMBERS`.
+LOAD_AND_NUMBERS: LiteralString = """
+    select stream_id, version, at, type, body, meta, null as number from events where stream_id = any(%s)
+    union all
+    select null, null, null, null, null, null, 'T-' || lpad(number, greatest(6, length(number)), '0')
+    from (select nextval('ticket_numbers')::text as number from generate_series(1, %s::int)) drawn
+    order by stream_id, version, number"""
+
 APPEND: LiteralString = """
     with xid as materialized (select pg_current_xact_id()),  -- before nextval: the sealer proves holes dead by it
     given as materialized (
@@ -54,22 +66,24 @@ APPEND: LiteralString = """
         order by principal, key)  -- a clash is a command that is under way elsewhere: it fails the batch
     select stream_id from heads"""
 
-# The events of one command on one stream, where nobody else's share the statement: any conflict fails it.
-APPEND_ONE: LiteralString = """
-    with own as materialized (select pg_current_xact_id()),  -- before nextval, here too
+# The events of commands, all of them or none: any conflict fails it. Cheaper than `APPEND`, which lets the others win.
+_OWN: LiteralString = """
+    with own as materialized (select pg_current_xact_id())"""  # before nextval, here too
+_KEEP: LiteralString = """,
     keys as (
         insert into idempotency (principal, key, request_hash, answer, at)
         select principal, key, request_hash, answer, at
         from unnest(%b::uuid[], %b::text[], %b::text[], %b::bytea[], %b::bytea[], %b::timestamptz[])
-        as kept(stream_id, principal, key, request_hash, answer, at))
+        as kept(stream_id, principal, key, request_hash, answer, at) order by principal, key)"""
+_INSERT: LiteralString = """
     insert into events (ord, stream_id, version, at, type, body, private, meta, leaf)
-    select nextval('events_ord'), given.* from own, unnest(
-        %b::uuid[], %b::int[], %b::timestamptz[], %b::text[], %b::text[]::jsonb[], %b::bytea[], %b::text[]::jsonb[],
-        %b::bytea[]) as given"""
-
-NUMBERS: LiteralString = """
-    select 'T-' || lpad(number, greatest(6, length(number)), '0')
-    from (select nextval('ticket_numbers')::text as number from generate_series(1, %s::int)) drawn"""
+    select nextval('events_ord'), stream_id, version, at, type, body::jsonb, private, meta::jsonb, leaf
+    from own, (  -- side by side, row by row: "from unnest(...)" would first write every column down
+        select unnest(%b::uuid[]) as stream_id, unnest(%b::int[]) as version, unnest(%b::timestamptz[]) as at,
+               unnest(%b::text[]) as type, unnest(%b::text[]) as body, unnest(%b::bytea[]) as private,
+               unnest(%b::text[]) as meta, unnest(%b::bytea[]) as leaf) as given"""
+INSERT: LiteralString = _OWN + _INSERT
+INSERT_AND_KEEP: LiteralString = _OWN + _KEEP + _INSERT
 
 
 class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -149,9 +163,14 @@ def append_parameters(rows: Iterable[StoredRow], kept: Iterable[tuple[UUID | str
     return streams, versions, ints(firsts), *rest, *_keys(kept)
 
 
-def append_one_parameters(rows: Sequence[StoredRow], kept: Kept | None) -> tuple[Packed, ...]:
-    """The parameters of `APPEND_ONE`."""
-    return *_keys([(rows[0].originator_id, kept)] if kept else ()), *_events(rows)
+def insert_parameters(rows: Sequence[StoredRow], kept: Sequence[tuple[UUID | str, Kept]] = ()) -> tuple[Packed, ...]:
+    """The parameters of `INSERT`, or of `INSERT_AND_KEEP` where something is kept."""
+    in_order = sorted(rows, key=_place)  # one order for all, so that two batches cannot deadlock
+    return *(_keys(kept) if kept else ()), *_events(in_order)
+
+
+def _place(row: StoredRow) -> tuple[int, int]:
+    return _uuid(row.originator_id).int, row.originator_version
 
 
 def _events(rows: Sequence[StoredRow]) -> tuple[Packed, ...]:

@@ -41,6 +41,8 @@ class Line:
         self._socket = -1
         self._prepared: dict[str, bytes] = {}
         self._results: list[PGresult] = []
+        self._rows: Any = None  # turns results into Python's values
+        self._hangup = select.poll()
         self._answer: asyncio.Future[list[PGresult]] | None = None
 
     async def read(self, sql: LiteralString, parameters: Sequence[Parameter] = ()) -> list[Any]:
@@ -52,11 +54,22 @@ class Line:
 
     async def fetch(self, sql: LiteralString, parameters: Sequence[Parameter] = ()) -> list[Any]:
         """The rows of one statement. Raises Unavailable when the connection cannot be had or broke."""
+        result, rows = await self._answered(sql, parameters)
+        rows.set_pgresult(result)
+        found: list[Any] = rows.load_rows(0, result.ntuples, tuple)
+        return found
+
+    async def execute(self, sql: LiteralString, parameters: Sequence[Parameter] = ()) -> int:
+        """How many rows one statement changed. Raises Unavailable as `fetch` does."""
+        result, _ = await self._answered(sql, parameters)
+        return result.command_tuples or 0
+
+    async def _answered(self, sql: LiteralString, parameters: Sequence[Parameter]) -> tuple[PGresult, Any]:
         async with self._turn:
             connection = await self._open()
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
-                    return await self._run(connection, sql, parameters)
+                    return await self._run(connection, sql, parameters), self._rows
             except asyncio.CancelledError:  # an answer that nobody waits for must not be taken for the next one's
                 await self._give_up(connection)
                 raise
@@ -84,7 +97,7 @@ class Line:
 
     async def _run(
         self, connection: psycopg.AsyncConnection[Any], sql: str, parameters: Sequence[Parameter]
-    ) -> list[Any]:
+    ) -> PGresult:
         pgconn = connection.pgconn
         name = self._prepared.get(sql)
         if name is None:
@@ -95,10 +108,7 @@ class Line:
         values = [value.encode() if isinstance(value, str) else value for value in parameters]
         formats = [Format.TEXT if isinstance(value, str) else Format.BINARY for value in parameters]
         pgconn.send_query_prepared(name, values, formats)
-        result = await self._result(pgconn)
-        rows = Transformer(connection)
-        rows.set_pgresult(result)
-        return rows.load_rows(0, result.ntuples, tuple)
+        return await self._result(pgconn)
 
     async def _result(self, pgconn: PGconn) -> PGresult:
         """Sends what is to be sent, and waits for the answer. Raises what it says is wrong."""
@@ -150,7 +160,7 @@ class Line:
         loop.remove_writer(self._socket)
 
     async def _open(self) -> psycopg.AsyncConnection[Any]:
-        if self._connection and _has_ended(self._connection):
+        if self._connection and self._has_ended(self._connection):
             await self.close()
         if self._connection is None:
             try:
@@ -162,19 +172,16 @@ class Line:
             self._socket = connection.pgconn.socket
             asyncio.get_running_loop().add_reader(self._socket, self._receive, connection)
             self._connection, self._prepared, self._answer, self._results = connection, {}, None, []
+            self._rows, self._hangup = Transformer(connection), select.poll()
+            self._hangup.register(self._socket, select.POLLIN)
         return self._connection
+
+    def _has_ended(self, connection: psycopg.AsyncConnection[Any]) -> bool:
+        """Whether the server has hung up: an idle connection with something to read. Seen before anything is sent."""
+        return connection.closed or connection.broken or bool(self._hangup.poll(0))
 
 
 def numbered(sql: str) -> str:
     """A statement with PostgreSQL's own parameters, $1, $2 …, in place of psycopg's."""
     numbers = count(1)
     return _PLACEHOLDER.sub(lambda _: f"${next(numbers)}", sql)
-
-
-def _has_ended(connection: psycopg.AsyncConnection[Any]) -> bool:
-    """Whether the server has hung up: an idle connection with something to read. Seen before anything is sent on it."""
-    if connection.closed or connection.broken:
-        return True
-    line = select.poll()
-    line.register(connection.fileno(), select.POLLIN)
-    return bool(line.poll(0))

@@ -5,27 +5,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Event as Flag
-from typing import Any, LiteralString
+from typing import Any, LiteralString, NoReturn
 from uuid import UUID
 
 import msgspec
 import psycopg
 from eventsourcing import persistence as library
 from eventsourcing.persistence import ApplicationRecorder, Notification, StoredEvent, Subscription
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import ConnectionPool
 
 from application.event_store import (
     APPEND,
-    APPEND_ONE,
     LOAD,
     NUMBERS,
     EventMapper,
     Kept,
     StoredRow,
-    append_one_parameters,
     append_parameters,
     by_stream,
 )
+from application.group_commit import GroupCommit
 from application.repeating import FIND_KEPT, KEEP
 from domain.events import Recorded
 
@@ -49,6 +48,7 @@ class EventRecorder(ApplicationRecorder):
 
     def __init__(self, pool: ConnectionPool[psycopg.Connection[Any]]) -> None:
         self.pool = pool
+        self._commits = GroupCommit(pool)
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
         """Appends events, all or none, and the idempotency record `kept` of their command where there is one.
@@ -57,14 +57,8 @@ class EventRecorder(ApplicationRecorder):
         versions exists already, or the key is known.
         """
         rows = [event if isinstance(event, StoredRow) else opaque_row(event) for event in stored_events]
-        if len({row.originator_id for row in rows}) == 1:
-            with self._connection() as connection:  # one statement is one transaction
-                done = connection.execute(APPEND_ONE, append_one_parameters(rows, kwargs.get("kept")))
-                if done.rowcount < len(rows):
-                    raise psycopg.errors.UniqueViolation("not every event was inserted")
-        elif rows:
-            with self._connection() as connection, connection.transaction():
-                insert_rows(connection, rows)
+        if rows and (wrong := self._commits.append(rows, kwargs.get("kept"))):
+            raise_in_its_terms(wrong)
         return None
 
     def keep(self, kept: Kept) -> None:
@@ -140,10 +134,8 @@ class EventRecorder(ApplicationRecorder):
         try:
             with self.pool.connection() as connection:
                 yield connection
-        except psycopg.errors.UniqueViolation as error:
-            raise library.IntegrityError(error) from error
-        except (psycopg.OperationalError, PoolTimeout) as error:
-            raise library.OperationalError(error) from error
+        except psycopg.Error as error:
+            raise_in_its_terms(error)
 
 
 class LogSubscription(Subscription[ApplicationRecorder]):
@@ -199,6 +191,15 @@ class Factory(library.InfrastructureFactory[library.TrackingRecorder]):
     def process_recorder(self) -> library.ProcessRecorder:
         """Not here: a projection's position lies with its rows (`projections/runner.py`)."""
         raise library.InfrastructureFactoryError("positions are kept by projections/runner.py")
+
+
+def raise_in_its_terms(error: Exception) -> NoReturn:
+    """Raises the library's error for what PostgreSQL or the pool has said, and any other error as it is."""
+    if isinstance(error, psycopg.errors.UniqueViolation):
+        raise library.IntegrityError(error) from error
+    if isinstance(error, psycopg.OperationalError):
+        raise library.OperationalError(error) from error
+    raise error
 
 
 def insert_rows(connection: psycopg.Connection[Any], rows: Sequence[StoredRow]) -> None:

@@ -71,6 +71,7 @@ LEADS_TO = {
 DOSSIER_STANDS = frozenset({State.AWAITING_APPROVAL, State.APPROVED})
 
 
+BACK_TO_WORK = (e.QCFailed, e.Reopened)
 LEVELS = {e.Routed: "to", e.Escalated: "to_level", e.ReturnedToLevel: "to_level"}  # the field that names the new level
 
 
@@ -82,7 +83,7 @@ def standing_after(before: Standing, event: e.Event) -> tuple[State, Level | Non
     if isinstance(event, e.Qualified):
         verdict = Qualification.CAN_RESOLVE if event.can_resolve else Qualification.CANNOT_RESOLVE
         return before.state, before.level, verdict
-    if isinstance(event, e.QCFailed | e.Reopened):
+    if isinstance(event, BACK_TO_WORK):
         return State.IN_SUPPORT, event.level, before.qualification
     state = LEADS_TO.get(kind)
     if state is None:

@@ -122,6 +122,10 @@ def refusal(command: str, ticket: Ticket, given: Given) -> type[no.Refused] | No
     if ticket.state not in POSSIBLE_IN[command]:
         errors = FORBIDS[ticket.state]
         return errors.get(command) or errors[""]
+    return _broken(command, ticket, given)
+
+
+def _broken(command: str, ticket: Ticket, given: Given) -> type[no.Refused] | None:
     for broken, error in RULES.get(command, ()):
         if broken(ticket, given):
             return error
@@ -130,7 +134,7 @@ def refusal(command: str, ticket: Ticket, given: Given) -> type[no.Refused] | No
 
 def possible(ticket: Ticket, given: Given) -> tuple[str, ...]:
     """The commands that the procedure allows now, whoever asks."""
-    return tuple(command for command in POSSIBLE_BY[ticket.state] if refusal(command, ticket, given) is None)
+    return tuple(command for command in POSSIBLE_BY[ticket.state] if _broken(command, ticket, given) is None)
 
 
 def refused(error: type[no.Refused], ticket: Ticket, given: Given) -> no.Refused:

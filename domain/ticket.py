@@ -147,27 +147,22 @@ def evolve(ticket: Ticket, recorded: e.Recorded) -> Ticket:
 
 
 def _advance(ticket: Ticket, recorded: e.Recorded) -> None:
-    kind = type(recorded.event)
-    if kind in REMARKS and ticket.state not in DOSSIER_STANDS:
-        force_setattr(ticket, "version", recorded.originator_version)
-        force_setattr(ticket, "updated_at", recorded.at)
-        return
-    change = CHANGES.get(kind)
-    changes = change(ticket, recorded.event, recorded) if change else {}
-    state, level, qualification = standing_after(ticket, recorded.event)
-    if queue_of(state, level) != ticket.queue:  # an assignment and a wait last for one stay in a queue
-        changes |= {"assignee": None, "awaiting": None}
-    if ticket.dossier and state is State.DECIDING and ticket.state is not State.DECIDING and "dossier" not in changes:
-        changes["dossier"] = None  # activity after the dossier: what the client saw is no longer all of it
-    changes |= {
-        "version": recorded.originator_version,
-        "updated_at": recorded.at,
-        "state": state,
-        "level": level,
-        "qualification": qualification,
-    }
-    for field, value in changes.items():
-        force_setattr(ticket, field, value)
+    kind, before = type(recorded.event), ticket.state
+    if kind not in REMARKS or before in DOSSIER_STANDS:
+        change = CHANGES.get(kind)
+        changes = change(ticket, recorded.event, recorded) if change else {}
+        state, level, qualification = standing_after(ticket, recorded.event)
+        if (state is not before or level is not ticket.level) and queue_of(state, level) != ticket.queue:
+            changes |= {"assignee": None, "awaiting": None}  # they last for one stay in a queue
+        if ticket.dossier and state is State.DECIDING and before is not State.DECIDING and "dossier" not in changes:
+            changes["dossier"] = None  # activity after the dossier: what the client saw is no longer all of it
+        force_setattr(ticket, "state", state)
+        force_setattr(ticket, "level", level)
+        force_setattr(ticket, "qualification", qualification)
+        for field, value in changes.items():
+            force_setattr(ticket, field, value)
+    force_setattr(ticket, "version", recorded.originator_version)
+    force_setattr(ticket, "updated_at", recorded.at)
 
 
 REMARKS = frozenset({e.NoteAdded, e.ClosureEmailSent, e.ClosureEmailFailed})  # what only adds to the history

@@ -10,7 +10,7 @@ from typing import Any, LiteralString
 import psycopg
 
 from projections.crew import crew
-from projections.runner import TAKE_OVER_SECONDS, project, project_all
+from projections.runner import LOOK_UPS, TAKE_OVER_SECONDS, project, project_all
 
 FAR = 100_000  # events: a few seconds of work, against half a second that it takes to start the processes
 SHARES = (("ticket_summaries",), ("queue_stays", "closings"))  # about the same work
@@ -18,6 +18,7 @@ BEHIND: LiteralString = "select (select max(position) from log) - min(position) 
 PREPARED = (
     "set synchronous_commit to off",  # a batch that a crash of the database takes back is applied again
     f"set idle_in_transaction_session_timeout to '{TAKE_OVER_SECONDS}s'",
+    LOOK_UPS,
 )
 
 

@@ -40,6 +40,7 @@ class Mailed(msgspec.Struct):
 CLOSINGS = Table(
     "closings", Closing, "uuid int4 int8 timestamptz text text timestamptz int4", key=("ticket_id", "version")
 )
+_TOLD = frozenset({e.Closed, e.ClosureEmailSent, e.ClosureEmailFailed})
 _MAILED: LiteralString = """
     update closings set mail = mailed.mail, mail_at = mailed.mail_at, mail_attempts = mailed.mail_attempts
     from json_to_recordset(%b::json)
@@ -86,6 +87,8 @@ def _fold(batch: Iterable[Sealed]) -> tuple[list[Closing], list[Mailed]]:
     closings: dict[tuple[UUID, int], Closing] = {}
     mailed: list[Mailed] = []
     for sealed in batch:
+        if type(sealed.event) not in _TOLD:
+            continue
         match sealed.event:
             case e.Closed(level):
                 closings[sealed.stream_id, sealed.version] = Closing(

@@ -20,10 +20,10 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from application.database import connect
+from projections.priority import stand_back
 
 Task: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...]]
 Run: TypeAlias = Callable[[Iterable[Task]], Iterator[Any]]
-NICE = 10  # commands and readers come first
 PATIENCE_SECONDS = 10
 
 
@@ -37,12 +37,13 @@ def crew(
 ) -> Iterator[Run]:
     """What runs tasks in so many processes, on connections like this one; gives the results as they come.
 
-    `settings` are statements that prepare each connection, `name` is what pg_stat_activity shows of it. With one
-    process, the tasks run in this one, on a second connection. The processes end with the block, and when this process
-    ends in whatever way.
+    `settings` are statements that prepare each connection, `name` is what pg_stat_activity shows of it. The processes
+    stand back behind commands and readers, and so do the server's processes for them where the server runs on this
+    machine. They end with the block, and when this process ends in whatever way. With no process, for work that is done
+    sooner than one has begun, the tasks run in this one, on a second connection.
     """
     url = make_conninfo("", **connection.info.get_parameters(), password=connection.info.password or None)
-    if processes < 2:
+    if not processes:
         with _prepared(url, settings, name) as own:
             yield lambda tasks: (function(own, *arguments) for function, arguments in tasks)
         return
@@ -53,7 +54,12 @@ def crew(
             here, there = Pipe()
             with there:
                 command = [sys.executable, "-m", "projections.crew", str(there.fileno())]
-                running.append(subprocess.Popen(command, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL))
+                running.append(
+                    subprocess.Popen(
+                        command, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
+                    )
+                )
+            stand_back(running[-1].pid)  # its start is the first thing that others would feel
             pipes.append(here)
             here.send((url, settings, name))
         yield lambda tasks: _distribute(pipes, tasks)
@@ -120,8 +126,9 @@ def main(descriptor: int) -> None:
     with Connection(descriptor) as pipe:
         url, settings, name = pipe.recv()
         with _prepared(url, settings, name) as connection:
-            _stand_back(connection)
+            forward = [os.getpid(), *_server_process(connection)]
             while True:
+                forward = [each for each in forward if not stand_back(each)]
                 try:
                     function, arguments = pipe.recv()
                 except EOFError:
@@ -129,14 +136,14 @@ def main(descriptor: int) -> None:
                 pipe.send(_do(function, connection, arguments))
 
 
-def _stand_back(connection: psycopg.Connection[Any]) -> None:
-    """Lowers the priority of this process, and of the server's process for it where that runs on the same machine."""
-    os.nice(NICE)
+def _server_process(connection: psycopg.Connection[Any]) -> list[int]:
+    """The process ID of the server's process for a connection, where that runs on this machine."""
     beside = connection.info.backend_pid
-    with suppress(OSError):  # somebody else's
+    with suppress(OSError):
         local = connection.info.host.startswith("/")
         if local and Path(f"/proc/{beside}/cmdline").read_bytes().startswith(b"postgres:"):
-            os.setpriority(os.PRIO_PROCESS, beside, NICE)
+            return [beside]
+    return []
 
 
 def _do(function: Callable[..., Any], connection: psycopg.Connection[Any], arguments: tuple[Any, ...]) -> Any:

@@ -5,7 +5,8 @@ same table. `queue_counts` is kept with it, so that nobody has to count.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from copy import copy
 from datetime import datetime
 from typing import Any, ClassVar, LiteralString
 from uuid import UUID
@@ -14,9 +15,11 @@ import msgspec
 import psycopg
 from psycopg.sql import SQL
 
+from application.arrays import ints, uuids
 from domain import events as e
 from domain.procedure import queue_of, standing_after
 from domain.values import Level, Qualification, Queue, State
+from projections.remarks import DOSSIERS, only_remarks, without
 from projections.rows import Table
 from projections.sealed_log import Sealed, of_tickets
 
@@ -58,11 +61,13 @@ STAYS = Table(
     key=("ticket_id", "entered_position"),
 )
 RANK_CHANGES = Table("rank_changes", RankChange, "uuid int8 timestamptz int2", key=("ticket_id", "position"))
+# The last stay of each ticket; of those with remarks alone only where they change it, or there is none.
 _LAST = (
     SQL("""
-    select last.* from unnest(%b::uuid[]) touched(id)
-    cross join lateral ({} where ticket_id = touched.id order by entered_position desc limit 1) last""")
-    .format(STAYS.select)
+    select touched.id, last.* from unnest(%b::uuid[], %b::int[]) touched(id, remarks)
+    left join lateral ({} where ticket_id = touched.id order by entered_position desc limit 1) last on true
+    where case touched.remarks when 1 then last.state in {} is not false else last.state is not null end""")
+    .format(STAYS.select, DOSSIERS)
     .as_bytes()
 )
 _COUNT: LiteralString = """
@@ -112,15 +117,16 @@ class QueueStays:
         where left_at is null group by queue, rank"""
 
     def apply(self, connection: psycopg.Connection[Any], batch: Sequence[Sealed]) -> None:
-        """Loads the last stay of each ticket that the batch touches, folds, and writes what changed at once."""
+        """Loads the last stay of each ticket that the batch may change, folds, and writes what changed at once."""
         sealed = list(of_tickets(batch))
-        stays = _last_stays(connection, list({each.stream_id for each in sealed}))
-        counts = defaultdict[tuple[str, int], list[int]](lambda: [0, 0])
-        _count(counts, stays.values(), -1)
-        changed, ranks = _fold(stays, sealed)
-        _count(counts, stays.values(), +1)
-        STAYS.upsert(connection, changed)
+        stays, unchanged = _last_stays(connection, sealed)
+        before = {ticket: copy(stay) for ticket, stay in stays.items()}
+        folded, ranks = _fold(stays, without(sealed, unchanged))
+        STAYS.upsert(connection, [stay for stay in folded if stay != before.get(stay.ticket_id.int)])
         RANK_CHANGES.upsert(connection, ranks)
+        counts = defaultdict[tuple[str, int], list[int]](lambda: [0, 0])
+        _count(counts, before.values(), -1)
+        _count(counts, stays.values(), +1)
         deltas = [(*key, *delta) for key, delta in sorted(counts.items()) if any(delta)]
         if deltas:
             connection.execute(_COUNT, [list(column) for column in zip(*deltas, strict=True)])
@@ -184,9 +190,15 @@ def _take(stay: QueueStay, sealed: Sealed, ranks: list[RankChange]) -> None:
             ranks.append(RankChange(stay.ticket_id, sealed.position, sealed.at, priority))
 
 
-def _last_stays(connection: psycopg.Connection[Any], tickets: list[UUID]) -> dict[int, QueueStay]:
-    stays = STAYS.read(connection.execute(_LAST, (tickets,)))
-    return {stay.ticket_id.int: stay for stay in stays}
+def _last_stays(connection: psycopg.Connection[Any], batch: Sequence[Sealed]) -> tuple[dict[int, QueueStay], Set[int]]:
+    """The last stay of each ticket of a batch, by the ID's number, and the tickets on which the batch changes none."""
+    tickets, remarked = {sealed.stream_id.int: sealed.stream_id for sealed in batch}, only_remarks(batch)
+    if not tickets:
+        return {}, frozenset()
+    given = uuids(list(tickets.values())), ints([ticket in remarked for ticket in tickets])
+    found = {row[0].int: row[1:] for row in connection.execute(_LAST, given).fetchall()}
+    stays = STAYS.read(stay for stay in found.values() if stay[0])
+    return {stay.ticket_id.int: stay for stay in stays}, remarked.keys() - found.keys()
 
 
 def _count(counts: dict[tuple[str, int], list[int]], stays: Iterable[QueueStay], sign: int) -> None:

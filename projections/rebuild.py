@@ -75,11 +75,11 @@ def rebuild(
             checkpoints = _checkpoints(connection, projections)
             last = last_position(connection)
             through = min([last, *(position for position, _ in checkpoints.values() if last - position <= sizes.far)])
-            with crew(connection, processes if through > sizes.small else 1, SETTINGS) as run:
+            with crew(connection, processes if through > sizes.small else 0, SETTINGS) as run:
                 _build(connection, projections, through, run, progress, sizes.chunk)
+                differences: list[Difference]
+                differences, stands = next(run([(compared, (projections, through))]))
             connection.execute(SETTINGS[0])
-            stands = dict.fromkeys((projection.name for projection in projections), through)
-            differences = _compare(connection, projections, stands)
             while not _swapped(connection, projections, stands, sizes.near):
                 time.sleep(LOCK_SECONDS)
         finally:
@@ -145,11 +145,14 @@ def _checkpoints(connection: psycopg.Connection[Any], projections: Sequence[Proj
     return {name: (position, version) for name, position, version in rows}
 
 
-def _compare(
-    connection: psycopg.Connection[Any], projections: Sequence[Projection], stands: dict[str, int]
-) -> list[Difference]:
-    """Brings the new tables exactly to where the old ones stand, in a snapshot: nobody is locked out meanwhile."""
-    found: list[Difference] = []
+def compared(
+    connection: psycopg.Connection[Any], projections: Sequence[Projection], through: int
+) -> tuple[list[Difference], dict[str, int]]:
+    """A task: brings the new tables exactly to where the old ones stand, in a snapshot that locks nobody out.
+
+    Returns how they differ there, and at which position each of the new ones stands then.
+    """
+    found, stands = list[Difference](), dict.fromkeys((projection.name for projection in projections), through)
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read")
         checkpoints = _checkpoints(connection, projections)
@@ -161,7 +164,7 @@ def _compare(
             _catch_up(connection, projection, stands, position)
             for table in projection.tables:
                 found.append(compare(connection, table, SCHEMA, projection.counts.get(table, "true")))
-    return found
+    return found, stands
 
 
 def _catch_up(

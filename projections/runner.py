@@ -20,6 +20,10 @@ NAMES = tuple(projection.name for projection in PROJECTIONS)
 BATCH = 2_000
 TAKE_OVER_SECONDS = 5
 TURNS: LiteralString = "select set_config('idle_in_transaction_session_timeout', %s, false)"
+# A plan that was made while a table was small must not go on reading all of it when it has grown.
+LOOK_UPS: LiteralString = """
+    select set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),
+        set_config('enable_mergejoin', 'off', false)"""
 # Ends the sessions like this one that stand in a transaction and wait for their client, who neither sends nor reads.
 END_STUCK: LiteralString = """
     select pg_terminate_backend(pid) from pg_stat_activity
@@ -76,9 +80,10 @@ def take_turns(connection: psycopg.Connection[Any]) -> None:
 
     The locks of a killed process go with its connection. One that is stopped, or cut off by the network, would keep
     them: the server ends its session when it sends nothing for `TAKE_OVER_SECONDS`, and the next runner when it reads
-    nothing.
+    nothing. All its statements look up by keys what they need.
     """
     connection.execute(TURNS, (f"{TAKE_OVER_SECONDS}s",))
+    connection.execute(LOOK_UPS)
 
 
 def project(connection: psycopg.Connection[Any], batch: int = BATCH, only: Sequence[str] = NAMES) -> int:

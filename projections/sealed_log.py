@@ -16,10 +16,10 @@ from domain.client import CLIENT_EVENTS, EVENTS
 from domain.events import Event
 
 AFTER: LiteralString = """
-    select position, stream_id, version, at, type, body from log join events using (ord)
+    select position, stream_id, version, at, type, body::text from log join events using (ord)
     where position > %s and position <= %s order by position"""
 WHOLE: LiteralString = """
-    select position, stream_id, version, at, type, body from events join log using (ord)
+    select position, stream_id, version, at, type, body::text from events join log using (ord)
     where stream_id > %s and stream_id <= %s and position <= %s order by stream_id, version"""
 
 
@@ -50,12 +50,12 @@ _OF_CLIENTS = frozenset(CLIENT_EVENTS.values())
 
 def read_after(connection: psycopg.Connection[Any], position: int, through: int) -> list[Sealed]:
     """The events above `position` up to `through`, in order."""
-    return _decoded(connection.execute(AFTER, (position, through)))
+    return _decoded(connection.execute(AFTER, (position, through), binary=True))
 
 
 def read_streams(connection: psycopg.Connection[Any], above: UUID, last: UUID, through: int) -> list[Sealed]:
     """What the log holds up to `through` of the streams above one and up to another, stream by stream."""
-    return _decoded(connection.execute(WHOLE, (above, last, through)))
+    return _decoded(connection.execute(WHOLE, (above, last, through), binary=True))
 
 
 def last_position(connection: psycopg.Connection[Any]) -> int:
@@ -74,8 +74,8 @@ def of_tickets(batch: Iterable[Sealed]) -> Iterator[Sealed]:
             yield sealed
 
 
-def _decoded(rows: Iterable[tuple[Any, ...]]) -> list[Sealed]:
-    found = list(rows)
+def _decoded(rows: psycopg.Cursor[tuple[Any, ...]]) -> list[Sealed]:
+    found = rows.fetchall()
     try:
         return [
             Sealed(at, id_, number, time, type_, _DECODE[type_](body)) for at, id_, number, time, type_, body in found
@@ -86,7 +86,7 @@ def _decoded(rows: Iterable[tuple[Any, ...]]) -> list[Sealed]:
         ]
 
 
-def _read(type_: str, body: bytes) -> Event:
+def _read(type_: str, body: str) -> Event:
     try:
         return _DECODE[type_](body)
     except LookupError:

@@ -1,6 +1,6 @@
 """Which tickets are there, and how do they stand? One row a ticket: what lists, searches and queue pages show."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from datetime import datetime
 from typing import Any, ClassVar, LiteralString
 from uuid import UUID
@@ -9,9 +9,11 @@ import msgspec
 import psycopg
 from psycopg.sql import SQL
 
+from application.arrays import ints, longs, times, uuids
 from domain import events as e
 from domain.procedure import queue_of, standing_after
 from domain.values import Channel, Grade, Level, Priority, Qualification, Queue, State
+from projections.remarks import DOSSIERS, only_remarks, without
 from projections.rows import Table
 from projections.sealed_log import Sealed, of_tickets
 
@@ -53,6 +55,18 @@ SUMMARIES = Table(
 
 
 _KNOWN = SQL("{} where ticket_id = any(%b)").format(SUMMARIES.select).as_bytes()
+# What remarks change, where they change no more. Returns the tickets that it leaves to the fold.
+_REMARK = (
+    SQL("""
+    with remarked as materialized (
+        select * from unnest(%b::uuid[], %b::int[], %b::bigint[], %b::timestamptz[]) as r(id, version, position, at)),
+    done as (
+        update ticket_summaries set version = remarked.version, position = remarked.position, updated_at = remarked.at
+        from remarked where ticket_id = remarked.id and state not in {} returning ticket_id)
+    select id from remarked where id not in (select ticket_id from done)""")
+    .format(DOSSIERS)
+    .as_bytes()
+)
 MOST_WORDS = 10_000  # characters of one text; a longer one is found by its beginning
 _WORDS: LiteralString = """
     insert into ticket_words (ticket_id, request, client, number, issue)
@@ -101,9 +115,13 @@ class TicketSummaries:
     finish: ClassVar[LiteralString] = ""
 
     def apply(self, connection: psycopg.Connection[Any], batch: Sequence[Sealed]) -> None:
-        """Loads the rows that the batch touches, folds, and writes them back at once."""
+        """Loads the rows that the batch may change, folds, and writes them back at once."""
         sealed = list(of_tickets(batch))
-        known = connection.execute(_KNOWN, (list({each.stream_id for each in sealed}),))
+        sealed = without(sealed, _remark(connection, only_remarks(sealed)))
+        if not sealed:
+            return
+        tickets = {each.stream_id.int: each.stream_id for each in sealed}
+        known = connection.execute(_KNOWN, (uuids(list(tickets.values())),))
         rows: dict[int, TicketSummary] = {row.ticket_id.int: row for row in SUMMARIES.read(known)}
         words = _fold(rows, sealed)
         SUMMARIES.upsert(connection, rows.values())
@@ -120,6 +138,20 @@ class TicketSummaries:
         """Removes the rows of these tickets."""
         connection.execute("delete from ticket_summaries where ticket_id = any(%s)", (list(streams),))
         connection.execute("delete from ticket_words where ticket_id = any(%s)", (list(streams),))
+
+
+def _remark(connection: psycopg.Connection[Any], remarked: dict[int, Sealed]) -> Set[int]:
+    """Writes remarks, the last of each ticket, where they change nothing else. Returns those tickets."""
+    if not remarked:
+        return frozenset()
+    last = remarked.values()
+    columns = (
+        uuids([each.stream_id for each in last]),
+        ints([each.version for each in last]),
+        longs([each.position for each in last]),
+        times([each.at for each in last]),
+    )
+    return remarked.keys() - {ticket.int for (ticket,) in connection.execute(_REMARK, columns)}
 
 
 def _fold(rows: dict[int, TicketSummary], batch: Iterable[Sealed]) -> dict[UUID, dict[str, str]]:

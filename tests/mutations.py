@@ -24,6 +24,7 @@ LONGEST_SECONDS = 150
 SEALING = "application/sealing.py"
 STORE = "application/event_store.py"
 COMBINING = "application/combining.py"
+GROUP = "application/group_commit.py"
 TABLES = "application/migrations/0001_event_store.sql"
 PASS = 'row = connection.execute(SEAL, {"batch": batch}).fetchone()'
 SCAN_FIRST = """seen = connection.execute("select ord from events, seal_state where ord > hi or holes @> ord")
@@ -36,6 +37,7 @@ BROKEN = re.compile(
     r"[\w.]*(PostgresError|SyntaxError|Undefined|NameError|TypeError|ImportError|ProgrammingError|AttributeError)"
 )
 S, E, C = "tests/test_sealing.py::", "tests/test_event_store.py::", "tests/test_combining.py::"
+G = "tests/test_group_commit.py::"
 
 PROMISES = {
     "1": "positions are 1, 2, 3 … without a gap, and none is given again",
@@ -384,6 +386,67 @@ MUTATIONS = (
         (("application/deciding.py", "request.expected_version != ticket.version", "request.expected_version < 0"),),
         (C + "test_one_of_many_commands_with_one_version_wins",),
     ),
+    # ── the group commit of threads ─────────────────────────────────────────────────────────────────────────
+    Mutation(
+        "threads: a conflict fails the insert as a whole",
+        "a e",
+        ((STORE, 'as leaf) as given"""', 'as leaf) as given on conflict do nothing"""'),),
+        (G + "test_of_two_on_one_version_the_first_wins",),
+    ),
+    Mutation(
+        "threads: an insert has its transaction ID before its number",
+        "3",
+        ((STORE, "with own as materialized (select pg_current_xact_id())", "with own as materialized (select 1)"),),
+        (G + "test_an_insert_has_its_xid_before_its_number",),
+    ),
+    Mutation(
+        "threads: all write their streams in one order",
+        "b",
+        ((STORE, "sorted(rows, key=_place)", "list(rows)"),),
+        (G + "test_batches_in_opposite_order_do_not_deadlock",),
+    ),
+    Mutation(
+        "threads: all write their keys in one order",
+        "b",
+        ((STORE, "answer, at) order by principal, key)", "answer, at))"),),
+        (G + "test_keys_in_opposite_order_do_not_deadlock",),
+    ),
+    Mutation(
+        "threads: the events of a stream draw their numbers in the order of their versions",
+        "5",
+        ((STORE, "_uuid(row.originator_id).int, row.originator_version\n", "_uuid(row.originator_id).int, 0\n"),),
+        (G + "test_versions_of_a_stream_draw_their_numbers_in_order",),
+    ),
+    Mutation(
+        "threads: a batch that the database refuses is repeated command by command",
+        "c",
+        ((GROUP, "if len(batch) > 1:", "if len(batch) > 100:"),),
+        (G + "test_a_bad_command_harms_only_itself", G + "test_a_known_key_stops_its_own_command_only"),
+    ),
+    Mutation(
+        "threads: it is repeated over the same connection, on which nothing can be sent when it broke",
+        "c",
+        ((GROUP, "self._send(connection, [one])", "self._commit([one])"),),
+        (G + "test_a_batch_that_broke_off_is_not_tried_again",),
+    ),
+    Mutation(
+        "threads: who went away before its turn wants nothing any more",
+        "d",
+        ((GROUP, "[one for one in self._waiting if one is not own]", "list(self._waiting)"),),
+        (G + "test_who_is_interrupted_while_waiting_is_not_recorded",),
+    ),
+    Mutation(
+        "threads: whose leader was interrupted is not told that it is recorded",
+        "d",
+        ((GROUP, "self.error: Exception | None = BROKEN_OFF", "self.error: Exception | None = None"),),
+        (G + "test_who_was_sent_by_an_interrupted_leader_is_told",),
+    ),
+    Mutation(
+        "threads: every key of a batch is recorded with its command",
+        "repeat",
+        ((GROUP, "for one in batch if one.kept]", "for one in batch[1:] if one.kept]"),),
+        (G + "test_a_known_key_stops_its_own_command_only",),
+    ),
     # ── repeated commands, and read models ──────────────────────────────────────────────────────────────────
     Mutation(
         "a known key stops its command",
@@ -408,6 +471,57 @@ MUTATIONS = (
         "view",
         (("projections/runner.py", "where name = any(%s) and position = %s", "where name = any(%s) and %s >= 0"),),
         ("tests/test_checkpoints.py::test_a_checkpoint_that_moved_undoes_the_batch",),
+    ),
+    Mutation(
+        "where a dossier stands, a summary is folded also for a remark",
+        "view",
+        (("projections/ticket_summaries.py", "and state not in {} returning", "and {} is not null returning"),),
+        (
+            "tests/test_remarks.py::test_a_dossier_lapses_by_a_remark",
+            "tests/test_remarks.py::test_remarks_in_any_batch_are_what_a_rebuild_makes_of_them",
+        ),
+    ),
+    Mutation(
+        "where a dossier stands, a stay is folded also for a remark",
+        "view",
+        (("projections/queue_stays.py", "last.state in {} is not false", "last.state is null and {} is not null"),),
+        (
+            "tests/test_remarks.py::test_a_dossier_lapses_by_a_remark",
+            "tests/test_remarks.py::test_remarks_in_any_batch_are_what_a_rebuild_makes_of_them",
+        ),
+    ),
+    Mutation(
+        "a ticket with a remark and something else in one batch is folded",
+        "view",
+        (("projections/remarks.py", "last.pop(sealed.stream_id.int, None)", "pass"),),
+        ("tests/test_remarks.py::test_remarks_in_any_batch_are_what_a_rebuild_makes_of_them",),
+    ),
+    Mutation(
+        "a remark on a ticket that is not there parks its stream",
+        "view",
+        (("projections/queue_stays.py", "is not false else", "is true else"),),
+        ("tests/test_parking.py::test_what_has_no_beginning_is_parked",),
+    ),
+    Mutation(
+        "only stays that changed are written",
+        "view",
+        (("projections/queue_stays.py", "if stay != before.get(stay.ticket_id.int)", "if stay"),),
+        ("tests/test_remarks.py::test_what_changes_no_stay_writes_none",),
+    ),
+    Mutation(
+        "a stay that changed leaves the count that it was in",
+        "view",
+        (("projections/queue_stays.py", "_count(counts, before.values(), -1)", "_count(counts, stays.values(), -1)"),),
+        (
+            "tests/test_remarks.py::test_remarks_in_any_batch_are_what_a_rebuild_makes_of_them",
+            "tests/test_projections.py::test_counts_are_what_one_would_count",
+        ),
+    ),
+    Mutation(
+        "the worker looks things up by their keys, also in a table that is still small",
+        "view",
+        (("projections/runner.py", "    connection.execute(LOOK_UPS)\n", ""),),
+        ("tests/test_remarks.py::test_a_round_reads_no_growing_table_from_end_to_end",),
     ),
 )
 

@@ -14,7 +14,8 @@ _ASKED = re.compile(r"(?:execute (?P<name>[^:]+)|statement): (?P<sql>.*)", re.DO
 _VALUE = re.compile(r"\$\d+ = (NULL|'(?:[^']|'')*')")
 _EXPLAINED = re.compile(r"\s*(select|with|insert|update|delete)\b", re.IGNORECASE)
 SETTLES_AFTER = 6  # custom plans, before PostgreSQL weighs them against a generic one; psycopg prepares after 5
-_EXPLAIN = "explain (analyze, timing off, summary off, format json) "
+_RUN = "explain (analyze, timing off, summary off, format json) "
+_PLAN = "explain (format json) "
 
 
 class Statement(NamedTuple):
@@ -90,8 +91,12 @@ def explained(connection: psycopg.Connection[Any], statement: Statement) -> list
 
 
 def reads(connection: psycopg.Connection[Any], query: str) -> list[Read]:
-    """Runs a query and tells what it has read."""
-    row = connection.execute((_EXPLAIN + query).encode()).fetchone()
+    """Runs a query and tells what it has read; of an insert that cannot be done twice, what it would read."""
+    try:
+        with connection.transaction():
+            row = connection.execute((_RUN + query).encode()).fetchone()
+    except psycopg.errors.UniqueViolation:
+        row = connection.execute((_PLAN + query).encode()).fetchone()
     plan = row[0] if row else []
     return list(_reads((json.loads(plan) if isinstance(plan, str | bytes) else plan)[0]["Plan"]))
 
@@ -99,7 +104,8 @@ def reads(connection: psycopg.Connection[Any], query: str) -> list[Read]:
 def _reads(node: dict[str, Any]) -> Iterator[Read]:
     if node["Node Type"].endswith("Scan") and "Relation Name" in node:
         removed = sum(value for name, value in node.items() if name.startswith("Rows Removed by"))
-        yield Read(node["Relation Name"], node["Node Type"], (node["Actual Rows"] + removed) * node["Actual Loops"])
+        rows, loops = node.get("Actual Rows", node["Plan Rows"]), node.get("Actual Loops", 1)
+        yield Read(node["Relation Name"], node["Node Type"], (rows + removed) * loops)
     below: Sequence[dict[str, Any]] = node.get("Plans", ())
     for part in below:
         yield from _reads(part)

@@ -244,6 +244,54 @@ def test_each_want_gets_its_own_answer(run: Any, fails: bool) -> None:
     assert [type(one) if isinstance(one, BaseException) else one for one in answers] == expected
 
 
+def test_an_append_waits_for_who_is_about_to_append(run: Any) -> None:
+    """A load is under way: those who get its answer go with the append that was asked for meanwhile."""
+    answered, trips = asyncio.Event(), list[list[int]]()
+
+    async def load(wanted: list[int]) -> list[int]:
+        await answered.wait()
+        return wanted
+
+    async def append(wanted: list[int]) -> list[int]:
+        trips.append(wanted)
+        return wanted
+
+    async def go() -> None:
+        loads: Combined[int, int] = Combined(load)
+        appends: Combined[int, int] = Combined(append, after=(loads,))
+
+        async def command(number: int) -> int:
+            return await appends(await loads(number))
+
+        commands = [asyncio.create_task(command(number)) for number in (1, 2)]
+        await asyncio.sleep(0.001)
+        asyncio.get_running_loop().call_later(0.001, answered.set)
+        await all_of(appends(0), *commands)
+
+    run(go())
+    assert trips == [[0, 1, 2]]
+
+
+def test_a_load_that_takes_long_holds_up_no_append(run: Any) -> None:
+    """A stream of any length may be read: who has decided does not wait for that."""
+
+    async def never(_: list[int]) -> list[int]:
+        await asyncio.Event().wait()
+        return []
+
+    async def append(wanted: list[int]) -> list[int]:
+        return wanted
+
+    async def go() -> int:
+        loads: Combined[int, int] = Combined(never)
+        loads(1)
+        await asyncio.sleep(0.001)
+        async with asyncio.timeout(5):
+            return await Combined(append, after=(loads,))(2)
+
+    assert run(go()) == 2
+
+
 def test_many_commands_on_one_ticket_all_succeed(
     shell: CombiningDesk, run: Any, connection: psycopg.Connection
 ) -> None:

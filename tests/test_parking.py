@@ -26,6 +26,7 @@ from projections.ticket_list import TicketFilters, ticket_page
 
 NAMES = [projection.name for projection in PROJECTIONS]
 UNKNOWN, SPOILT = ("Ticket.FromTheFuture", b"{}"), ("Ticket.Escalated", b'{"from_level": 7}')
+NO_NOTE = ("Ticket.NoteAdded", b'{"text": 7, "visibility": "internal"}')
 MEND = "update events set type = 'Ticket.NoteAdded', body = %s where stream_id = %s and version = %s"
 
 
@@ -63,7 +64,7 @@ def folded_anew(connection: psycopg.Connection) -> dict[str, list[tuple[Any, ...
 
 
 @pytest.mark.parametrize("batch", [1, 7, 100_000])
-@pytest.mark.parametrize("kind", [UNKNOWN, SPOILT], ids=["type", "body"])
+@pytest.mark.parametrize("kind", [UNKNOWN, SPOILT, NO_NOTE], ids=["type", "body", "note"])
 def test_only_its_stream_stands_still(
     desk: HelpDesk, connection: psycopg.Connection, kind: tuple[str, bytes], batch: int
 ) -> None:

@@ -2,12 +2,14 @@
 
 import os
 import signal
+import subprocess
 import threading
 from pathlib import Path
 
 import psycopg
 import pytest
 from served import wait_until
+from servers import GIVEN
 from test_projections import contents, start_again
 from walk import Walk
 from writing import append, beside, notes, rows, wait_for_locks
@@ -18,10 +20,13 @@ from application.sealing import seal_all
 from projections.catch_up import catch_up
 from projections.crew import CrewError, crew
 from projections.parking import parked_streams
+from projections.priority import NICE, SLICE_MILLISECONDS, stand_back
 from projections.projection import positions
 from projections.rebuild import Sizes, execute, far_behind, rebuild
 from projections.retired import NotRetired, Stood, UnknownVersion, drop_retired, roll_back
 from projections.runner import PROJECTIONS, ensure_projections, project, project_all
+
+LONG_SLICES = tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 12)
 
 
 @pytest.fixture
@@ -245,8 +250,7 @@ def test_a_process_that_is_killed_leaves_the_old_tables(worked: Walk, connection
     before = contents(connection)
 
     def kill(done: int, total: int) -> None:
-        children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
-        builders = [pid for pid in children if b"projections.crew" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        builders = [pid for pid in own_children() if b"projections.crew" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         os.kill(int(builders[0]), signal.SIGKILL)
 
     with pytest.raises(CrewError):
@@ -262,6 +266,58 @@ def test_an_error_in_a_process_is_raised_here(connection: psycopg.Connection) ->
         list(run([(execute, ("select 1",)), (execute, ("select from nowhere",))]))
     gone = "select from pg_stat_activity where application_name = 'deskledger rebuild' and datname = current_database()"
     wait_until(lambda: not connection.execute(gone).fetchall(), 10, "the connections of the processes end")
+
+
+def test_the_processes_of_a_rebuild_stand_back(connection: psycopg.Connection) -> None:
+    """They and the server's processes for them have a lower priority, also as groups, and a longer slice of time."""
+    backends = "select pid from pg_stat_activity where application_name = 'deskledger standing'"
+    with crew(connection, 2, (), "standing") as run:
+        list(run([(execute, ("select 1",))] * 4))
+        pids = [] if GIVEN else [pid for (pid,) in connection.execute(backends).fetchall()]
+        pids += [int(pid) for pid in own_children() if b"projections.crew" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert len(pids) == (2 if GIVEN else 4)
+        wait_until(lambda: list(run([(execute, ("select 1",))])) and all(map(in_a_lower_group, pids)), 10, "they do")
+        assert {(os.getsid(pid) == pid, os.getpriority(os.PRIO_PROCESS, pid)) for pid in pids} == {(True, NICE)}
+        assert {os.sched_getscheduler(pid) for pid in pids} == {os.SCHED_BATCH}
+        assert {slice_of(pid) for pid in pids} == {SLICE_MILLISECONDS if LONG_SLICES else slice_of(os.getpid())}
+
+
+def test_the_comparison_stands_back_too(worked: Walk, database: str, connection: psycopg.Connection) -> None:
+    """It reads all that there is, so it is a task of the processes that stand back, and not of the one that swaps."""
+    waiting = "select application_name from pg_stat_activity where wait_event_type = 'Lock' and datname = %s"
+    with connect(database, "lock") as lock, connect(database, "swap") as own:
+        lock.execute("begin; lock table closings in access exclusive mode")
+        with beside(lambda: rebuild(own, PROJECTIONS[2])) as (done,):
+            try:
+                wait_for_locks(connection, 1)
+                assert connection.execute(waiting, (own.info.dbname,)).fetchall() == [("deskledger rebuild",)]
+            finally:
+                lock.execute("commit")
+    assert [each.only_old for each in done.result()] == [0]
+
+
+def own_children() -> list[str]:
+    """The processes that this thread has started."""
+    return Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+
+
+def in_a_lower_group(pid: int) -> bool:
+    """Whether the kernel makes no groups of sessions, or has that of this process at the lower priority."""
+    group = Path(f"/proc/{pid}/autogroup")
+    return not group.exists() or group.read_text().endswith(f"nice {NICE}\n")
+
+
+def slice_of(pid: int) -> float | None:
+    """Milliseconds that a process may run on while others wait; None where the kernel does not say."""
+    says = [line.split() for line in Path(f"/proc/{pid}/sched").read_text().splitlines() if "se.slice" in line]
+    return int(says[0][-1]) / 1_000_000 if says else None
+
+
+def test_what_is_gone_does_not_stand_in_the_way() -> None:
+    """A process that has ended meanwhile is no error, and not asked for again."""
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    assert stand_back(ended.pid) is True
 
 
 def test_two_processes_catch_up_beside_another_runner(

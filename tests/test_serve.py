@@ -1,5 +1,7 @@
 """`deskledger serve`: one command starts everything, keeps it up, and ends it cleanly."""
 
+import asyncio
+import gc
 import os
 import re
 import signal
@@ -7,13 +9,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import urllib3
 from served import ROOT, free_port, needs_curl, wait_until
 from servers import own_server
 
+from api.server import GARBAGE, Server
 from application.postgres import EmbeddedPostgres
+from application.settings import Settings
 
 
 class Desk:
@@ -148,6 +153,18 @@ def test_a_signal_in_the_middle_of_a_fork_is_not_lost() -> None:
         assert api.stdout.readline() == "forked\n"
         api.send_signal(signal.SIGTERM)
         assert api.wait(10) == 0
+
+
+def test_a_child_seldom_looks_for_garbage() -> None:
+    """What was there before the first request is left out of it; requests make no cycles, so the usual pace is waste."""
+    before, loop = gc.get_threshold(), asyncio.new_event_loop()
+    try:
+        Server(Settings()).cfg.post_worker_init(SimpleNamespace(loop=loop))
+        assert (gc.get_threshold()[0], gc.get_freeze_count() > 0) == (GARBAGE, True)
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
+        loop.close()
 
 
 def test_only_one_serves_a_directory(desk: Desk) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -114,7 +114,7 @@ class Lines:
             writer.close()
 
 
-async def escalate(base: str, key: str, tickets: list[str], rate: int) -> list[float]:
+async def escalate(base: str, key: str, tickets: Iterable[str], rate: int) -> list[float]:
     """Sends one command for each ticket, at fixed times whatever the answers do; milliseconds from then to the answer.
 
     A command that has to wait for a free connection waits on its own account: its time began when it was due.
