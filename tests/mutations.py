@@ -327,6 +327,18 @@ MUTATIONS = (
         (C + "test_a_bad_command_harms_only_itself",),
     ),
     Mutation(
+        "an append waits for who is about to append",
+        "",
+        ((COMBINING, "for each in self._after if each._under_way]", "for each in ()]"),),
+        (C + "test_an_append_waits_for_who_is_about_to_append",),
+    ),
+    Mutation(
+        "and no longer than a moment",
+        "",
+        ((COMBINING, "timeout=LONGEST_WAIT_SECONDS", "timeout=None"),),
+        (C + "test_a_load_that_takes_long_holds_up_no_append",),
+    ),
+    Mutation(
         "what may have been recorded is not tried again",
         "c",
         ((COMBINING, "except Unavailable as error:  # it may", "except ZeroDivisionError as error:  # it may"),),

@@ -156,7 +156,7 @@ def test_a_signal_in_the_middle_of_a_fork_is_not_lost() -> None:
 
 
 def test_a_child_seldom_looks_for_garbage() -> None:
-    """What was there before the first request is left out of it; requests make no cycles, so the usual pace is waste."""
+    """What was there before the first request is left out; requests make no cycles, so the usual pace is waste."""
     before, loop = gc.get_threshold(), asyncio.new_event_loop()
     try:
         Server(Settings()).cfg.post_worker_init(SimpleNamespace(loop=loop))

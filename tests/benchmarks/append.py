@@ -21,7 +21,7 @@ from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastor
 from figures import Figure, Notebook, interleaved
 from psycopg_pool import ConnectionPool
 
-from api.worker import IDLE_SECONDS
+from api.worker import IDLE_SECONDS, LONGEST_BREATH, PAUSE_TIMES
 from application.combining import CombiningDesk
 from application.database import connection_settings
 from application.event_store import Kept, to_row
@@ -305,6 +305,9 @@ def seal_until_told(url: str, end: Connection) -> None:
     with ground.connect(url, "benchmark sealer") as connection:
         connection.execute(LISTEN)
         while not end.poll():
-            if not seal_all(connection):
-                for _ in connection.notifies(timeout=IDLE_SECONDS, stop_after=1):
-                    break
+            begun = time.perf_counter()
+            if seal_all(connection):
+                time.sleep(min((time.perf_counter() - begun) * PAUSE_TIMES, LONGEST_BREATH))
+                continue
+            for _ in connection.notifies(timeout=IDLE_SECONDS, stop_after=1):
+                break
