@@ -76,27 +76,30 @@ def statements(connection: psycopg.Connection[Any], who: str) -> list[Statement]
 def explained(connection: psycopg.Connection[Any], statement: Statement) -> list[Read]:
     """What it reads by a plan for its own values, and by the one that PostgreSQL settles for where the plan is kept.
 
-    It is run, and what it changes is taken back.
+    It is run, and what it changes is taken back; an insert that cannot be done twice is only planned.
     """
+    try:
+        return _explained(connection, statement, _RUN)
+    except psycopg.errors.UniqueViolation:
+        return _explained(connection, statement, _PLAN)
+
+
+def _explained(connection: psycopg.Connection[Any], statement: Statement, how: str) -> list[Read]:
     execute = f"execute asked ({', '.join(statement.values)})" if statement.values else "execute asked"
     connection.execute("deallocate all")
     with connection.transaction(force_rollback=True):
         connection.execute(f"prepare asked as {statement.sql}".encode())
-        found = reads(connection, execute)
+        found = reads(connection, execute, how)
         if statement.keeps_plan:
             for _ in range(SETTLES_AFTER):
                 connection.execute(f"explain {execute}".encode())
-            found += reads(connection, execute)
+            found += reads(connection, execute, how)
     return found
 
 
-def reads(connection: psycopg.Connection[Any], query: str) -> list[Read]:
-    """Runs a query and tells what it has read; of an insert that cannot be done twice, what it would read."""
-    try:
-        with connection.transaction():
-            row = connection.execute((_RUN + query).encode()).fetchone()
-    except psycopg.errors.UniqueViolation:
-        row = connection.execute((_PLAN + query).encode()).fetchone()
+def reads(connection: psycopg.Connection[Any], query: str, how: str = _RUN) -> list[Read]:
+    """Runs a query and tells what it has read."""
+    row = connection.execute((how + query).encode()).fetchone()
     plan = row[0] if row else []
     return list(_reads((json.loads(plan) if isinstance(plan, str | bytes) else plan)[0]["Plan"]))
 

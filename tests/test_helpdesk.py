@@ -272,11 +272,11 @@ def test_who_is_overtaken_every_time_is_told(shell: Shell, connection: psycopg.C
     )
     with pytest.raises(no.StaleVersion):
         shell.execute(request(ticket_id, NOTE))
-    tried = connection.execute("select last_value - 1 from ticket_numbers").fetchone()
-    assert tried in ((MOST_TRIES,), (2 * MOST_TRIES,))  # the combining shell tries once for all, and then each alone
+    tries = MOST_TRIES * (1 if isinstance(shell, HelpDesk) else 2)  # the other one inserts, and then asks who won
+    assert connection.execute("select last_value from ticket_numbers").fetchone() == (tries + 1,)
     with pytest.raises(no.StaleVersion):
         shell.register_client("client-2", CONTACT, STAFF, NOW)
-    assert connection.execute("select last_value from ticket_numbers").fetchone() == (2 * MOST_TRIES + 1,)
+    assert connection.execute("select last_value from ticket_numbers").fetchone() == (2 * tries + 1,)
 
 
 def test_registering_a_client_twice_records_it_once(shell: Shell) -> None:
