@@ -22,7 +22,7 @@ from projections.runner import take_turns
 
 IDLE_SECONDS = 0.25  # how long a commit without a wake-up call may wait
 MAIL_SECONDS = 1.0
-PAUSE_TIMES, LONGEST_BREATH = 9, 0.04  # at most a tenth of the time is work: more events share a round, and its cost
+PAUSE_TIMES, LONGEST_BREATH = 9, 0.04  # of a round, at most so long: more events share the next one
 LONGEST_PAUSE = 10.0
 log = structlog.get_logger()
 

@@ -7,6 +7,7 @@ its answer, the first of those who wait leads, with the rows of all who have com
 import select
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import count
 from threading import Lock
 from typing import Any, LiteralString
 from weakref import WeakKeyDictionary
@@ -18,9 +19,10 @@ from psycopg.pq.abc import PGconn, PGresult
 from psycopg_pool import ConnectionPool
 
 from application.event_store import INSERT, INSERT_AND_KEEP, Kept, StoredRow, insert_parameters
-from application.line import CANCEL_SECONDS, numbered
+from application.line import CANCEL_SECONDS, PATIENCE_SECONDS, numbered
 
 BROKEN_OFF = psycopg.OperationalError("the thread that sent it was interrupted: it is recorded whole or not at all")
+_numbers = count()
 
 
 class Wanted:
@@ -68,14 +70,17 @@ class GroupCommit:
                 self._led = own.leads = True
 
     def _lead(self, own: Wanted) -> None:
-        with self._mutex:
-            batch, self._waiting = self._waiting, []
+        batch: list[Wanted] = []
         try:
+            with self._mutex:
+                batch, self._waiting = self._waiting, []
             self._commit(batch)
         finally:
-            self._leave(own)  # first, so that the next statement is on its way while the others wake up
-            for one in batch:
-                one.turn.release()
+            try:
+                self._leave(own)  # first, so that the next statement is on its way while the others wake up
+            finally:
+                for one in batch:
+                    one.turn.release()
 
     def _leave(self, own: Wanted) -> None:
         """Wants nothing any more; who led makes the first of those who wait the next leader."""
@@ -116,17 +121,26 @@ class GroupCommit:
         rows = [row for one in batch for row in one.rows]
         kept = [(one.rows[0].originator_id, one.kept) for one in batch if one.kept]
         parameters = insert_parameters(rows, kept)
-        name = self._prepare(connection, INSERT_AND_KEEP if kept else INSERT)
-        connection.pgconn.send_query_prepared(name, parameters, [Format.BINARY] * len(parameters))
-        if _answer(connection).command_tuples != len(rows):
+        sql = INSERT_AND_KEEP if kept else INSERT
+        try:
+            done = self._run(connection, sql, parameters)
+        except psycopg.errors.InvalidSqlStatementName:  # somebody has deallocated all there was: nothing ran
+            self._prepared.pop(connection, None)
+            done = self._run(connection, sql, parameters)
+        if done.command_tuples != len(rows):
             raise psycopg.errors.UniqueViolation("not every event was inserted")
+
+    def _run(self, connection: psycopg.Connection[Any], sql: LiteralString, parameters: Sequence[bytes]) -> PGresult:
+        name = self._prepare(connection, sql)
+        connection.pgconn.send_query_prepared(name, parameters, [Format.BINARY] * len(parameters))
+        return _answer(connection)
 
     def _prepare(self, connection: psycopg.Connection[Any], sql: LiteralString) -> bytes:
         """The name of a statement, which is prepared once for each connection."""
         known = self._prepared.setdefault(connection, {})
         name = known.get(sql)
         if name is None:
-            name = f"append_{len(known)}".encode()
+            name = f"append_{next(_numbers)}".encode()  # others may share the connection
             connection.pgconn.send_prepare(name, numbered(sql).encode())
             _answer(connection)
             known[sql] = name
@@ -143,10 +157,12 @@ def _answer(connection: psycopg.Connection[Any]) -> PGresult:
         results = _results(connection.pgconn)
     except psycopg.Error:
         raise
-    except BaseException:  # interrupted: an answer that nobody waits for must not be taken for the next one's
+    except BaseException as error:  # an answer that nobody waits for must not be taken for the next one's
         with suppress(psycopg.Error):
             connection.cancel_safe(timeout=CANCEL_SECONDS)
         connection.close()
+        if isinstance(error, TimeoutError):
+            raise psycopg.OperationalError(str(error)) from None
         raise
     for result in results:
         if result.status != ExecStatus.COMMAND_OK:
@@ -158,14 +174,19 @@ def _results(pgconn: PGconn) -> list[PGresult]:
     line, results = select.poll(), list[PGresult]()
     line.register(pgconn.socket, select.POLLIN | select.POLLOUT)
     while pgconn.flush():  # more than the socket takes at once
-        line.poll()
+        _wait(line)
         pgconn.consume_input()
     line.modify(pgconn.socket, select.POLLIN)
     while True:
         while pgconn.is_busy():
-            line.poll()
+            _wait(line)
             pgconn.consume_input()
         result = pgconn.get_result()
         if result is None:
             return results
         results.append(result)
+
+
+def _wait(line: select.poll) -> None:
+    if not line.poll(PATIENCE_SECONDS * 1000):
+        raise TimeoutError(f"no answer within {PATIENCE_SECONDS:g} s: it is recorded whole or not at all")

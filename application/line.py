@@ -154,10 +154,12 @@ class Line:
                 self._answer.set_result(results)
 
     def _unwatch(self) -> None:
-        """By its number: libpq closes the socket of a connection that is gone, and somebody else gets the number."""
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(self._socket)
-        loop.remove_writer(self._socket)
+        """Once, and by its number: libpq closes the socket of a connection that is gone, and others get its number."""
+        number, self._socket = self._socket, -1
+        if number >= 0:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(number)
+            loop.remove_writer(number)
 
     async def _open(self) -> psycopg.AsyncConnection[Any]:
         if self._connection and self._has_ended(self._connection):

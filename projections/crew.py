@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
@@ -39,8 +40,8 @@ def crew(
 
     `settings` are statements that prepare each connection, `name` is what pg_stat_activity shows of it. The processes
     stand back behind commands and readers, and so do the server's processes for them where the server runs on this
-    machine. They end with the block, and when this process ends in whatever way. With no process, for work that is done
-    sooner than one has begun, the tasks run in this one, on a second connection.
+    machine. They end with the block, and after their present task when this process ends in whatever way. With no
+    process, for work that is done sooner than one has begun, the tasks run in this one, on a second connection.
     """
     url = make_conninfo("", **connection.info.get_parameters(), password=connection.info.password or None)
     if not processes:
@@ -122,18 +123,28 @@ def _prepared(url: str, settings: Iterable[str], name: str) -> psycopg.Connectio
 def main(descriptor: int) -> None:
     """One process of a crew: does what comes through the pipe, until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it decides what an interruption means
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the statement too, and not only who waits for it
     gc.disable()  # what a task makes has no cycles; looking for some takes a tenth of the time
     with Connection(descriptor) as pipe:
         url, settings, name = pipe.recv()
         with _prepared(url, settings, name) as connection:
-            forward = [os.getpid(), *_server_process(connection)]
+            _stand_back(os.getpid(), *_server_process(connection))
             while True:
-                forward = [each for each in forward if not stand_back(each)]
                 try:
                     function, arguments = pipe.recv()
                 except EOFError:
                     return
                 pipe.send(_do(function, connection, arguments))
+
+
+def _stand_back(*processes: int) -> None:
+    """Lowers the priority of processes, again and again for a second where the kernel lets ordinary users wait."""
+    left = list(processes)
+    for _ in range(10):
+        left = [process for process in left if not stand_back(process)]
+        if not left:
+            return
+        time.sleep(0.1)
 
 
 def _server_process(connection: psycopg.Connection[Any]) -> list[int]:
@@ -154,4 +165,5 @@ def _do(function: Callable[..., Any], connection: psycopg.Connection[Any], argum
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    with suppress(KeyboardInterrupt):
+        main(int(sys.argv[1]))

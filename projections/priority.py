@@ -28,11 +28,13 @@ def stand_back(pid: int) -> bool:
 
     False when that is to be tried again: the kernel lets ordinary users change one group in a tenth of a second.
     """
+    nice = NICE
     with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, pid, NICE)
-        _lengthen_slice(pid)
+        nice = max(NICE, os.getpriority(os.PRIO_PROCESS, pid))  # who was put further back stays there
+        os.setpriority(os.PRIO_PROCESS, pid, nice)
+        _lengthen_slice(pid, nice)
     try:
-        Path(f"/proc/{pid}/autogroup").write_text(str(NICE))
+        Path(f"/proc/{pid}/autogroup").write_text(str(nice))
     except BlockingIOError:
         return False
     except OSError:  # no such groups, no such process, or somebody else's
@@ -40,9 +42,9 @@ def stand_back(pid: int) -> bool:
     return True
 
 
-def _lengthen_slice(pid: int) -> None:
+def _lengthen_slice(pid: int, nice: int) -> None:
     number = SCHED_SETATTR.get(os.uname().machine)
     if number and sys.platform == "linux" and sys.maxsize > 2**32:  # a program of 32 bits has other numbers
         slice_ = SLICE_MILLISECONDS * 1_000_000
-        attributes = struct.pack("=IIQiIQQQ", 48, os.SCHED_BATCH, 0, NICE, 0, slice_, 0, 0)
+        attributes = struct.pack("=IIQiIQQQ", 48, os.SCHED_BATCH, 0, nice, 0, slice_, 0, 0)
         ctypes.CDLL(None).syscall(ctypes.c_long(number), pid, attributes, 0)  # an older kernel takes no notice

@@ -11,7 +11,7 @@ import uvloop
 from served import wait_until
 from writing import CONTACT, NOW, OPEN, STAFF, append, history, notes, own_postgres, request, wait_for_locks
 
-from application import line
+from application import combining, line
 from application.combining import Combined, CombiningDesk
 from application.database import connect, migrate
 from application.deciding import Outcome, new_stream_id
@@ -244,8 +244,9 @@ def test_each_want_gets_its_own_answer(run: Any, fails: bool) -> None:
     assert [type(one) if isinstance(one, BaseException) else one for one in answers] == expected
 
 
-def test_an_append_waits_for_who_is_about_to_append(run: Any) -> None:
+def test_an_append_waits_for_who_is_about_to_append(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A load is under way: those who get its answer go with the append that was asked for meanwhile."""
+    monkeypatch.setattr(combining, "LONGEST_WAIT_SECONDS", 20)  # however slow the machine is
     answered, trips = asyncio.Event(), list[list[int]]()
 
     async def load(wanted: list[int]) -> list[int]:

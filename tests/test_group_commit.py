@@ -303,9 +303,29 @@ def interrupted(work: Callable[[], object], meanwhile: Callable[[], object]) -> 
         finally:
             os.kill(os.getpid(), signal.SIGINT)
 
-    with beside(interrupt) as done, pytest.raises(KeyboardInterrupt):
-        work()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background ignores it
+    try:
+        with beside(interrupt) as done, pytest.raises(KeyboardInterrupt):
+            work()
+    finally:
+        signal.signal(signal.SIGINT, before)
     done[0].result()
+
+
+def test_two_groups_share_a_connection(database: str) -> None:
+    """Each has its own names for what it prepares there."""
+    with databases.pool(database, NAME, size=1) as one:
+        assert [GroupCommit(one).append(rows(stream)) for stream in (A, B)] == [None, None]
+
+
+def test_what_was_deallocated_is_prepared_anew(database: str) -> None:
+    """psycopg deallocates everything on a connection of the pool, its own and others', after a rollback for example."""
+    with databases.pool(database, NAME, size=1) as one:
+        group = GroupCommit(one)
+        assert group.append(rows(A)) is None
+        with one.connection() as shared:
+            shared.execute("deallocate all")
+        assert [group.append(rows(B)), group.append(rows(C))] == [None, None]
 
 
 def test_who_is_interrupted_while_waiting_is_not_recorded(

@@ -85,6 +85,25 @@ def test_a_connection_that_is_ended_under_a_statement(database: str) -> None:
     assert on(database, work) == [("second",)]
 
 
+def test_lines_that_break_together_leave_each_other_alone(database: str, connection: psycopg.Connection) -> None:
+    """The socket of a broken connection is closed: whoever gets its number next is not unwatched with it."""
+
+    async def work(first: Line) -> Any:
+        second = Line(database, "test line")
+        for line in (first, second):
+            await line.fetch(ECHO, ("before",))
+        end = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'deskledger test line'"
+        assert len(connection.execute(end).fetchall()) == 2
+        async with asyncio.timeout(10):
+            while first._socket >= 0 or second._socket >= 0:
+                await asyncio.sleep(0.01)
+            answers = [await line.fetch(ECHO, ("after",)) for line in (second, first, second)]
+        await second.close()
+        return answers
+
+    assert on(database, work) == [[("after",)]] * 3
+
+
 def test_placeholders_are_numbered() -> None:
     """psycopg's placeholders, text and binary, become PostgreSQL's, in order."""
     assert numbered("select %s, %b::uuid[], %s") == "select $1, $2::uuid[], $3"
