@@ -24,8 +24,8 @@ class Section(msgspec.Struct, frozen=True):
 SECTIONS = (
     Section(
         "Append",
-        "Each append is one event on a stream of its own. Writers are threads of one process that share a pool; of the "
-        "combining shell they are tasks in two processes, and each append also keeps an idempotency record. The sealer "
+        "Each append is one event on a stream of its own. Writers are threads of two processes, each of them with a "
+        "pool; of the combining shell they are tasks, and each append also keeps an idempotency record. The sealer "
         "runs as in the worker. Appends a second:",
         ["append"],
         "append.svg",
