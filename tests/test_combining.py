@@ -244,6 +244,12 @@ def test_each_want_gets_its_own_answer(run: Any, fails: bool) -> None:
     assert [type(one) if isinstance(one, BaseException) else one for one in answers] == expected
 
 
+async def many_turns() -> None:
+    """Lets everybody go as far as they can."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 def test_an_append_waits_for_who_is_about_to_append(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A load is under way: those who get its answer go with the append that was asked for meanwhile."""
     monkeypatch.setattr(combining, "LONGEST_WAIT_SECONDS", 20)  # however slow the machine is
@@ -264,10 +270,12 @@ def test_an_append_waits_for_who_is_about_to_append(run: Any, monkeypatch: pytes
         async def command(number: int) -> int:
             return await appends(await loads(number))
 
-        commands = [asyncio.create_task(command(number)) for number in (1, 2)]
-        await asyncio.sleep(0.001)
-        asyncio.get_running_loop().call_later(0.001, answered.set)
-        await all_of(appends(0), *commands)
+        asked: list[Awaitable[int]] = [asyncio.create_task(command(number)) for number in (1, 2)]
+        await many_turns()
+        asked.append(appends(0))
+        await many_turns()
+        answered.set()
+        await all_of(*asked)
 
     run(go())
     assert trips == [[0, 1, 2]]
@@ -286,7 +294,7 @@ def test_a_load_that_takes_long_holds_up_no_append(run: Any) -> None:
     async def go() -> int:
         loads: Combined[int, int] = Combined(never)
         loads(1)
-        await asyncio.sleep(0.001)
+        await many_turns()
         async with asyncio.timeout(5):
             return await Combined(append, after=(loads,))(2)
 
