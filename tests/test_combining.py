@@ -15,14 +15,17 @@ from application import combining, line
 from application.combining import Combined, CombiningDesk
 from application.database import connect, migrate
 from application.deciding import Outcome, new_stream_id
+from application.event_store import Kept
 from application.keys import Wanted, create_key, hash_of, revoke_key
 from application.line import Unavailable
 from application.supporting import AddNote
 from domain import errors as no
-from domain.values import Role
+from domain.events import NoteAdded, Recorded
+from domain.values import Actor, Role, Visibility
 
 NOTE = AddNote("looked at it")
 NOT_STORABLE = AddNote("PostgreSQL cannot store \0")
+HELD = UUID(int=1)
 Task = asyncio.Task[Outcome]
 
 
@@ -242,6 +245,33 @@ def test_each_want_gets_its_own_answer(run: Any, fails: bool) -> None:
     gone = asyncio.CancelledError
     expected = [gone, Unavailable, gone, Unavailable] if fails else [gone, 20, gone, 40]
     assert [type(one) if isinstance(one, BaseException) else one for one in answers] == expected
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_key_that_was_under_way_at_the_second_try_stops_its_own_command_only(
+    shell: CombiningDesk, run: Any, rival: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    """(c) A batch failed, and while it is tried again, the key of one of its commands is recorded elsewhere."""
+    keyed, *free = (uuid4() for _ in range(1 + others))
+    kept = Kept("key_1", "under way", b"hash", b"answer")
+    append(rival, notes(HELD, 1), [(HELD, kept)])
+
+    async def fails(*_: Any) -> int:
+        raise psycopg.errors.UniqueViolation
+
+    def noted(stream: UUID) -> list[Recorded]:
+        return [Recorded(stream, 1, NOW, Actor("desk", "Desk", Role.AGENT), NoteAdded("note", Visibility.INTERNAL))]
+
+    async def work() -> list[Any]:
+        monkeypatch.setattr(shell._lines["append"], "execute", fails)
+        asked = [shell._append((noted(keyed), kept)), *(shell._append((noted(stream), None)) for stream in free)]
+        with connect(rival.info.dsn, "test watcher") as watcher:
+            await asyncio.to_thread(wait_for_locks, watcher, 1)
+        rival.execute("commit")
+        return await all_of(*asked)
+
+    assert run(work()) == [False] + [True] * others
+    assert [history(rival, stream) for stream in (keyed, *free)] == [[]] + [[1]] * others
 
 
 async def many_turns() -> None:

@@ -19,6 +19,7 @@ from served import wait_until
 from writing import NOW, append, beside, history, opened, request, rows, wait_for_locks
 
 from application import database as databases
+from application import group_commit
 from application.database import connect, migrate
 from application.event_store import INSERT_AND_KEEP, Kept, StoredRow, insert_parameters
 from application.group_commit import BROKEN_OFF, GroupCommit
@@ -326,6 +327,15 @@ def test_what_was_deallocated_is_prepared_anew(database: str) -> None:
         with one.connection() as shared:
             shared.execute("deallocate all")
         assert [group.append(rows(B)), group.append(rows(C))] == [None, None]
+
+
+def test_patience_ends(group: GroupCommit, rivals: list[psycopg.Connection], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that says nothing is an OperationalError; the statement is stopped, and the next one goes."""
+    monkeypatch.setattr(group_commit, "PATIENCE_SECONDS", 0.2)
+    append(rivals[0], rows(HELD))
+    assert isinstance(group.append(rows(HELD)), psycopg.OperationalError)
+    rivals[0].execute("rollback")
+    assert (group.append(rows(A)), history(rivals[0], HELD)) == (None, [])
 
 
 def test_who_is_interrupted_while_waiting_is_not_recorded(

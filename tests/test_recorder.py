@@ -16,10 +16,11 @@ from eventsourcing.tests import persistence as cases
 from eventsourcing.utils import Environment
 from psycopg_pool import ConnectionPool
 from served import ROOT, free_port
-from writing import append, beside, opened, rows
+from writing import NOW, append, beside, opened, rows
 
 from application import database as databases
 from application.database import connect
+from application.event_store import StoredRow
 from application.helpdesk import HelpDesk
 from application.recorder import EventRecorder, Factory
 from application.sealing import seal_all
@@ -249,6 +250,12 @@ def test_events_of_several_streams_are_inserted_together_or_not(recorder: EventR
     with pytest.raises(library.IntegrityError):
         recorder.insert_events([*rows(other, 2), *rows(known)])
     assert [len(recorder.select_events(stream)) for stream in (known, other)] == [1, 1]
+
+
+def test_what_the_table_cannot_hold_is_postgresqls_own_error(recorder: EventRecorder) -> None:
+    """It is no conflict and no failure of the database: nobody should try it again."""
+    with pytest.raises(psycopg.DataError):
+        recorder.insert_events([StoredRow(uuid4(), 1, "Ticket.Test", b"{not JSON", NOW)])
 
 
 def test_ticket_numbers_go_on_after_a_million(recorder: EventRecorder, connection: psycopg.Connection) -> None:
