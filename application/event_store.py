@@ -23,11 +23,7 @@ LOAD: LiteralString = """
     select stream_id, version, at, type, body, meta
     from events where stream_id = any(%s) order by stream_id, version"""
 
-NUMBERS: LiteralString = """
-    select 'T-' || lpad(number, greatest(6, length(number)), '0')
-    from (select nextval('ticket_numbers')::text as number from generate_series(1, %s::int)) drawn"""
-
-# The events of streams, and behind them so many new ticket numbers, as in `NUMBERS`.
+# The events of streams, and behind them so many new ticket numbers.
 LOAD_AND_NUMBERS: LiteralString = """
     select stream_id, version, at, type, body, meta, null as number from events where stream_id = any(%s)
     union all

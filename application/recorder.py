@@ -14,10 +14,11 @@ from eventsourcing import persistence as library
 from eventsourcing.persistence import ApplicationRecorder, Notification, StoredEvent, Subscription
 from psycopg_pool import ConnectionPool
 
+from application.arrays import uuids
 from application.event_store import (
     APPEND,
     LOAD,
-    NUMBERS,
+    LOAD_AND_NUMBERS,
     EventMapper,
     Kept,
     StoredRow,
@@ -98,7 +99,7 @@ class EventRecorder(ApplicationRecorder):
     def next_number(self) -> str:
         """A ticket number that nobody else gets."""
         with self._connection() as connection:
-            return connection.execute(NUMBERS, (1,)).fetchall()[0][0]  # type: ignore[no-any-return]
+            return connection.execute(LOAD_AND_NUMBERS, (uuids([]), 1)).fetchall()[0][6]  # type: ignore[no-any-return]
 
     def select_notifications(
         self,
