@@ -22,7 +22,7 @@ from projections.runner import take_turns
 
 IDLE_SECONDS = 0.25  # how long a commit without a wake-up call may wait
 MAIL_SECONDS = 1.0
-PAUSE_TIMES, LONGEST_BREATH = 9, 0.04  # a pause is so many rounds long, at most so many seconds
+PAUSE_TIMES, LONGEST_BREATH = 9, 0.05  # a pause is so many rounds long, at most so many seconds
 LONGEST_PAUSE = 10.0
 log = structlog.get_logger()
 

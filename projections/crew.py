@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, LiteralString, TypeAlias
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -26,6 +26,8 @@ from projections.priority import stand_back
 Task: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...]]
 Run: TypeAlias = Callable[[Iterable[Task]], Iterator[Any]]
 PATIENCE_SECONDS = 10
+REST_TIMES, LONGEST_REST = 2, 2.0  # beside commands: so many times as long as the task took, at most so many seconds
+RECORDED: LiteralString = "select last_value from events_ord"
 
 
 class CrewError(Exception):
@@ -40,8 +42,9 @@ def crew(
 
     `settings` are statements that prepare each connection, `name` is what pg_stat_activity shows of it. The processes
     stand back behind commands and readers, and so do the server's processes for them where the server runs on this
-    machine. They end with the block, and after their present task when this process ends in whatever way. With no
-    process, for work that is done sooner than one has begun, the tasks run in this one, on a second connection.
+    machine; while events are recorded, they rest twice as long as they work. They end with the block, and after their
+    present task when this process ends in whatever way. With no process, for work that is done sooner than one has
+    begun, the tasks run in this one, on a second connection.
     """
     url = make_conninfo("", **connection.info.get_parameters(), password=connection.info.password or None)
     if not processes:
@@ -134,7 +137,21 @@ def main(descriptor: int) -> None:
                     function, arguments = pipe.recv()
                 except EOFError:
                     return
+                begun, before = time.monotonic(), _recorded(connection)
                 pipe.send(_do(function, connection, arguments))
+                if _recorded(connection) != before:  # somebody is at work, and gets more of the machine than this does
+                    time.sleep(min((time.monotonic() - begun) * REST_TIMES, LONGEST_REST))
+
+
+def _recorded(connection: psycopg.Connection[Any]) -> int:
+    """Grows with every event that anybody records; reading it costs the same however many there are.
+
+    0 where it cannot be read: the task on such a connection says why.
+    """
+    with suppress(psycopg.Error):
+        for (last,) in connection.execute(RECORDED):
+            return int(last)
+    return 0
 
 
 def _stand_back(*processes: int) -> None:

@@ -63,13 +63,17 @@ class QueueFilters(msgspec.Struct, frozen=True):
     waiting_on_client: bool | None = None
 
 
-OVERVIEW = SQL("""
+OVERVIEW = SQL(  # without parameters: everybody asks the same, and whoever waits for it shares one answer
+    SQL("""
     select q.queue, coalesce(sum(c.size), 0), coalesce(sum(c.unassigned), 0),
         (select entered_at from queue_stays s where s.queue = q.queue and left_at is null order by entered_at limit 1),
-        coalesce(jsonb_object_agg(c.rank, c.size) filter (where c.size > 0), '{}'),
+        coalesce(jsonb_object_agg(c.rank, c.size) filter (where c.size > 0), '{{}}'),
         (select position from projections where name = 'queue_stays')
-    from unnest(%s::text[]) with ordinality q(queue, place) left join queue_counts c using (queue)
+    from unnest({queues}::text[]) with ordinality q(queue, place) left join queue_counts c using (queue)
     group by q.queue, q.place order by q.place""")
+    .format(queues=[str(queue) for queue in Queue])
+    .as_string()
+)
 PAGE = SQL("""
     with page as (
         select ticket_id, rank, entered_at, assignee, state, qualification from queue_stays s
@@ -120,7 +124,7 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 
 async def overview(fetch: Fetch) -> Overview:
     """Every queue: how many, how many unassigned, since when, by priority."""
-    rows = await fetch(OVERVIEW, ([str(queue) for queue in Queue],))
+    rows = await fetch(OVERVIEW, ())
     items = [
         QueueOverview(Queue(queue), int(size), int(unassigned), oldest, _by_priority(counts))
         for queue, size, unassigned, oldest, counts, _ in rows

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import psycopg
@@ -280,6 +281,17 @@ def test_the_processes_of_a_rebuild_stand_back(connection: psycopg.Connection) -
         assert {(os.getsid(pid) == pid, os.getpriority(os.PRIO_PROCESS, pid)) for pid in pids} == {(True, NICE)}
         assert {os.sched_getscheduler(pid) for pid in pids} == {os.SCHED_BATCH}
         assert {slice_of(pid) for pid in pids} == {SLICE_MILLISECONDS if LONG_SLICES else slice_of(os.getpid())}
+
+
+def test_beside_commands_the_processes_rest(connection: psycopg.Connection) -> None:
+    """When events were recorded while a task ran, the process rests twice as long before the next one."""
+    working = "select pg_sleep(0.2), nextval('events_ord'), nextval('events_ord')"
+    tasks = [(execute, (working,)), (execute, ("select 1",))]
+    with crew(connection, 1, ()) as run:
+        list(run(tasks[1:]))
+        begun = time.monotonic()
+        list(run(tasks))
+        assert time.monotonic() - begun >= 3 * 0.2
 
 
 def test_the_comparison_stands_back_too(worked: Walk, database: str, connection: psycopg.Connection) -> None:

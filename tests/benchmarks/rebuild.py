@@ -32,7 +32,7 @@ def measure(quick: bool, count: Callable[[str], None], tickets: int = TICKETS) -
     with ground.server() as server:
         database = server.database("desk", schema=False)
         events = populate(database, 1_000 if quick else tickets)
-        chosen = [str(ticket) for ticket in asyncio.run(open_tickets(database, (2 + 20 * repetitions) * RATE))]
+        chosen = [str(ticket) for ticket in asyncio.run(open_tickets(database, (2 + 30 * repetitions) * RATE))]
         with (
             ground.desk(database, server.directory / "desk") as served,
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop,
@@ -55,7 +55,16 @@ def measure(quick: bool, count: Callable[[str], None], tickets: int = TICKETS) -
                 count("commands alone")
                 note(notebook, "alone", give(loop, served, chosen, SECONDS * RATE))
                 count("commands beside a rebuild")
-                note(notebook, "beside a rebuild", beside(loop, served, chosen, database))
+                begun = time.perf_counter()
+                delays = beside(loop, served, chosen, database)
+                note(notebook, "beside a rebuild", delays)
+                slower = events / (time.perf_counter() - begun)
+                notebook.note(
+                    "rebuild",
+                    f"both projections beside {RATE} commands a second, {events:,} events",
+                    "events/s",
+                    slower,
+                )
     return notebook.figures()
 
 

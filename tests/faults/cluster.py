@@ -126,7 +126,7 @@ class Cluster(EmbeddedPostgres):
         """Waits until this standby has replayed everything that it has received."""
         query = "select pg_last_wal_receive_lsn() is null or pg_last_wal_replay_lsn() >= pg_last_wal_receive_lsn()"
         with connect(self.url, "faults") as connection:
-            wait_until(lambda: connection.execute(query).fetchone()[0], 20, "the standby has replayed")  # type: ignore[index]
+            wait_until(lambda: connection.execute(query).fetchone()[0], 60, "the standby has replayed")  # type: ignore[index]
 
     def promote(self) -> None:
         """Makes this standby the primary."""
