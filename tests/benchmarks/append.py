@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from multiprocessing.connection import Connection
+from statistics import mean
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
@@ -40,9 +41,10 @@ LIBRARY = "eventsourcing, default"
 FUNCTIONS = "eventsourcing, db functions (unsafe)"
 PGBENCH = "pgbench, one INSERT"
 COMBINING = "combining, sealer running"
+TWINS, TURN = (SEALED, PLAIN), 0.4  # measured by turns of so many times the length of others
 THREADS = "threads of two processes"
 NOTES = {
-    SEALED: THREADS,
+    SEALED: f"{THREADS}, by turns with the next",
     PLAIN: THREADS,
     LIBRARY: THREADS,
     FUNCTIONS: f"{THREADS}; takes no lock, so that a follower can skip events",
@@ -71,14 +73,19 @@ def measure(quick: bool, count: Callable[[str], None]) -> list[Figure]:
 
         def one(name: str, writers: int) -> None:
             load = "1 writer" if writers == 1 else f"{writers} writers"
-            notebook.note("append", f"{name}, {load}", "appends/s", runs[name](writers, seconds), NOTES.get(name, ""))
+            twins = TWINS if name in TWINS else (name,)
+            rates: dict[str, list[float]] = {each: [] for each in twins}
+            for each in turns(twins):
+                rates[each].append(runs[each](writers, seconds if len(twins) == 1 else seconds * TURN))
+            for each in twins:
+                notebook.note("append", f"{each}, {load}", "appends/s", mean(rates[each]), NOTES.get(each, ""))
 
         for run in runs.values():  # connections, prepared statements and the first pages of the tables
             run(8 if quick else max(WRITERS), 0.1 if quick else 0.5)
         planned = [
             (f"{name}, {writers} writers", lambda name=name, writers=writers: one(name, writers))
             for name, writers in points(quick)
-            if name in runs
+            if name in runs and name != PLAIN
         ]
         interleaved(planned, repetitions, count, server.tidy)
     return notebook.figures()
@@ -94,7 +101,12 @@ def points(quick: bool) -> list[tuple[str, int]]:
 
 def steps(quick: bool) -> int:
     """How many measurements there are."""
-    return len(points(quick)) * (1 if quick else REPETITIONS)
+    return sum(name != PLAIN for name, _ in points(quick)) * (1 if quick else REPETITIONS)
+
+
+def turns(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Who runs when: one alone once; two, whose difference is small, many times by turns, neither always first."""
+    return names if len(names) == 1 else (*names, *reversed(names)) * 2
 
 
 @contextmanager

@@ -20,7 +20,7 @@ DELAYS = """
     where e.type = 'Ticket.Escalated' and e.stream_id = any(%s)"""
 LOADS = {"idle": 5, "100/s": 100, "500/s": 500}
 CONNECTIONS = 32
-REPETITIONS, SECONDS, IDLE_SECONDS = 5, 4, 4
+REPETITIONS, SECONDS, IDLE_SECONDS = 5, 3, 3
 
 
 def measure(quick: bool, count: Callable[[str], None]) -> list[Figure]:

@@ -25,7 +25,7 @@ from application.helpdesk import utc_now
 from domain.values import Channel
 
 CONNECTIONS = (1, 8, 32, 128)
-REPETITIONS = 5
+REPETITIONS, LONELY_REPETITIONS = 5, 3  # of one connection, of which no ratio has to be shown
 GTHREAD = "gthread, threads and a pool"
 ASGI = "asgi, tasks and a pool"
 THREADS = 16  # of each of the two gthread workers; 32 are slower
@@ -73,13 +73,15 @@ def measure(quick: bool, count: Callable[[str], None]) -> list[Figure]:
             for load in connections
             for target in known
         ]
-        interleaved(planned, repetitions, count, server.tidy)
+        few = [(name, step) for name, step in planned if not name.endswith(" at 1")]
+        interleaved(planned, min(repetitions, LONELY_REPETITIONS), count, server.tidy)
+        interleaved(few, max(repetitions - LONELY_REPETITIONS, 0), count, server.tidy)
     return notebook.figures()
 
 
 def steps(quick: bool) -> int:
     """How many measurements there are."""
-    return 8 if quick else 8 * len(CONNECTIONS) * REPETITIONS
+    return 8 if quick else 8 * ((len(CONNECTIONS) - 1) * REPETITIONS + min(REPETITIONS, LONELY_REPETITIONS))
 
 
 def one(notebook: Notebook, target: Target, connections: int, seconds: int) -> None:

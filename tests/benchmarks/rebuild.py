@@ -23,7 +23,7 @@ from over_http import open_tickets
 from population import populate
 
 COMMAND = [sys.executable, "-m", "api.cli", "rebuild", "ticket_summaries", "queue_stays"]
-TICKETS, REPETITIONS, SECONDS, RATE = 30_000, 5, 3, 100
+TICKETS, REPETITIONS, SECONDS, RATE = 25_000, 5, 3, 100
 
 
 def measure(quick: bool, count: Callable[[str], None], tickets: int = TICKETS) -> list[Figure]:
