@@ -10,6 +10,7 @@ from application import reading
 from application.line import Unavailable
 from application.postgres import EmbeddedPostgres
 from application.reading import Readers
+from projections.queues import OVERVIEW, overview
 
 ONE = SQL("select %s::int")
 
@@ -50,6 +51,24 @@ def test_who_asks_the_same_is_answered_together(database: str) -> None:
             await readers.close()
 
     assert asyncio.run(read()) == [1, 1, 1, 1, 2, 2]
+
+
+def test_all_queues_at_a_glance_are_looked_up_once_for_everybody(database: str) -> None:
+    """Whoever asks for it while others wait for it gets their answer: many screens ask for it all day."""
+
+    async def read() -> list[tuple[object, ...]]:
+        readers = Readers(database)
+        await readers.open()
+        try:
+            several = [asyncio.create_task(overview(readers.fetch)) for _ in range(5)]
+            await asyncio.sleep(0)
+            runs = list(readers._waiting)
+            await asyncio.gather(*several)
+            return runs
+        finally:
+            await readers.close()
+
+    assert asyncio.run(read()) == [(id(OVERVIEW),)]
 
 
 def test_what_is_not_the_same_runs_apart(database: str) -> None:

@@ -5,7 +5,7 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from uuid import UUID
 import ground
 import msgspec
 import psycopg
-from figures import Figure, Notebook, interleaved
+from figures import Figure, Notebook, Step, interleaved
 from psycopg.types.json import Jsonb
 from writing import CONTACT, ISSUE, NOW, STAFF
 
@@ -68,14 +68,17 @@ def measure(quick: bool, count: Callable[[str], None]) -> list[Figure]:
     with ground.server() as server, targets(server, 500 if quick else 10_000) as known:
         for target in known:  # prepared statements, pools and caches are there before anything counts
             drive(target, 32, 1)
-        planned = [
-            (f"{target.name} at {load}", lambda target=target, load=load: one(notebook, target, load, seconds))
-            for load in connections
-            for target in known
-        ]
-        few = [(name, step) for name, step in planned if not name.endswith(" at 1")]
-        interleaved(planned, min(repetitions, LONELY_REPETITIONS), count, server.tidy)
-        interleaved(few, max(repetitions - LONELY_REPETITIONS, 0), count, server.tidy)
+
+        def planned(loads: Sequence[int]) -> list[Step]:
+            return [
+                (f"{target.name} at {load}", lambda target=target, load=load: one(notebook, target, load, seconds))
+                for load in loads
+                for target in known
+            ]
+
+        lonely = min(repetitions, LONELY_REPETITIONS)
+        interleaved(planned(connections), lonely, count, server.tidy)
+        interleaved(planned([load for load in connections if load > 1]), repetitions - lonely, count, server.tidy)
     return notebook.figures()
 
 
