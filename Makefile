@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-postgres lint format lock bench bench-growth faults mutations help clean
+.PHONY: run test test-postgres lint format lock bench bench-growth contract faults chaos mutations help clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,8 +30,14 @@ bench: $(VENV)/installed  ## measure it beside others, write docs/performance.md
 bench-growth: $(VENV)/installed  ## the same requests with 1,000, 100,000 and 1,000,000 tickets; takes longer
 	@$(BIN)/python tests/benchmarks/run.py million
 
+contract: $(VENV)/installed  ## schemathesis against a running desk: at least 20,000 cases, none of them unlike the contract
+	@PYTHONPATH=.:tests $(BIN)/python tests/conforming.py
+
 faults: $(VENV)/installed  ## kills, failovers and restores under load, each checked; SEED=1 repeats the choices of a run
 	@PYTHONPATH=.:tests $(BIN)/python -m faults.run $(if $(SEED),--seed $(SEED))
+
+chaos: $(VENV)/installed  ## 2,000 commands through a proxy that cuts connections: each is recorded once; SEED=1 repeats the choices
+	@PYTHONPATH=.:tests $(BIN)/python -m chaos $(if $(SEED),--seed $(SEED))
 
 mutations: $(VENV)/installed  ## take each mechanism out of a copy of the tree: the tests that guard it must fail
 	@$(BIN)/python tests/mutations.py

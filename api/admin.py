@@ -42,7 +42,7 @@ def keys_list(settings: Settings, options: argparse.Namespace) -> None:
         migrate(connection)
         keys = list_keys(connection)
     now = utc_now()
-    header = ("id", "name", "roles", "levels", "client", "created", "ends", "state")
+    header = ("id", "name", "roles", "levels", "client", "created", "used", "ends", "state")
     rows = [
         (
             key.id,
@@ -51,6 +51,7 @@ def keys_list(settings: Settings, options: argparse.Namespace) -> None:
             " ".join(key.levels),
             key.client_user_id or "",
             day(key.created_at),
+            minute(key.last_used_at),
             day(key.expires_at),
             "revoked" if key.revoked_at else "expired" if key.expires_at and key.expires_at <= now else "valid",
         )
@@ -96,6 +97,11 @@ def known_projection(name: str) -> Projection:
 def day(moment: datetime | None) -> str:
     """A day, or nothing."""
     return f"{moment:%Y-%m-%d}" if moment else ""
+
+
+def minute(moment: datetime | None) -> str:
+    """A minute in UTC, or nothing."""
+    return f"{moment:%Y-%m-%dT%H:%MZ}" if moment else ""
 
 
 def show(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

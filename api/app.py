@@ -4,50 +4,57 @@ from typing import Any
 
 import falcon.asgi
 from falcon.asgi import Request, Response
+from falcon.routing import CompiledRouter
 
 from api import problems
+from api.access import Arrival, Watched
 from api.auth import Authentication
 from api.clients import Clients
 from api.closure_mails import ClosureMails
+from api.documentation import REDOC, Contract, Docs, Redoc
 from api.events import Events
 from api.health import Livez, Readyz
+from api.manners import Manners, Origins
+from api.metrics import Metrics
+from api.openapi import encoded
 from api.queues import ClaimNextTicket, QueueResource, Queues
 from api.reports import ReportResource, Reports
+from api.streams import Streams
 from api.tickets import Commands, Requests, TicketHistory, TicketResource, Tickets
+from api.vitals import Watch, sends_spans
+from api.webhook_means import means_of
+from api.webhooks import WebhookCommands, WebhookDeliveries, WebhookResource, Webhooks
 from application.combining import CombiningDesk
 from application.deciding import Policy
 from application.reading import Readers
 from application.settings import Settings
 from projections.freshness import Freshness
+from projections.health import Kept
 
 
 class Connections:
     """Opens the connections in the process that serves, and closes them at its end."""
 
-    def __init__(self, desk: CombiningDesk, readers: Readers) -> None:
-        self._desk, self._readers = desk, readers
+    def __init__(self, desk: CombiningDesk, readers: Readers, streams: Streams) -> None:
+        self._desk, self._readers, self._streams = desk, readers, streams
 
     async def process_startup(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
         """Runs in each worker, after the fork."""
         await self._readers.open()
+        await self._streams.readers.open()
 
     async def process_shutdown(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
         """Runs when a worker has finished what it accepted."""
+        await self._streams.readers.close()
         await self._readers.close()
         await self._desk.close()
 
 
-class NotCached:
-    """What the desk says is true now; nobody is to keep it."""
-
-    async def process_response(self, req: Request, resp: Response, resource: object, succeeded: bool) -> None:
-        """Runs after every request."""
-        resp.set_header("Cache-Control", "no-store")
-        resp.set_header("X-Content-Type-Options", "nosniff")
-
-
-class App(falcon.asgi.App[Request, Response]):
+class App(Watched):
     """What answers GET answers HEAD as well (RFC 9110, section 9.3.2): the same, without the body."""
+
+    def end_streams(self) -> None:
+        """Runs when the server begins to end: nobody is to wait for those who only listen. `create_app` sets it."""
 
     def add_route(self, uri_template: str, resource: object, **options: Any) -> None:
         """As falcon's."""
@@ -57,16 +64,41 @@ class App(falcon.asgi.App[Request, Response]):
         super().add_route(uri_template, resource, **options)
 
 
+def desk_of(settings: Settings) -> tuple[CombiningDesk, list[Any]]:
+    """The desk, and the middleware that it takes where OpenTelemetry is to hear what it does."""
+    url = settings.database_url or ""
+    if not sends_spans(settings):
+        return CombiningDesk(url), []
+    from api.spans import Sending, Spanned, SpannedDesk
+
+    sending = Sending()
+    return SpannedDesk(url, sending), [Spanned(sending)]
+
+
 def create_app(settings: Settings) -> falcon.asgi.App[Request, Response]:
     """The application over one database; `settings.database_url` is set."""
     url = settings.database_url or ""
-    desk, readers = CombiningDesk(url), Readers(url)
+    desk, spans = desk_of(settings)
+    readers = Readers(url)
+    streams = Streams(url, settings.streams, settings.streams_each, settings.unread_seconds)
     policy = Policy(settings.four_eyes, settings.reopen_window)
-    middleware: list[Any] = [Connections(desk, readers), NotCached(), Authentication(desk)]
-    app = App(middleware=middleware)
+    router = CompiledRouter()
+    middleware: list[Any] = [
+        Watch(settings, readers),
+        Arrival(),
+        *spans,
+        Connections(desk, readers, streams),
+        *([Origins(settings.cors_origins)] if settings.cors_origins else []),
+        Manners(router),
+        Authentication(desk, settings),
+    ]
+    app = App(middleware=middleware, router=router)
+    app.watch(settings)
+    app.end_streams = streams.end  # type: ignore[method-assign]
     problems.install(app)
-    freshness = Freshness(readers.fetch)
-    commands = Commands(desk, freshness, policy)
+    freshness, standing = Freshness(readers.fetch), Kept(readers.fetch)
+    commands, webhooks = Commands(desk, freshness, policy), means_of(settings, desk, readers)
+    app.add_middleware(webhooks)
 
     app.add_route("/v1/requests", Requests(commands))
     app.add_route("/v1/tickets", Tickets(commands, readers, freshness))
@@ -77,10 +109,19 @@ def create_app(settings: Settings) -> falcon.asgi.App[Request, Response]:
     app.add_route("/v1/queues/{queue}", QueueResource(readers, freshness))
     app.add_route("/v1/queues/{queue}:claim_next", ClaimNextTicket(commands, readers))
     app.add_route("/v1/clients/{user_id}", Clients(desk, readers, freshness))
-    app.add_route("/v1/events", Events(readers, freshness))
+    app.add_route("/v1/events", Events(readers, freshness, streams))
     app.add_route("/v1/reports", Reports())
     app.add_route("/v1/reports/{metric}", ReportResource(readers, freshness))
     app.add_route("/v1/closure_mails", ClosureMails(readers))
+    app.add_route("/v1/webhooks", Webhooks(webhooks))
+    app.add_route("/v1/webhooks/{webhook_id:uuid}", WebhookResource(webhooks))
+    app.add_route("/v1/webhooks/{webhook_id:uuid}:{command}", WebhookCommands(webhooks))
+    app.add_route("/v1/webhooks/{webhook_id:uuid}/deliveries", WebhookDeliveries(webhooks))
     app.add_route("/livez", Livez())
-    app.add_route("/readyz", Readyz(readers))
+    app.add_route("/readyz", Readyz(standing))
+    if settings.metrics:
+        app.add_route("/metrics", Metrics(standing))
+    app.add_route("/openapi.json", Contract(encoded()))
+    app.add_route("/docs", Docs())
+    app.add_route(REDOC, Redoc())
     return app

@@ -1,60 +1,162 @@
-"""Who asks: the API key of a request, looked up at most every two seconds, so that a revoked key ends soon."""
+"""Who asks: the API key or the token of a request. What was let in is remembered by its hash for a moment, so that not
+every request takes a look-up or the check of a signature, and yet a revoked key ends within seconds."""
 
 import time
 from datetime import datetime
+from hashlib import sha256
 from typing import Any
 
+import structlog
 from falcon.asgi import Request, Response
 
+from api.decoding import sent
+from api.documentation import REDOC
+from api.jwks import COOL_DOWN_SECONDS, NoKeys
+from api.limits import Addresses, FailedSignIns, RateLimit
 from api.problems import Problem
+from api.tokens import BadToken, Tokens
 from application.combining import CombiningDesk
 from application.helpdesk import utc_now
-from application.keys import PREFIX, hash_of, principal
+from application.key_uses import KeyUses
+from application.keys import PREFIX, principal
+from application.settings import Settings
 from domain.values import Principal
 
-REMEMBERED_SECONDS = 2.0
+KEY_SECONDS, TOKEN_SECONDS = 2.0, 60.0  # how long a credential is remembered; a token never longer than it lasts
 MOST_REMEMBERED = 10_000
-OPEN_PATHS = frozenset({"/livez", "/readyz"})
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json", "/docs", REDOC})
 CHALLENGE = 'Bearer realm="deskledger"'
+NO_ROLE = "Your token names no role that this desk knows: ask whoever runs the sign-in to give you one."
+log = structlog.get_logger()
+
+
+class Credential:
+    """A key or token that was let in: `req.context.credential`. Long answers ask now and then if it still holds."""
+
+    __slots__ = ("_auth", "again_at", "ends_at", "hash", "kid", "who")
+
+    def __init__(self, auth: "Authentication", hash_: bytes, who: Principal, seconds: float) -> None:
+        self._auth, self.hash, self.who = auth, hash_, who
+        self.again_at = time.monotonic() + seconds  # when it is looked at again
+        self.ends_at = 0.0  # of a token, seconds since 1970
+        self.kid: str | None = None
+
+    async def still_good(self) -> bool:
+        """Whether it would be let in now: not revoked, not expired, and its issuer has not withdrawn the key.
+
+        Takes no round trip within two seconds of the last one. Raises Unavailable when the database does not answer.
+        """
+        return await self._auth.still_good(self)
 
 
 class Authentication:
-    """Puts the caller into `req.context.who`, or answers 401."""
+    """Puts the caller into `req.context.who`, or answers 401, 403 for nobody we know, 429 for too many requests."""
 
-    def __init__(self, desk: CombiningDesk) -> None:
-        self._desk = desk
-        self._known: dict[bytes, tuple[float, Principal | None]] = {}
+    def __init__(self, desk: CombiningDesk, settings: Settings) -> None:
+        self._desk, self._uses = desk, KeyUses(settings.database_url or "")
+        self._tokens = Tokens(settings) if settings.oidc_issuer else None
+        self._limit = RateLimit(settings.rate_limit) if settings.rate_limit else None
+        self._failures, self._addresses = FailedSignIns(settings.failed_sign_ins), Addresses(settings.trusted_proxies)
+        self._known: dict[bytes, Credential] = {}  # what was longest not looked at stands first
+
+    async def process_startup(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
+        """Runs in each worker, after the fork: asks for the issuer's keys, and waits for nobody."""
+        if self._tokens and not self._tokens.keys.loaded:
+            self._tokens.keys.refresh()
+
+    async def process_shutdown(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
+        """Runs when a worker has finished what it accepted."""
+        await self._uses.close()
 
     async def process_request(self, req: Request, resp: Response) -> None:
-        """Runs before a request is routed."""
-        if req.path not in OPEN_PATHS:
-            req.context.who = await self._who(req.get_header("Authorization"), utc_now())
+        """Runs before a request is routed, and before anything is read for it."""
+        if req.path in OPEN_PATHS:
+            return
+        scheme, _, secret = (sent(req, b"authorization") or "").partition(" ")
+        secret = secret.strip()
+        if scheme.lower() != "bearer" or not secret:
+            raise _challenge("key_missing", "Send your API key or token: Authorization: Bearer <key>.")
+        hash_ = sha256(secret.encode()).digest()
+        known = self._known.get(hash_)
+        if known is None or known.again_at <= time.monotonic():
+            known = await self._admit(req, secret, hash_, known)
+        req.context.who, req.context.credential = known.who, known
+        if self._limit:
+            self._limit.spend(resp, known.who.id)
+        if not known.who.roles:
+            raise Problem(403, "role_missing", NO_ROLE)
 
-    async def _who(self, header: str | None, now: datetime) -> Principal:
-        scheme, _, key = (header or "").partition(" ")
-        key = key.strip()
-        if scheme.lower() != "bearer" or not key:
-            raise _challenge("key_missing", "Send your API key: Authorization: Bearer <key>.")
-        who = await self._find(key, now) if key.startswith(PREFIX) else None
-        if who is None:
+    async def still_good(self, credential: Credential) -> bool:
+        """As `Credential.still_good`."""
+        if credential.ends_at:
+            tokens = self._tokens
+            return time.time() < credential.ends_at and tokens is not None and tokens.keys.knows(credential.kid)
+        known = self._known.get(credential.hash)
+        if known and known.again_at > time.monotonic():
+            return True
+        return await self._key(credential.hash) is not None
+
+    async def _admit(self, req: Request, secret: str, hash_: bytes, known: Credential | None) -> Credential:
+        """Looks at a credential. Who was let in before is not kept out by what others at that address have tried."""
+        address = self._addresses.of(req)
+        is_key = secret.startswith(PREFIX) or self._tokens is None
+        if (
+            known is None and is_key
+        ):  # a look-up; what a token says is seen here, and its caller is not among the guilty
+            self._failures.demand_room(address)
+        try:
+            found = await self._find(secret, hash_)
+        except Problem as problem:
+            self._known.pop(hash_, None)
+            if problem.status == 401:
+                if not is_key:
+                    self._failures.demand_room(address)
+                if self._failures.count(address):
+                    log.warning("too many failed sign-ins", address=address)
+            raise
+        return found
+
+    async def _find(self, secret: str, hash_: bytes) -> Credential:
+        if secret.startswith(PREFIX) or self._tokens is None:
+            if secret.startswith(PREFIX) and (key := await self._key(hash_)):
+                return key
             raise _challenge(
                 "key_unknown", "This API key is unknown, expired or revoked: ask your admin for a new one."
             )
-        return who
+        try:
+            token = await self._tokens.verify(secret)
+        except BadToken as error:
+            raise _challenge("token_invalid", f"This token is not accepted: {error}.") from None
+        except NoKeys:
+            said = "The keys of the token issuer cannot be had now, so that no token can be checked. Try again."
+            raise Problem(
+                503, "issuer_unavailable", said, headers={"Retry-After": f"{COOL_DOWN_SECONDS:.0f}"}
+            ) from None
+        credential = Credential(self, hash_, token.who, min(TOKEN_SECONDS, token.ends_at - time.time()))
+        credential.ends_at, credential.kid = token.ends_at, token.kid
+        return self._remember(credential)
 
-    async def _find(self, key: str, now: datetime) -> Principal | None:
-        hash_ = hash_of(key)
-        known = self._known.get(hash_)
-        if known and known[0] > time.monotonic():
-            return known[1]
+    async def _key(self, hash_: bytes) -> Credential | None:
+        now = utc_now()
         row: Any = await self._desk.find_key(hash_)
-        who = principal(row, now) if row else None
+        who = principal(row, hash_, now) if row else None
+        if who is None:
+            return None
+        self._uses.note(who.id, now)
+        return self._remember(Credential(self, hash_, who, min(KEY_SECONDS, _seconds(row[6], now))))
+
+    def _remember(self, credential: Credential) -> Credential:
+        self._known.pop(credential.hash, None)
         if len(self._known) >= MOST_REMEMBERED:
-            self._known.clear()
-        self._known[hash_] = (time.monotonic() + REMEMBERED_SECONDS, who)
-        return who
+            del self._known[next(iter(self._known))]
+        self._known[credential.hash] = credential
+        return credential
+
+
+def _seconds(end: datetime | None, now: datetime) -> float:
+    return (end - now).total_seconds() if end else KEY_SECONDS
 
 
 def _challenge(code: str, detail: str) -> Problem:
-    error = ', error="invalid_token"' if code == "key_unknown" else ""
+    error = "" if code == "key_missing" else ', error="invalid_token"'
     return Problem(401, code, detail, headers={"WWW-Authenticate": CHALLENGE + error})

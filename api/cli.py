@@ -12,8 +12,8 @@ import psycopg
 from api import admin
 from api.demo.command import add_demo
 from api.errors import ServeError
-from api.logs import configure
 from application.keys import KeyRefused
+from application.logs import configure
 from application.postgres import PostgresError
 from application.settings import Settings, SettingsError, read_settings
 from domain.values import Level, Role

@@ -4,7 +4,7 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from api.decoding import Decoders, invalid, parameters
-from api.listing import Paging, place, send
+from api.listing import Listing, Paging, place, send
 from api.waiting import LISTS, MinPosition, wait_for_position
 from application.combining import CombiningDesk
 from application.command import UserId
@@ -17,13 +17,29 @@ from domain.errors import UnknownUserId
 from domain.values import Principal
 from projections.freshness import Freshness
 from projections.pages import Page
-from projections.ticket_list import TicketFilters, ticket_page
+from projections.ticket_list import TicketFilters, TicketRow, ticket_page
 
 
 class PageParameters(Paging, frozen=True, forbid_unknown_fields=True):
     """A page of the client's tickets."""
 
     min_position: MinPosition = None
+
+
+class ClientTickets(Listing[TicketRow], frozen=True):
+    """A client's tickets, newest first."""
+
+
+class ClientEntry(msgspec.Struct, frozen=True):
+    """A directory entry and the client's tickets."""
+
+    version: int
+    user_id: str
+    name: str
+    email: str
+    phone: str | None
+    organisation: str | None
+    tickets: ClientTickets
 
 
 class Clients:
@@ -63,8 +79,10 @@ class Clients:
 
     async def _answer(self, resp: Response, client: Client, page: Page | None) -> None:
         resp.set_header("ETag", f'"{client.version}"')
-        entry = msgspec.structs.asdict(client)
-        send(resp, entry if page is None else entry | {"tickets": {"items": page.items, "next": page.next}})
+        if page is None:
+            send(resp, client)
+        else:
+            send(resp, ClientEntry(**msgspec.structs.asdict(client), tickets=ClientTickets(page.items, page.next)))
 
 
 def known_shape(user_id: str) -> None:

@@ -5,16 +5,20 @@ from typing import Literal
 from falcon.asgi import Request, Response
 
 from api.decoding import parameters
-from api.listing import Paging, finish
+from api.listing import Listing, Paging, finish
 from application.reading import Readers
 from domain import roles
-from projections.mail_list import mail_page
+from projections.mail_list import MailRow, mail_page
 
 
 class MailParameters(Paging, frozen=True, forbid_unknown_fields=True):
     """Which mails."""
 
     state: Literal["due", "sent", "failed"] | None = None
+
+
+class ClosureMailList(Listing[MailRow], frozen=True):
+    """Closing e-mails, newest tickets first."""
 
 
 class ClosureMails:
@@ -27,4 +31,5 @@ class ClosureMails:
         """The mails, newest first; `?state=failed` are those that somebody has to look at."""
         roles.reading(req.context.who, "closure_mails")
         asked = parameters(req, MailParameters)
-        finish(req, resp, await mail_page(self._readers.fetch, asked.state, asked.cursor, asked.limit))
+        page = await mail_page(self._readers.fetch, asked.state, asked.cursor, asked.limit)
+        finish(req, resp, page, ClosureMailList)

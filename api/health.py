@@ -1,16 +1,29 @@
 """Is the process alive, and can it serve?"""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from falcon.asgi import Request, Response
 
 from api.listing import send
+from api.problems import write
 from application.line import Unavailable
-from application.reading import Readers
-from projections.health import Health, health
+from application.logs import told
+from projections.health import Health, Kept
 
 MOST_UNSEALED_SECONDS = 30.0
+
+
+class Alive(msgspec.Struct, frozen=True):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Ready(Health, frozen=True):
+    """The process can serve, and how far everything is."""
+
+    status: Literal["ready"] = "ready"
 
 
 class Livez:
@@ -18,30 +31,30 @@ class Livez:
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """Always 200."""
-        send(resp, {"status": "alive"})
+        send(resp, Alive())
 
 
 class Readyz:
     """The process can serve."""
 
-    def __init__(self, readers: Readers) -> None:
-        self._readers = readers
+    def __init__(self, standing: Kept) -> None:
+        self._standing = standing
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """200 with how far everything is; 503 when the database or the migrations are missing, or nobody seals."""
         try:
-            found = await health(self._readers.fetch)
+            found = await self._standing.now()
         except Unavailable as error:
-            send_unready(resp, {"database": f"does not answer: {str(error).strip()[:200]}"})
+            send_unready(req, resp, {"database": f"does not answer: {told(error)[:200]}"})
             return
         problems = complaints(found)
         if problems:
-            send_unready(resp, problems | msgspec.to_builtins(found))
+            send_unready(req, resp, problems, health=found)
         else:
-            send(resp, {"status": "ready", **msgspec.to_builtins(found)})
+            send(resp, Ready(**msgspec.structs.asdict(found)))
 
 
-def complaints(found: Health) -> dict[str, Any]:
+def complaints(found: Health) -> dict[str, str]:
     """What keeps the desk from serving."""
     if found.missing_migrations:
         return {"migrations": f"missing: {', '.join(found.missing_migrations)}; run deskledger migrate"}
@@ -50,8 +63,8 @@ def complaints(found: Health) -> dict[str, Any]:
     return {}
 
 
-def send_unready(resp: Response, detail: dict[str, Any]) -> None:
+def send_unready(req: Request, resp: Response, problems: dict[str, str], **more: Any) -> None:
     """503 with what is wrong."""
-    resp.status = 503
     resp.set_header("Retry-After", "2")
-    send(resp, {"status": "not ready", **detail})
+    said = "; ".join(f"{what}: {wrong}" for what, wrong in problems.items())
+    write(req, resp, 503, "not_ready", said, **more)

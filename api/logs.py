@@ -1,26 +1,16 @@
-"""Logs: JSON lines, or colours where somebody is looking."""
+"""gunicorn's own messages, as lines like all others."""
 
-import logging
-import sys
+from typing import Any
 
-import structlog
+from gunicorn.glogging import Logger
 
 
-def configure(level: str) -> None:
-    """Sends every log line to standard error: with colours on a terminal, as JSON lines elsewhere."""
-    looking = sys.stderr.isatty()
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if looking else structlog.processors.JSONRenderer()
-    )
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=False,
-    )
+class ServerLog(Logger):  # type: ignore[misc]
+    """Hands what gunicorn says to the root logger, which `application.logs.configure` has made ours."""
+
+    def setup(self, cfg: Any) -> None:
+        """As gunicorn's, without its handlers."""
+        super().setup(cfg)
+        for handler in list(self.error_log.handlers):
+            self.error_log.removeHandler(handler)
+        self.error_log.propagate = True

@@ -7,19 +7,20 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from api.decoding import Decoders, parameters
-from api.listing import Paging, encode, finish, send
+from api.listing import Listing, Paging, encode, finish, send
 from api.problems import Problem
 from api.tickets import Commands
 from api.waiting import QUEUES, MinPosition, wait_for_position
-from application.command import Command
 from application.deciding import Outcome
+from application.event_store import NotReadable
 from application.reading import Readers
 from application.supporting import ClaimNext
 from domain import roles
 from domain.errors import Forbidden
 from domain.values import Principal, Queue, State
+from projections.dealing import Dealer
 from projections.freshness import Freshness
-from projections.queues import QueueFilters, free_tickets, overview, queue_as_of, queue_page
+from projections.queues import QueueFilters, QueueRow, overview, queue_as_of, queue_page
 from projections.ticket_view import ticket_view
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -46,6 +47,10 @@ class OverviewParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 class NoFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A body without fields."""
+
+
+class QueueTickets(Listing[QueueRow], frozen=True):
+    """Tickets of a queue, in the order in which they are worked."""
 
 
 class Queues:
@@ -85,14 +90,15 @@ class QueueResource:
             page = await queue_as_of(self._readers.fetch, name, asked.as_of, asked.cursor, asked.limit)
         else:
             page = await queue_page(self._readers.fetch, name, filters, asked.cursor, asked.limit)
-        finish(req, resp, page, without=("summary",) if roles.sees_no_text(who) else ())
+        finish(req, resp, page, QueueTickets, without=("summary",) if who.roles.isdisjoint(roles.STAFF) else ())
 
 
 class ClaimNextTicket:
     """The next ticket of a queue, for whoever asks."""
 
     def __init__(self, commands: Commands, readers: Readers) -> None:
-        self._commands, self._readers = commands, readers
+        self._commands = commands
+        self._dealers = {queue: Dealer(readers.fetch, queue) for queue in Queue}
         self._decoders = Decoders()
 
     async def on_post(self, req: Request, resp: Response, queue: str) -> None:
@@ -103,20 +109,28 @@ class ClaimNextTicket:
         name = known_queue(queue)
         roles.claiming(req.context.who, name)
         await self._decoders.body(req, NoFields)
-        wanted: Command = ClaimNext(name)
-        async for ticket_id in free_tickets(self._readers.fetch, name):
-            try:
-                body = await self._commands.done(req, resp, ticket_id, wanted, None, claimed)
-            except Forbidden:  # it has gone to where this caller may not claim
-                continue
-            if body:
-                break
-        else:  # none is free: perhaps because this request had the last one
+        body = await self._claimed(req, resp, name)
+        if not body:  # none is free: perhaps because this request had the last one
             body = await self._commands.before(req, resp, claimed)
         if body:
             await self._commands.settle(req, resp, body)
         else:
             resp.status = 204
+
+    async def _claimed(self, req: Request, resp: Response, queue: Queue) -> bytes:
+        """The first ticket that the caller gets; nothing when none is free."""
+        dealer, wanted = self._dealers[queue], ClaimNext(queue)
+        while free := await dealer.next():
+            passed_over = False
+            try:
+                if body := await self._commands.done(req, resp, free.ticket_id, wanted, None, claimed):
+                    return body
+                passed_over = True
+            except (Forbidden, NotReadable):  # it has gone to where this caller may not claim, or is for the operator
+                passed_over = True
+            finally:
+                dealer.settle(free, passed_over)
+        return b""
 
 
 def claimed(outcome: Outcome) -> bytes:

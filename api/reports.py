@@ -7,7 +7,7 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from api.decoding import parameters
-from api.listing import send
+from api.listing import Listing, send
 from api.problems import Problem
 from api.waiting import MinPosition, wait_for_position
 from application.helpdesk import utc_now
@@ -41,16 +41,17 @@ class MetricWords(msgspec.Struct, frozen=True):
     parts: str | None
 
 
+class MetricList(Listing[MetricWords], frozen=True):
+    """Every metric in words."""
+
+
 class Reports:
     """What is measured."""
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """Every metric with its definition, formula, population and unit."""
         roles.reading(req.context.who, "reports")
-        items = [
-            MetricWords(m.name, m.definition, m.formula, m.population, m.unit, m.group_by, m.split) for m in METRICS
-        ]
-        send(resp, {"items": items, "next": None})
+        send(resp, MetricList([in_words(metric) for metric in METRICS], None))
 
 
 class ReportResource:

@@ -1,18 +1,17 @@
 """Tickets over HTTP: commands in, the ticket and its history out."""
 
 from collections.abc import Callable
-from datetime import datetime
 from hashlib import sha256
-from typing import Annotated
 from uuid import UUID
 
 import msgspec
 from falcon.asgi import Request, Response
 
-from api.decoding import Decoders, expected_version, idempotency_key, parameters, prefer_wait, trace
-from api.listing import JSON, Paging, encode, finish, send
+from api.decoding import Decoders, expected_version, idempotency_key, parameters, prefer_wait, sent, trace
+from api.listing import JSON, Listing, encode, finish, send
 from api.problems import Problem
-from api.waiting import LISTS, MinPosition, Version, known_version, wait_for_position, wait_for_version
+from api.ticket_parameters import HistoryParameters, ListParameters, TicketParameters, only_one
+from api.waiting import LISTS, known_version, wait_for_position, wait_for_version
 from application.combining import CombiningDesk
 from application.command import Command, Opening
 from application.commands import COMMANDS, OpenTicket, ReceiveRequest
@@ -25,13 +24,12 @@ from domain import roles
 from domain.errors import Forbidden, UnknownTicket, UnknownUserId
 from domain.rules import Given
 from domain.ticket import Ticket, fold
-from domain.values import Actor, Level, Principal, Queue, Role, State
+from domain.values import Actor, Principal, Role
 from projections.feed import log_end
 from projections.freshness import Freshness
-from projections.ticket_list import TicketFilters, ticket_page
-from projections.ticket_view import client_sees, history, in_words, ticket_view
+from projections.ticket_list import TicketFilters, TicketRow, ticket_page
+from projections.ticket_view import EventView, client_sees, history, in_words, ticket_view
 
-Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 COMMANDS_WITHOUT_VERSION = frozenset({"add_note"})
 
 
@@ -64,9 +62,8 @@ class Commands:
         kind = COMMANDS.get(command)
         if kind is None:
             raise Problem(404, "unknown_command", f"There is no command {command!r}: {', '.join(sorted(COMMANDS))}.")
-        version = (
-            None if command in COMMANDS_WITHOUT_VERSION and not req.get_header("If-Match") else expected_version(req)
-        )
+        free = command in COMMANDS_WITHOUT_VERSION and sent(req, b"if-match") is None
+        version = None if free else expected_version(req)
         wanted: Command = await self._decoders.body(req, kind)
         await self.do(req, resp, ticket_id, wanted, version)
 
@@ -87,8 +84,11 @@ class Commands:
     ) -> bytes:
         """Executes a command for the caller; the body of its answer, the first one where the request comes again."""
         wish = Wish(ticket_id, wanted, req.context.who, utc_now(), version, trace(req), self._policy)
+        only_once = once(req, answer)
+        if only_once:  # what is kept for the next time is the answer of this time: it is made once
+            answer = only_once.answer
         try:
-            return answer(await self._desk.execute(wish, once(req, answer)))
+            return answer(await self._desk.execute(wish, only_once))
         except Repeated as before:
             return replayed(resp, before)
 
@@ -103,6 +103,7 @@ class Commands:
     async def settle(self, req: Request, resp: Response, body: bytes) -> Place:
         """Waits for the projections where the caller prefers it, and answers with `body` and its version."""
         place = _place(body)
+        req.context.ticket_id = place.ticket_id
         seconds = prefer_wait(req)
         if seconds is not None and await self._freshness.holds_version(place.ticket_id, place.version, seconds):
             resp.set_header("Preference-Applied", f"wait={seconds}")
@@ -117,7 +118,21 @@ def once(req: Request, answer: Callable[[Outcome], bytes]) -> Once | None:
     if key is None:
         return None
     request = f"{req.method} {req.path}\n".encode() + req.context.body
-    return Once(req.context.who.id, key, sha256(request).digest(), answer)
+    return Once(req.context.who.id, key, sha256(request).digest(), remembering(answer))
+
+
+def remembering(answer: Callable[[Outcome], bytes]) -> Callable[[Outcome], bytes]:
+    """The same, and the last outcome is not written out again."""
+    last: Outcome | None = None
+    written = b""
+
+    def answered_once(outcome: Outcome) -> bytes:
+        nonlocal last, written
+        if outcome is not last:
+            last, written = outcome, answer(outcome)
+        return written
+
+    return answered_once
 
 
 def replayed(resp: Response, before: Repeated) -> bytes:
@@ -142,42 +157,8 @@ class Requests:
         await self._commands.begin(req, resp, ReceiveRequest)
 
 
-class TicketParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which earlier state of a ticket is wanted, or which version lists and queues have to hold: one of them."""
-
-    version: Version | None = None
-    as_of: Moment | None = None
-    position: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    min_version: Version | None = None
-
-
-def only_one(asked: TicketParameters) -> TicketParameters:
-    """The parameters. Raises Problem with status 400 when there are several."""
-    if sum(value is not None for value in msgspec.structs.astuple(asked)) > 1:
-        said = "Name one of version, as_of, position and min_version, not several."
-        raise Problem(400, "invalid_parameter", said)
-    return asked
-
-
-class HistoryParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which version lists and queues have to hold."""
-
-    min_version: Version | None = None
-
-
-class ListParameters(Paging, frozen=True, forbid_unknown_fields=True):
-    """Filters of the list of tickets."""
-
-    client_user_id: str | None = None
-    state: State | None = None
-    level: Level | None = None
-    queue: Queue | None = None
-    assignee: str | None = None
-    priority: Annotated[int, msgspec.Meta(ge=1, le=5)] | None = None
-    created_from: Moment | None = None
-    created_to: Moment | None = None
-    q: str | None = None
-    min_position: MinPosition = None
+class TicketList(Listing[TicketRow], frozen=True):
+    """Tickets, newest first."""
 
 
 class Tickets:
@@ -215,7 +196,7 @@ class Tickets:
         )
         await wait_for_position(req, resp, self._freshness, asked.min_position, LISTS)
         page = await ticket_page(self._readers.fetch, filters, asked.cursor, asked.limit)
-        finish(req, resp, page, without=("summary",) if roles.sees_no_text(who) else ())
+        finish(req, resp, page, TicketList, without=("summary",) if roles.sees_no_text(who) else ())
 
 
 class TicketResource:
@@ -265,6 +246,10 @@ class TicketResource:
         return visible(then, who) if then.client_user_id else then  # at first it may have been taken for another's
 
 
+class History(Listing[EventView], frozen=True):
+    """Every event of a ticket, oldest first."""
+
+
 class TicketHistory:
     """Everything that happened to a ticket."""
 
@@ -289,7 +274,7 @@ class TicketHistory:
         if roles.sees_only_own(who):
             known = [item for item in known if client_sees(item[1].event, who.client_user_id)]
         resp.set_header("ETag", f'"{ticket.version}"')
-        send(resp, {"items": in_words(known), "next": None})
+        send(resp, History(in_words(known), None))
 
 
 def visible(ticket: Ticket | None, who: Principal) -> Ticket:

@@ -46,7 +46,7 @@ async def wait_for_version(
 def known_version(ticket: Ticket, version: int) -> None:
     """Raises Problem with status 404 when the ticket has not so many versions."""
     if version > ticket.version:
-        raise Problem(404, "unknown_version", f"The ticket has {ticket.version} versions so far.")
+        raise Problem(404, "unknown_version", f"There is no such version: the ticket is at {ticket.version}.")
 
 
 def patience(req: Request) -> int:

@@ -11,17 +11,27 @@ from typing import Any
 import psycopg
 import structlog
 
+from api.vitals import begin, sends_spans
+from api.webhook_dispatcher import LAST_SECONDS, Dispatcher
 from application.closure_mail import ClosureMailer, follow
 from application.database import connect, pool
 from application.helpdesk import utc_now
-from application.sealing import LISTEN, seal_all
+from application.logs import told
+from application.metrics import SEALED, SEALING_DELAY, WORK_FAILED
+from application.pruning import prune
+from application.sealing import LISTEN, delay, seal_all
 from application.settings import Settings
 from application.smtp import smtp_send
+from application.vitals import Vitals
+from application.webhook_address import read_rules
+from application.webhook_secrets import Vault
+from application.webhook_sender import Sender
 from projections.catch_up import catch_up
 from projections.runner import take_turns
 
 IDLE_SECONDS = 0.25  # how long a commit without a wake-up call may wait
 MAIL_SECONDS = 1.0
+PRUNE_SECONDS = 600.0
 PAUSE_TIMES, LONGEST_BREATH = 9, 0.05  # a pause is so many rounds long, at most so many seconds
 LONGEST_PAUSE = 10.0
 log = structlog.get_logger()
@@ -35,6 +45,7 @@ class Worker:
         self._url = settings.database_url or ""
         self._domain = parseaddr(settings.mail_from)[1].partition("@")[2]
         self._stopping = threading.Event()
+        self._vitals = Vitals("work")
 
     def stop(self) -> None:
         """Ends what is under way, and then the worker."""
@@ -45,9 +56,13 @@ class Worker:
         mail = threading.Thread(target=self._keep, args=(self._send_mails,), name="mail", daemon=True)
         if self._settings.smtp_url:
             mail.start()
+        threading.Thread(target=self._keep, args=(self._prune,), name="prune", daemon=True).start()
+        webhooks = threading.Thread(target=self._keep, args=(self._send_webhooks,), name="webhooks", daemon=True)
+        webhooks.start()
         self._keep(self._follow_log)
         if mail.is_alive():
             mail.join(timeout=35)
+        webhooks.join(timeout=LAST_SECONDS * 2)
 
     def _keep(self, work: Callable[[], None]) -> None:
         """Does it again after every failure, with growing pauses."""
@@ -57,7 +72,8 @@ class Worker:
                 work()
                 pause = 0.1
             except Exception as error:  # noqa: BLE001 - said, and tried again: a worker that ends silently helps nobody
-                log.warning("worker failed, trying again", work=work.__name__, reason=str(error).strip(), pause=pause)
+                WORK_FAILED.add((work.__name__.strip("_"),))
+                log.warning("worker failed, trying again", work=work.__name__, reason=told(error), pause=pause)
                 self._stopping.wait(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
 
@@ -66,6 +82,7 @@ class Worker:
             connection.execute(LISTEN)
             take_turns(connection)
             while not self._stopping.is_set():
+                self._vitals.look()
                 begun = time.monotonic()
                 if self.step(connection):
                     self._stopping.wait(min((time.monotonic() - begun) * PAUSE_TIMES, LONGEST_BREATH))
@@ -74,15 +91,28 @@ class Worker:
 
     def step(self, connection: psycopg.Connection[Any]) -> int:
         """One round: seal, project, queue the mails. Returns how much there was to do."""
-        sealed = seal_all(connection)
+        sealed = self._seal(connection)
         try:
-            return sealed + catch_up(connection)
+            return sealed + self._project(connection)
         finally:  # a projection that fails must not hold up the mails
             follow(connection, self._domain, utc_now())
+
+    def _seal(self, connection: psycopg.Connection[Any]) -> int:
+        sealed = seal_all(connection)
+        if sealed:
+            SEALED.add(by=sealed)
+            SEALING_DELAY.observe((), delay(connection, sealed))
+        return sealed
+
+    def _project(self, connection: psycopg.Connection[Any]) -> int:
+        return catch_up(connection)
 
     def _wait(self, connection: psycopg.Connection[Any]) -> None:
         for _ in connection.notifies(timeout=IDLE_SECONDS, stop_after=1):
             return
+
+    def _send_webhooks(self) -> None:
+        dispatcher_of(self._settings).run(self._stopping)
 
     def _send_mails(self) -> None:
         send = partial(smtp_send, self._settings.smtp_url or "")
@@ -91,6 +121,30 @@ class Worker:
             while not self._stopping.is_set():
                 if not mailer.send_next(utc_now()):
                     self._stopping.wait(MAIL_SECONDS)
+
+    def _prune(self) -> None:
+        """Forgets old idempotency keys, a tenth of the time: nobody is in a hurry to be rid of them."""
+        with connect(self._url, "prune") as connection:
+            begun = time.monotonic()
+            while not self._stopping.is_set() and prune(connection, self._settings.idempotency_hours):
+                self._stopping.wait((time.monotonic() - begun) * PAUSE_TIMES)
+                begun = time.monotonic()
+        self._stopping.wait(PRUNE_SECONDS)
+
+
+def dispatcher_of(settings: Settings) -> Dispatcher:
+    """What sends webhooks, under these settings."""
+    rules = read_rules(settings.webhook_allow_networks, settings.webhook_allow_http, settings.webhook_hosts)
+    return Dispatcher(settings.database_url or "", Sender(rules), Vault(settings.webhook_keys))
+
+
+def worker_of(settings: Settings) -> Worker:
+    """The worker, or one that tells OpenTelemetry what it does."""
+    if not sends_spans(settings):
+        return Worker(settings)
+    from api.spans import SpannedWorker
+
+    return SpannedWorker(settings)
 
 
 def stop_on_signals(worker: Worker) -> None:
@@ -102,7 +156,8 @@ def stop_on_signals(worker: Worker) -> None:
 
 def work(settings: Settings) -> None:
     """Runs a worker in this process until SIGTERM or SIGINT."""
-    worker = Worker(settings)
+    begin("work", settings)
+    worker = worker_of(settings)
     stop_on_signals(worker)
     log.info("worker started")
     worker.run()

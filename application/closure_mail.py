@@ -7,6 +7,7 @@ between the server's OK and the commit, the mail is sent once more, with the sam
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from email.message import EmailMessage
 from random import SystemRandom
@@ -25,9 +26,11 @@ import psycopg
 import structlog
 from psycopg_pool import ConnectionPool
 
-from application.event_store import LOAD, by_stream, to_row
+from application.event_store import LOAD, NotReadable, by_stream, to_row
 from application.mail_text import closing_mail
+from application.metrics import CLOSING_MAILS_TRIED
 from application.recorder import insert_rows
+from application.tracing import child_of, trace_of
 from domain import decisions
 from domain.client import client_stream, fold_client
 from domain.events import Event, Recorded
@@ -114,6 +117,7 @@ class ClosureMailer:
             else:
                 sent = decisions.closure_mail_sent(mail.closed_version, mail.message_id, mail.attempts)
                 settle(connection, mail, sent[0], "sent", None, now)
+                CLOSING_MAILS_TRIED.add(("sent",))
         return True
 
     def _message(self, connection: psycopg.Connection[Any], mail: DueMail, now: datetime) -> EmailMessage:
@@ -122,18 +126,32 @@ class ClosureMailer:
         client = fold_client(_load(connection, client_stream(ticket.client_user_id or ""))) if ticket else None
         if ticket is None or client is None:
             raise ValueError("the ticket has no client in the directory")
-        return closing_mail(ticket, client, mail.message_id, self._mail_from, self._reopen_window, now)
+        message = closing_mail(ticket, client, mail.message_id, self._mail_from, self._reopen_window, now)
+        if journey := history[mail.closed_version - 1].traceparent:
+            message["traceparent"] = child_of(journey)
+        return message
 
     def _not_sent(self, connection: psycopg.Connection[Any], mail: DueMail, error: Exception, now: datetime) -> None:
         reason = reason_of(error)
         if is_final(error) or now - mail.queued_at > GIVE_UP_AFTER:
             failed = decisions.closure_mail_failed(mail.closed_version, mail.message_id, mail.attempts, reason)
-            settle(connection, mail, failed[0], "failed", reason, now)
-            log.error("closing e-mail failed for good", ticket_id=str(mail.ticket_id), reason=reason)
+            with suppress(NotReadable):  # then only the outbox says so
+                settle(connection, mail, failed[0], "failed", reason, now)
+            CLOSING_MAILS_TRIED.add(("failed",))
+            log.error("closing e-mail failed for good", reason=reason, **_names(connection, mail))
             return
         again = now + pause(mail.attempts)
         connection.execute(POSTPONE, (mail.attempts, reason, again, mail.ticket_id, mail.closed_version))
-        log.warning("closing e-mail postponed", ticket_id=str(mail.ticket_id), reason=reason, until=again.isoformat())
+        CLOSING_MAILS_TRIED.add(("postponed",))
+        log.warning("closing e-mail postponed", reason=reason, until=again.isoformat(), **_names(connection, mail))
+
+
+def _names(connection: psycopg.Connection[Any], mail: DueMail) -> dict[str, str | None]:
+    """What a log line says of a mail: its ticket, and the trace of the command that closed it."""
+    upto: list[Recorded] = []
+    with suppress(NotReadable):
+        upto = _load(connection, mail.ticket_id)[: mail.closed_version]
+    return {"ticket_id": str(mail.ticket_id), "trace_id": trace_of(upto[-1].traceparent) if upto else None}
 
 
 def settle(

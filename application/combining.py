@@ -8,6 +8,7 @@ higher; a lone request waits for nothing.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
+from time import perf_counter
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -31,6 +32,7 @@ from application.event_store import (
 )
 from application.keys import FIND
 from application.line import Line, Unavailable
+from application.metrics import BATCH_DURATION, BATCH_SIZE
 from application.repeating import FIND_KEPT, KEEP, Once
 from application.sealing import WAKE
 from domain.client import Client, Contact, client_stream
@@ -53,8 +55,12 @@ class Combined(Generic[In, Out]):
     """
 
     def __init__(
-        self, round_trip: Callable[[list[In]], Awaitable[list[Out]]], after: Sequence["Combined[Any, Any]"] = ()
+        self,
+        round_trip: Callable[[list[In]], Awaitable[list[Out]]],
+        after: Sequence["Combined[Any, Any]"] = (),
+        name: str = "",
     ) -> None:
+        self._labels = (name,)
         self._round_trip, self._after = round_trip, after
         self._waiting: list[tuple[In, asyncio.Future[Out]]] = []
         self._task: asyncio.Task[None] | None = None
@@ -76,9 +82,12 @@ class Combined(Generic[In, Out]):
             batch, self._waiting = self._waiting[:MOST_IN_ONE_TRIP], self._waiting[MOST_IN_ONE_TRIP:]
             # somebody who went away before the trip wants nothing any more
             self._under_way = asyncio.get_running_loop().create_future()
+            begun = perf_counter()
             try:
                 await self._trip([(wanted, future) for wanted, future in batch if not future.done()])
             finally:
+                BATCH_SIZE.observe(self._labels, len(batch))
+                BATCH_DURATION.observe(self._labels, perf_counter() - begun)
                 self._under_way.set_result(None)
                 self._under_way = None
 
@@ -110,11 +119,11 @@ class CombiningDesk:
 
     def __init__(self, url: str) -> None:
         self._lines = {name: Line(url, f"api {name}") for name in ("load", "append", "numbers", "keys", "wake")}
-        self.load = Combined(self._load)
-        self._load_and_number = Combined(self._load_and_draw)
-        self._append = Combined(self._append_all, after=(self.load, self._load_and_number))
-        self.find_key = Combined(self._find_keys)
-        self._find_kept = Combined(self._find_all_kept)
+        self.load = Combined(self._load, name="load")
+        self._load_and_number = Combined(self._load_and_draw, name="load_and_number")
+        self._append = Combined(self._append_all, after=(self.load, self._load_and_number), name="append")
+        self.find_key = Combined(self._find_keys, name="find_key")
+        self._find_kept = Combined(self._find_all_kept, name="find_kept")
         self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self._waking: asyncio.Task[None] | None = None
         self._unsealed = False

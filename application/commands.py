@@ -197,7 +197,8 @@ class CompileDossier(Command, frozen=True):
 
     def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
         """DossierCompiled."""
-        return decisions.compile_dossier(ticket, given, self.summary, tuple(map(dossier_line, loaded.history)))
+        lines = tuple(dossier_line(recorded, ticket.client_user_id) for recorded in loaded.history)
+        return decisions.compile_dossier(ticket, given, self.summary, lines)
 
 
 class ApproveDossier(Command, frozen=True):

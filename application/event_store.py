@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 from eventsourcing.persistence import Mapper, StoredEvent
 
-from application.arrays import Packed, blobs, ints, texts, times, utf8, uuids
+from application.arrays import Packed, blobs, ints, same_time, texts, times, utf8, uuids
 from domain.client import EVENTS
 from domain.events import Event, Recorded
 from domain.values import Actor, Level
@@ -134,10 +134,21 @@ def to_row(recorded: Recorded) -> StoredRow:
     return StoredRow(stream, version, type_, body, at, meta, None, leaf_hash(stream, version, at, type_, body, meta))
 
 
+class NotReadable(LookupError):
+    """An event is stored that this program cannot read: a newer one has recorded it, or it is damaged."""
+
+    def __init__(self, stream_id: UUID, version: int, type_: str) -> None:
+        super().__init__(f"{type_}, version {version} of {stream_id}")
+        self.stream_id, self.version, self.type = stream_id, version, type_
+
+
 def to_recorded(stream_id: UUID, version: int, at: datetime, type_: str, body: bytes, meta: bytes) -> Recorded:
-    """The event that a row of `LOAD` holds."""
-    event: Event = _DECODERS[type_].decode(body)
-    known = _META.decode(meta)
+    """The event that a row of `LOAD` holds. Raises NotReadable."""
+    try:
+        event: Event = _DECODERS[type_].decode(body)
+        known = _META.decode(meta)
+    except (KeyError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise NotReadable(stream_id, version, type_) from error
     trace = (known.correlation_id, known.causation_id, known.traceparent)
     return Recorded(stream_id, version, at, known.actor, event, *trace, known.level)
 
@@ -190,7 +201,7 @@ def _keys(kept: Iterable[tuple[UUID | str, Kept]]) -> tuple[Packed, ...]:
         texts([record.key for _, record in keys]),
         blobs([record.request_hash for _, record in keys]),
         blobs([record.answer for _, record in keys]),
-        times([now] * len(keys)),
+        same_time(now, len(keys)),
     )
 
 

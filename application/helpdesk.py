@@ -41,8 +41,8 @@ class HelpDesk(Application[UUID]):
         Raises StaleVersion when the request names a version that is not the current one, the errors of `decide`, and
         Repeated or KeyReused when `once` has a key that is known.
         """
-        number = self.recorder.next_number() if request.command.takes_number else ""
         for _ in range(MOST_TRIES):
+            number = self.recorder.next_number() if request.command.takes_number else ""  # a new one for each try
             try:
                 outcome = decide(request, self.recorder.load(request.reads()), number)
             except DeskError:  # what was done before may be impossible by now

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
+from hmac import compare_digest
 from secrets import token_hex, token_urlsafe
 from typing import Any, LiteralString
 
@@ -20,7 +21,7 @@ INSERT: LiteralString = """
     insert into api_keys (id, hash, name, roles, levels, client_user_id, created_at, expires_at)
     values (%s, %s, %s, %s, %s, %s, %s, %s)"""
 LIST: LiteralString = """
-    select id, name, roles, levels, client_user_id, created_at, expires_at, revoked_at
+    select id, name, roles, levels, client_user_id, created_at, expires_at, revoked_at, last_used_at
     from api_keys order by created_at"""
 
 
@@ -39,6 +40,7 @@ class ApiKey(msgspec.Struct, frozen=True):
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    last_used_at: datetime | None
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -100,9 +102,14 @@ def revoke_key(connection: psycopg.Connection[Any], id_: str, now: datetime) -> 
     return revoked.rowcount == 1
 
 
-def principal(row: Sequence[Any], now: datetime) -> Principal | None:
-    """Whom a row of `FIND` stands for; None when the key has expired."""
-    _, id_, name, roles, levels, client_user_id, expires_at = row
-    if expires_at and expires_at <= now:
+def principal(row: Sequence[Any], hash_: bytes, now: datetime) -> Principal | None:
+    """Whom a row of `FIND` stands for; None when it is not that of this hash, or the key has expired.
+
+    The index compares hashes byte by byte, and so may tell by its time how far one agrees with a stored one. That helps
+    nobody: to choose the next byte of a hash, one would have to find a key that has it. What is let in is compared
+    once more, in a time that tells nothing.
+    """
+    found, id_, name, roles, levels, client_user_id, expires_at = row
+    if not compare_digest(found, hash_) or (expires_at and expires_at <= now):
         return None
     return Principal(id_, name, frozenset(map(Role, roles)), frozenset(map(Level, levels)), client_user_id)

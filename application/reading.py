@@ -22,12 +22,12 @@ WAIT_SECONDS = 4.0
 class Readers:
     """Runs queries. Opens its connections in the process that uses them, never at import."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, name: str = "api read", least: int = 1, most: int = POOL_SIZE) -> None:
         self._pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]] = AsyncConnectionPool(
             url,
-            kwargs=connection_settings("api read"),
-            min_size=1,
-            max_size=POOL_SIZE,
+            kwargs=connection_settings(name),
+            min_size=least,
+            max_size=most,
             open=False,
             timeout=WAIT_SECONDS,
             reconnect_timeout=WAIT_SECONDS,
@@ -38,6 +38,10 @@ class Readers:
     async def open(self) -> None:
         """Starts to connect; does not wait for it."""
         await self._pool.open(wait=False)
+
+    def statistics(self) -> dict[str, int]:
+        """What the pool has counted, under the names of its library."""
+        return self._pool.get_stats()
 
     async def close(self) -> None:
         """Closes every connection."""

@@ -66,6 +66,11 @@ SEAL: LiteralString = """
     returning found.count"""
 
 
+DELAY: LiteralString = """
+    select extract(epoch from clock_timestamp() - at)::float8 from log join events using (ord)
+    where position = (select max(position) from log) - %s"""
+
+
 def seal(connection: psycopg.Connection[Any], batch: int = BATCH) -> int:
     """One pass: gives at most `batch` events their positions, late ones first. Returns how many.
 
@@ -85,3 +90,12 @@ def seal_all(connection: psycopg.Connection[Any], batch: int = BATCH) -> int:
     while count >= batch:
         total += (count := seal(connection, batch))
     return total
+
+
+def delay(connection: psycopg.Connection[Any], sealed: int) -> float:
+    """How many seconds ago the first of so many events happened, which this process has just sealed.
+
+    0 when another sealer was at it, too, or the clock of whoever recorded the event is ahead of the database's.
+    """
+    row = connection.execute(DELAY, (sealed - 1,)).fetchone()
+    return max(float(row[0]), 0.0) if row else 0.0

@@ -4,11 +4,16 @@ import os
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from email.utils import parseaddr
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
+
+from application.claims import Claims, read_algorithms, read_claims, read_grants
+from application.webhook_address import read_hosts
+from application.webhook_secrets import read_keys
 
 
 class SettingsError(Exception):
@@ -28,6 +33,28 @@ class Settings(msgspec.Struct, frozen=True):
     port: int = 8000
     workers: int = 2
     log_level: str = "info"
+    access_log: bool = True
+    metrics: bool = True
+    otlp_endpoint: str | None = None
+    cors_origins: str | None = None
+    streams: int = 200
+    streams_each: int = 50
+    unread_seconds: int = 30
+    oidc_issuer: str | None = None
+    oidc_audience: str | None = None
+    oidc_jwks_url: str | None = None
+    oidc_jwks_file: Path | None = None
+    oidc_algorithms: str = "RS256,ES256,EdDSA"
+    oidc_claims: str = msgspec.json.encode(Claims()).decode()
+    oidc_roles: str | None = None
+    rate_limit: int = 0
+    failed_sign_ins: int = 120
+    trusted_proxies: str | None = None
+    idempotency_hours: int = 72
+    webhook_allow_networks: str | None = None
+    webhook_allow_http: bool = False
+    webhook_hosts: str | None = None
+    webhook_keys: str | None = None
 
     @property
     def reopen_window(self) -> timedelta:
@@ -75,6 +102,62 @@ def _address(value: str) -> str:
     return value
 
 
+def https_url(value: str) -> str:
+    """Whoever could change what comes from there could sign: so it comes by TLS, or does not leave the machine."""
+    said = "a URL like https://id.example.org/desk, without user and fragment; http on this machine only"
+    try:
+        url = urlsplit(value)
+        safe = url.scheme == "https" or (url.scheme == "http" and _at_home(url.hostname or ""))
+        plain = safe and url.hostname and not (url.username or url.fragment or value.split() != [value])
+        url.port  # noqa: B018 - reading it checks it
+    except ValueError:
+        plain = None
+    if not plain:
+        raise ValueError(said)
+    return value
+
+
+def _at_home(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _networks(value: str) -> str:
+    try:
+        for part in value.split(","):
+            ip_network(part.strip())
+    except ValueError:
+        raise ValueError("addresses or networks, separated by commas, like 10.0.0.7,fd00::/64") from None
+    return value
+
+
+def _checked(read: Callable[[str], Any]) -> Callable[[str], str]:
+    """The text itself, once it could be read."""
+
+    def text(value: str) -> str:
+        read(value)
+        return value
+
+    return text
+
+
+def _http_url(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ValueError("a URL like http://localhost:4318")
+    return value
+
+
+def _origins(value: str) -> str:
+    for origin in value.split(",") if value != "*" else ():
+        url = urlsplit(origin)
+        if url.scheme not in ("http", "https") or not url.netloc or origin != f"{url.scheme}://{url.netloc}":
+            raise ValueError("origins like https://desk.example.org, separated by commas, or * for every one")
+    return value
+
+
 def _switch(value: str) -> bool:
     words = {"on": True, "yes": True, "true": True, "1": True, "off": False, "no": False, "false": False, "0": False}
     if value.lower() not in words:
@@ -118,10 +201,40 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "DESKLEDGER_PORT": ("port", _number(1, 65535)),
     "DESKLEDGER_WORKERS": ("workers", _number(1, 64)),
     "DESKLEDGER_LOG_LEVEL": ("log_level", _one_of("debug", "info", "warning", "error")),
+    "DESKLEDGER_ACCESS_LOG": ("access_log", _switch),
+    "DESKLEDGER_METRICS": ("metrics", _switch),
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ("otlp_endpoint", _http_url),
+    "DESKLEDGER_CORS_ORIGINS": ("cors_origins", _origins),
+    "DESKLEDGER_STREAMS": ("streams", _number(1, 10_000)),
+    "DESKLEDGER_STREAMS_EACH": ("streams_each", _number(1, 10_000)),
+    "DESKLEDGER_UNREAD_SECONDS": ("unread_seconds", _number(1, 3600)),
+    "DESKLEDGER_OIDC_ISSUER": ("oidc_issuer", https_url),
+    "DESKLEDGER_OIDC_AUDIENCE": ("oidc_audience", _word),
+    "DESKLEDGER_OIDC_JWKS_URL": ("oidc_jwks_url", https_url),
+    "DESKLEDGER_OIDC_JWKS_FILE": ("oidc_jwks_file", lambda value: Path(_word(value))),
+    "DESKLEDGER_OIDC_ALGORITHMS": ("oidc_algorithms", _checked(read_algorithms)),
+    "DESKLEDGER_OIDC_CLAIMS": ("oidc_claims", _checked(read_claims)),
+    "DESKLEDGER_OIDC_ROLES": ("oidc_roles", _checked(read_grants)),
+    "DESKLEDGER_RATE_LIMIT": ("rate_limit", _number(0, 100_000)),
+    "DESKLEDGER_FAILED_SIGN_INS": ("failed_sign_ins", _number(0, 100_000)),
+    "DESKLEDGER_TRUSTED_PROXIES": ("trusted_proxies", _networks),
+    "DESKLEDGER_IDEMPOTENCY_HOURS": ("idempotency_hours", _number(24, 8760)),
+    "DESKLEDGER_WEBHOOK_ALLOW_NETWORKS": ("webhook_allow_networks", _networks),
+    "DESKLEDGER_WEBHOOK_ALLOW_HTTP": ("webhook_allow_http", _switch),
+    "DESKLEDGER_WEBHOOK_HOSTS": ("webhook_hosts", _checked(read_hosts)),
+    "DESKLEDGER_WEBHOOK_KEYS": ("webhook_keys", _checked(read_keys)),
 }
 
 
-SECRET = frozenset({"DATABASE_URL", "DESKLEDGER_SMTP_URL"})  # they may hold a password, so their values are not shown
+SECRET = frozenset(  # they may hold a password, so their values are not shown
+    {
+        "DATABASE_URL",
+        "DESKLEDGER_SMTP_URL",
+        "DESKLEDGER_WEBHOOK_KEYS",
+        "DESKLEDGER_OIDC_ISSUER",
+        "DESKLEDGER_OIDC_JWKS_URL",
+    }
+)
 
 
 def read_settings(environment: Mapping[str, str] | None = None, **chosen: Any) -> Settings:
@@ -139,4 +252,18 @@ def read_settings(environment: Mapping[str, str] | None = None, **chosen: Any) -
                 shown = variable if variable in SECRET else f"{variable}={value!r}"
                 raise SettingsError(f"{shown} cannot be used: it takes {error}") from None
     values |= {field: value for field, value in chosen.items() if value is not None}
-    return Settings(**values)
+    settings = Settings(**values)
+    _fit_together(settings)
+    return settings
+
+
+def _fit_together(settings: Settings) -> None:
+    """Raises SettingsError for settings of which each is fine, but not beside the others."""
+    if bool(settings.oidc_issuer) != bool(settings.oidc_audience):
+        raise SettingsError(
+            "DESKLEDGER_OIDC_ISSUER and DESKLEDGER_OIDC_AUDIENCE belong together: set both, or neither of them"
+        )
+    if (settings.oidc_jwks_url or settings.oidc_jwks_file) and not settings.oidc_issuer:
+        raise SettingsError("DESKLEDGER_OIDC_JWKS_URL and _FILE belong to an issuer: set DESKLEDGER_OIDC_ISSUER too")
+    if settings.oidc_jwks_url and settings.oidc_jwks_file:
+        raise SettingsError("DESKLEDGER_OIDC_JWKS_URL and DESKLEDGER_OIDC_JWKS_FILE exclude each other: set one")

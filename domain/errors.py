@@ -10,8 +10,7 @@ DeskError
 │   ├── AtDecisionPoint, NotAtDecisionPoint, NoCurrentDossier, DossierMismatch, NotApproved   the IT manager
 │   └── ClientNotAwaited, WrongRoute, WrongLevel
 ├── Unacceptable            well-formed, but it cannot be meant: BlankText, UnknownClient, LinkToSelf, UnknownOther
-├── Forbidden               the caller lacks a role, a level or a client
-├── NotFound                UnknownTicket, UnknownUserId
+├── Forbidden, NotFound     a role, a level or a client is lacking; UnknownTicket, UnknownUserId
 └── StaleVersion            somebody else came first
 """
 
@@ -254,12 +253,12 @@ class UnknownOther(Unacceptable):
 
 
 class Forbidden(DeskError):
-    """Your key does not carry the role that this takes."""
+    """Your key or token does not carry the role that this takes."""
 
     code = "role_missing"
 
     def __init__(self, needs: str) -> None:
-        super().__init__(f"This takes {needs}; your key does not carry it.")
+        super().__init__(f"This takes {needs}; your key or token does not carry it.")
         self.needs = needs
 
 
@@ -293,7 +292,8 @@ class StaleVersion(DeskError):
         expected_version: int | None = None,
         missed: tuple["Recorded", ...] = (),
     ) -> None:
-        super().__init__()
+        ahead = current_version is not None and expected_version is not None and expected_version > current_version
+        super().__init__(f"There is no such version yet: the present one is {current_version}." if ahead else None)
         self.stream_id = stream_id
         self.current_version = current_version
         self.expected_version = expected_version

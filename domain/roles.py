@@ -107,7 +107,9 @@ MAY_READ: dict[str, tuple[Role, ...]] = {
     "reports": (Role.IT_MANAGER, Role.REPORTER, Role.AUDITOR, Role.ADMIN),
     "events": (Role.AUDITOR, Role.ADMIN),
     "closure_mails": (Role.QUALITY, Role.IT_MANAGER, Role.AUDITOR, Role.ADMIN),
+    "webhooks": (Role.AUDITOR, Role.ADMIN),
 }
+MAY_MANAGE: dict[str, tuple[Role, ...]] = {"webhooks": (Role.ADMIN,)}
 
 QUEUE_WORKERS: dict[Queue, Role] = {
     Queue.INTAKE: Role.INTAKE,
@@ -159,6 +161,12 @@ def reading(who: Principal, what: str) -> None:
     """Raises Forbidden when no role of the caller may read that."""
     if who.roles.isdisjoint(MAY_READ[what]):
         raise Forbidden("one of the roles " + ", ".join(sorted(MAY_READ[what])))
+
+
+def managing(who: Principal, what: str) -> None:
+    """Raises Forbidden when no role of the caller may change that."""
+    if who.roles.isdisjoint(MAY_MANAGE[what]):
+        raise Forbidden("the role " + " or ".join(sorted(MAY_MANAGE[what])))
 
 
 def sees_only_own(who: Principal) -> bool:

@@ -99,14 +99,18 @@ def _client_words(event: Event) -> str:
     return ""
 
 
-def dossier_line(recorded: Recorded) -> str:
-    """One line of a dossier: version, time, actor and role, words, and the hash of all that the event holds."""
+def dossier_line(recorded: Recorded, client: str | None) -> str:
+    """One line of a dossier: version, time, actor and role, words, and the hash of all that the event holds.
+
+    The client of the ticket reads it: it has neither the desk's own notes nor whoever else was taken for the client.
+    """
     digest = sha256(msgspec.json.encode(recorded, order="sorted")).hexdigest()
     by = f"{recorded.actor.name} ({recorded.actor.role})"
     when = f"{recorded.at:%Y-%m-%dT%H:%M:%S.%fZ}"
     event = recorded.event
     internal = isinstance(event, e.NoteAdded) and event.visibility is Visibility.INTERNAL
-    said = "Internal note added." if internal else words(event)  # the client reads this, but not the desk's own notes
+    other = isinstance(event, e.ClientIdentified) and event.client_user_id != client
+    said = "Internal note added." if internal else "Client identified by mistake." if other else words(event)
     return f"{recorded.originator_version}. {when} {by}: {said} [sha256 {digest}]"
 
 

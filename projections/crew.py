@@ -21,6 +21,8 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from application.database import connect
+from application.logs import configure
+from application.settings import read_settings
 from projections.priority import stand_back
 
 Task: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...]]
@@ -128,6 +130,7 @@ def main(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it decides what an interruption means
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the statement too, and not only who waits for it
     gc.disable()  # what a task makes has no cycles; looking for some takes a tenth of the time
+    configure(read_settings().log_level)
     with Connection(descriptor) as pipe:
         url, settings, name = pipe.recv()
         with _prepared(url, settings, name) as connection:

@@ -20,6 +20,7 @@ import structlog
 from psycopg.rows import class_row
 from psycopg.sql import SQL, Identifier
 
+from application.tracing import trace_of
 from projections.projection import Projection
 from projections.sealed_log import Sealed, read_after
 
@@ -34,6 +35,7 @@ PARK: LiteralString = """
     values (%s, %s, %s, %s, %s, %s) on conflict do nothing"""
 OF_STREAM: LiteralString = """
     select position from log join events using (ord) where stream_id = %s and position <= %s order by position"""
+CAME_BY: LiteralString = "select meta->>'traceparent' from events where stream_id = %s and version = %s"
 MOST_SAID = 500
 PROGRAM_LIMIT = "54"  # the class of SQLSTATE for what is too much for PostgreSQL, such as a row of an index
 log = structlog.get_logger()
@@ -138,6 +140,8 @@ def park(connection: psycopg.Connection[Any], projection: str, sealed: Sealed, e
     stands_at = (sealed.position, sealed.version, sealed.type)
     if connection.execute(PARK, (projection, sealed.stream_id, *stands_at, said)).rowcount:
         where = {"stream_id": str(sealed.stream_id), "position": sealed.position, "type": sealed.type}
+        (came,) = connection.execute(CAME_BY, (sealed.stream_id, sealed.version)).fetchone() or (None,)
+        where |= {"trace_id": trace} if (trace := trace_of(came)) else {}
         log.error("a stream is parked: see deskledger replay", projection=projection, **where, reason=said)
 
 

@@ -1,6 +1,5 @@
 """What waits where? Every queue at a glance, and one queue in the order in which it is worked."""
 
-from collections.abc import AsyncIterator
 from datetime import datetime
 from uuid import UUID
 
@@ -9,10 +8,9 @@ from psycopg.sql import SQL, Identifier
 
 from application.event_store import by_stream
 from domain.events import Recorded
-from domain.procedure import DOSSIER_STANDS
 from domain.ticket import Ticket, fold
 from domain.values import Qualification, Queue, State
-from projections.pages import BadCursor, Fetch, Filters, Page, Query, cut, read_cursor, write_cursor
+from projections.pages import BadCursor, Fetch, Filters, Page, cut, read_cursor, write_cursor
 from projections.queue_stays import UNRANKED
 
 
@@ -99,12 +97,6 @@ AS_OF = SQL("""
 HISTORIES = SQL("""
     select stream_id, version, at, type, body, meta from events
     where stream_id = any(%s) and at <= %s order by stream_id, version""")
-FREE = SQL("""
-    select rank, entered_at, ticket_id from queue_stays
-    where queue = %s and left_at is null and assignee is null and state <> all(%s) and {behind}
-    order by rank, entered_at, ticket_id limit %s""")
-FIRST_FREE = SQL(FREE.format(behind=SQL("true")).as_string())
-CANDIDATES = 50
 OF_CLIENT = SQL("ticket_id in (select ticket_id from ticket_summaries where client_user_id = %s)")
 # a value, not "exists": that can become a join, which may read every ticket that ever was to find those in this queue
 WAITING = SQL("(select waiting_on_client from ticket_summaries t where t.ticket_id = s.ticket_id) = %s")
@@ -223,17 +215,3 @@ async def _position(fetch: Fetch) -> int:
 def _by_priority(counts: bytes) -> dict[str, int]:
     found: dict[str, int] = msgspec.json.decode(counts)
     return {"none" if rank == UNRANKED else str(rank): found.get(str(rank), 0) for rank in range(1, UNRANKED + 1)}
-
-
-async def free_tickets(fetch: Fetch, queue: Queue) -> AsyncIterator[UUID]:
-    """The tickets of a queue that can be claimed, in order; the list may lag behind the tickets themselves."""
-    not_now = [str(state) for state in DOSSIER_STANDS]  # a claim would void what the client is looking at
-    query: Query = FIRST_FREE
-    key: tuple[()] | tuple[int, datetime, UUID] = ()
-    while True:
-        rows = await fetch(query, (queue, not_now, *key, CANDIDATES))
-        for row in rows:
-            yield row[2]
-        if len(rows) < CANDIDATES:
-            return
-        query, key = FREE.format(behind=BEHIND), rows[-1]

@@ -23,6 +23,12 @@ WHOLE: LiteralString = """
     where stream_id > %s and stream_id <= %s and position <= %s order by stream_id, version"""
 
 
+CAME_BY: LiteralString = """
+    select meta->>'traceparent' from log join events using (ord)
+    where position > (select max(position) from log) - %s order by position desc limit %s"""
+MOST_TRACES = 32
+
+
 class Unreadable(Event, frozen=True):
     """Stands for an event of a type that this program does not know, or with a body that it cannot decode."""
 
@@ -62,6 +68,12 @@ def last_position(connection: psycopg.Connection[Any]) -> int:
     """The highest position of the log; 0 while nothing is sealed."""
     row = connection.execute("select coalesce(max(position), 0) from log").fetchone()
     return int(row[0]) if row else 0
+
+
+def came_by(connection: psycopg.Connection[Any], count: int) -> list[str]:
+    """By which requests the last so many events came, as traceparents: some of them, each once."""
+    found = connection.execute(CAME_BY, (count, MOST_TRACES)).fetchall()
+    return list(dict.fromkeys(traceparent for (traceparent,) in found if traceparent))
 
 
 def of_tickets(batch: Iterable[Sealed]) -> Iterator[Sealed]:

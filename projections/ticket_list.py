@@ -19,10 +19,9 @@ LIST = SQL("""
     from ticket_summaries t where {filters} order by {order} limit %s""")
 BY_ID = SQL("ticket_id desc")
 BY_TIME = SQL("created_at desc, ticket_id desc")  # the same order, but another index gives it
-WORDS = SQL(
-    "exists (select from ticket_words w where w.ticket_id = t.ticket_id"
-    " and words @@ websearch_to_tsquery('simple', %s))"
-)
+_HAS = "exists (select from ticket_words w where w.ticket_id = t.ticket_id and words @@ {}('simple', %s))"
+WORDS, PLAIN_WORDS = SQL(_HAS.format("websearch_to_tsquery")), SQL(_HAS.format("plainto_tsquery"))
+MOST_MINUSES = 8  # each may be a "not", and PostgreSQL's parser takes 32 inside one another; what has more is no search
 POSITION = SQL("select position from projections where name = 'ticket_summaries'")
 
 
@@ -81,7 +80,7 @@ async def ticket_page(fetch: Fetch, filters: TicketFilters, cursor: str | None, 
     if filters.created_to:
         conditions.add(SQL("created_at < %s"), filters.created_to)
     if filters.q:
-        conditions.add(WORDS, filters.q)
+        conditions.add(WORDS if filters.q.count("-") <= MOST_MINUSES else PLAIN_WORDS, filters.q)
     of_a_time = bool(filters.created_from or filters.created_to)
     if behind := read_cursor(cursor, Cursor):
         _go_on(conditions, behind, of_a_time)

@@ -68,7 +68,10 @@ class EventActor(msgspec.Struct, frozen=True):
 
 
 class EventView(msgspec.Struct, frozen=True, omit_defaults=False):
-    """An event as people and auditors see it; `position` is null until it is sealed."""
+    """An event as people and auditors see it; `position` is null until it is sealed.
+
+    `data` is null where the program cannot read the event, `actor` where it cannot even read who did it.
+    """
 
     position: int | None
     ticket_id: UUID | None
@@ -76,10 +79,10 @@ class EventView(msgspec.Struct, frozen=True, omit_defaults=False):
     version: int
     type: str
     at: datetime
-    actor: EventActor
+    actor: EventActor | None
     level: Level | None
     step: str | None
-    data: dict[str, Any]
+    data: dict[str, Any] | None
     words: str
     correlation_id: str | None
     causation_id: str | None

@@ -38,6 +38,11 @@ BROKEN = re.compile(
 )
 S, E, C = "tests/test_sealing.py::", "tests/test_event_store.py::", "tests/test_combining.py::"
 G = "tests/test_group_commit.py::"
+SOCKETS, SHUTDOWN = "tests/test_sockets.py::", "tests/test_shutdown.py::"
+CHAOS = "tests/test_chaos.py::test_whoever_sends_again_has_each_command_done_once"
+STORM = "tests/test_claim_storm.py::"
+CONNECTION, DEALING = "api/connection.py", "projections/dealing.py"
+FEED, STREAMS = "tests/test_feed.py::", "tests/test_feed_streams.py::"
 
 PROMISES = {
     "1": "positions are 1, 2, 3 … without a gap, and none is given again",
@@ -53,8 +58,12 @@ PROMISES = {
     "c": "a batch that fails harms only the command that is at fault",
     "d": "each request has its own answer, and one that was cut off takes no other along",
     "e": "commands on one stream see one another, or a conflict",
+    "number": "no two tickets have one number, also when the sequence forgets what it gave",
     "repeat": "a command that is sent again under its key is not done again",
     "view": "a read model applies every event once",
+    "claim": "a ticket is claimed once, the best one first, and nobody is sent away while one is free",
+    "wire": "what comes over the wire is answered once, done once or not at all, and holds nobody else up",
+    "feed": "a reader of the feed gets every event once, in order, however it comes, and holds nobody else up",
 }
 
 
@@ -387,6 +396,29 @@ MUTATIONS = (
         (C + "test_many_commands_on_one_ticket_all_succeed",),
     ),
     Mutation(
+        "the database refuses a number that a ticket has already",
+        "number",
+        (("application/migrations/0007_ticket_numbers.sql", "create unique index", "create index"),),
+        (
+            C + "test_numbers_given_before_do_not_stop_a_batch",
+            "tests/test_helpdesk.py::test_a_number_that_was_given_before_is_not_given_again[helpdesk]",
+            "tests/test_helpdesk.py::test_a_number_that_was_given_before_is_not_given_again[combining]",
+        ),
+    ),
+    Mutation(
+        "each try of a command draws a number of its own",
+        "number",
+        (
+            (
+                "application/helpdesk.py",
+                "        for _ in range(MOST_TRIES):\n            number = ",
+                "        number = ",
+            ),
+            ("application/helpdesk.py", "# a new one for each try\n", "\n        for _ in range(MOST_TRIES):\n"),
+        ),
+        ("tests/test_helpdesk.py::test_a_number_that_was_given_before_is_not_given_again[helpdesk]",),
+    ),
+    Mutation(
         "a command without a version is decided again when another came first",
         "e",
         (("application/deciding.py", "MOST_TRIES = 100", "MOST_TRIES = 1"),),
@@ -467,6 +499,18 @@ MUTATIONS = (
         (E + "test_a_key_that_is_known_stops_its_own_command_only",),
     ),
     Mutation(
+        "the first answer of a key is found again",
+        "repeat",
+        (
+            (
+                COMBINING,
+                "once.recognise(await self._find_kept((once.principal, once.key)))",
+                "await self._find_kept((once.principal, once.key))",
+            ),
+        ),
+        ("tests/test_repeating.py::test_a_repetition_comes_before_the_version",),
+    ),
+    Mutation(
         "two that come at once under one key: the primary key lets one through",
         "repeat",
         ((TABLES, "    primary key (principal, key)\n", "    unique (principal, key, at, answer)\n"),),
@@ -534,6 +578,217 @@ MUTATIONS = (
         "view",
         (("projections/runner.py", "    connection.execute(LOOK_UPS)\n", ""),),
         ("tests/test_remarks.py::test_a_round_reads_no_growing_table_from_end_to_end",),
+    ),
+    # ── the event feed ──────────────────────────────────────────────────────────────────────────────────────
+    Mutation(
+        "a page ends where its last row stands, not where the log does",
+        "feed",
+        (("projections/feed.py", "FeedRows(found, found[-1].position, True)", "FeedRows(found, through, True)"),),
+        (f"{FEED}test_all_forms_tell_the_same", f"{STREAMS}test_who_hangs_up_anywhere_and_resumes_misses_nothing"),
+    ),
+    Mutation(
+        "Last-Event-ID wins over after",
+        "feed",
+        (("api/events.py", "after = last_event_id(req, after)", "last_event_id(req, after)"),),
+        (f"{FEED}test_last_event_id_wins", f"{STREAMS}test_who_hangs_up_anywhere_and_resumes_misses_nothing"),
+    ),
+    Mutation(
+        "whoever waits gets what came with the others' wishes only where it fits",
+        "feed",
+        (("projections/tail.py", "if _fits(wish, one)", "if one.row.position > wish.position"),),
+        (f"{FEED}test_streams_follow_what_fits",),
+    ),
+    Mutation(
+        "what is found in the moment in which somebody stops waiting is found again",
+        "feed",
+        (("projections/tail.py", "if wish.settled.done():  # it has", "if False:  # it has"),),
+        (f"{STREAMS}test_whoever_is_told_that_it_is_over_is_not_moved_on",),
+    ),
+    Mutation(
+        "the end of the waiting throws nothing away",
+        "feed",
+        (
+            (
+                "projections/tail.py",
+                "            await asyncio.wait((wish.settled,), timeout=seconds)\n",
+                "            async with asyncio.timeout(seconds):\n                return await wish.settled\n",
+            ),
+            (
+                "projections/tail.py",
+                "        finally:\n            self._wishes.d",
+                "        except TimeoutError:\n            return []\n        finally:\n            self._wishes.d",
+            ),
+        ),
+        (f"{STREAMS}test_what_comes_in_the_moment_in_which_the_time_is_over_counts",),
+    ),
+    Mutation(
+        "all who wait share one query",
+        "feed",
+        (
+            (
+                "projections/tail.py",
+                "full |= await self._look(asked, of_clients)",
+                "[await self._look([one], of_clients) for one in asked]",
+            ),
+        ),
+        (f"{STREAMS}test_a_hundred_who_wait_share_one_query",),
+    ),
+    Mutation(
+        "a stream keeps nothing of what it has sent",
+        "feed",
+        (
+            ("api/following.py", "self._parts = self._run()", "self._parts, self._sent = self._run(), []"),
+            (
+                "api/following.py",
+                "            for part in parts:\n",
+                "            self._sent += parts\n            for part in parts:\n",
+            ),
+        ),
+        (f"{STREAMS}test_a_long_stream_takes_no_memory",),
+    ),
+    Mutation(
+        "streams have two connections of their own",
+        "feed",
+        (("api/streams.py", "most=CONNECTIONS", "least=8, most=8"), ("api/streams.py", ", least=0", "")),
+        (f"{STREAMS}test_streams_share_two_connections",),
+    ),
+    Mutation(
+        "keys are looked at again while their streams are open",
+        "feed",
+        (("api/streams.py", "if not await still_good(credential):", "if False:"),),
+        (f"{STREAMS}test_a_revoked_key_ends_its_streams",),
+    ),
+    Mutation(
+        "streams end as soon as the server begins to",
+        "feed",
+        (("api/connection.py", "        self.asgi.end_streams()\n", ""),),
+        (f"{STREAMS}test_streams_end_with_the_server",),
+    ),
+    Mutation(
+        "a reader that does not read is cut off",
+        "feed",
+        (("api/streams.py", "place.sending_since < now - patience", "False"),),
+        (f"{STREAMS}test_a_reader_that_does_not_read_is_dropped",),
+    ),
+    Mutation(
+        "a stream that has ended gives its place back",
+        "feed",
+        (
+            ("api/streams.py", "self._places.discard(place)", "kept.append(place)"),
+            ("api/streams.py", "log = structlog", "kept: list[object] = []\nlog = structlog"),
+        ),
+        (f"{STREAMS}test_a_place_is_free_again_when_the_reader_is_gone",),
+    ),
+    Mutation(
+        "an event that cannot be read is an item that says so",
+        "feed",
+        (("projections/feed.py", "        return _unreadable(row)\n", "        raise\n"),),
+        (f"{FEED}test_an_event_that_cannot_be_read_stops_nobody",),
+    ),
+    # ── claims ──────────────────────────────────────────────────────────────────────────────────────────────
+    Mutation(
+        "free tickets are dealt out in the order of the queue",
+        "claim",
+        ((DEALING, "order by rank, entered_at, ticket_id limit", "order by rank desc, entered_at, ticket_id limit"),),
+        (
+            f"{STORM}test_a_storm_on_a_full_queue",
+            "tests/test_api_claim.py::test_the_most_urgent_is_next_and_then_the_oldest",
+        ),
+    ),
+    Mutation(
+        "a ticket that was put down without being claimed is dealt out again",
+        "claim",
+        ((DEALING, "        self._held.discard(free.ticket_id)\n", ""),),
+        ("tests/test_dealing.py::test_what_is_put_down_is_dealt_again",),
+    ),
+    Mutation(
+        "nobody is sent away while somebody may still put a ticket down",
+        "claim",
+        ((DEALING, "asked.busy = busy", "asked.busy = False"),),
+        ("tests/test_dealing.py::test_who_finds_all_in_other_hands_waits",),
+    ),
+    Mutation(
+        "who goes away while tickets are dealt out takes none along",
+        "claim",
+        ((DEALING, "            if not asked.gone:\n", "            if True:\n"),),
+        ("tests/test_dealing.py::test_who_goes_away_takes_no_ticket_along",),
+    ),
+    Mutation(
+        "what was passed over is looked at again when it has moved on",
+        "claim",
+        (
+            (DEALING, "(ticket_id, last.version) not in (select * from", "ticket_id not in (select id from"),
+            (DEALING, "unnest(%s::uuid[], %s::int[]))", "unnest(%s::uuid[], %s::int[]) passed(id, version))"),
+        ),
+        ("tests/test_dealing.py::test_what_was_passed_over_comes_again_when_it_has_moved_on",),
+    ),
+    # ── the wire ────────────────────────────────────────────────────────────────────────────────────────────
+    Mutation(
+        "a body that broke off is no request",
+        "wire repeat",
+        (("api/decoding.py", "if whole and not whole():", "if False:"),),
+        (f"{SOCKETS}test_a_body_that_breaks_off_is_no_body", CHAOS),
+    ),
+    Mutation(
+        "headers and bodies have a deadline",
+        "wire",
+        ((CONNECTION, "self._deadline = self.worker.loop.call_later(seconds, self._end, 408, TOO_SLOW)", "pass"),),
+        (
+            f"{SOCKETS}test_the_slow_are_told_so_and_others_are_served_meanwhile",
+            f"{SHUTDOWN}test_under_load_each_request_is_answered_or_not_recorded",
+        ),
+    ),
+    Mutation(
+        "a deadline ends with what it was for",
+        "wire",
+        ((CONNECTION, "            self._deadline.cancel()\n", ""),),
+        (f"{SOCKETS}test_a_deadline_that_was_kept_cuts_nobody_off",),
+    ),
+    Mutation(
+        "a request that is not whole when the server ends has seconds to become so",
+        "wire",
+        ((CONNECTION, "            connection.finish()\n", "            pass\n"),),
+        (f"{SHUTDOWN}test_under_load_each_request_is_answered_or_not_recorded",),
+    ),
+    Mutation(
+        "a server that ends answers what it has accepted",
+        "wire",
+        (
+            (
+                CONNECTION,
+                "        await super()._shutdown()\n",
+                "        self._quick_shutdown = True\n        await super()._shutdown()\n",
+            ),
+        ),
+        (f"{SHUTDOWN}test_under_load_each_request_is_answered_or_not_recorded",),
+    ),
+    Mutation(
+        "one connection too many is told to come again",
+        "wire",
+        ((CONNECTION, "if self.worker.nr_conns > MOST_CONNECTIONS:", "if False:"),),
+        (f"{SOCKETS}test_one_connection_too_many_is_told_so",),
+    ),
+    Mutation(
+        "HTTP/1.1 has a Host, and chunked is the only coding",
+        "wire",
+        ((CONNECTION, "        demand(parsed)\n", ""),),
+        (
+            f"{SOCKETS}test_what_is_no_request_is_a_problem_and_ends_the_connection[no Host]",
+            f"{SOCKETS}test_what_is_no_request_is_a_problem_and_ends_the_connection[gzip and chunked]",
+            f"{SOCKETS}test_old_and_rare_ways_to_ask_are_answered",
+        ),
+    ),
+    Mutation(
+        "two idempotency keys are none",
+        "wire",
+        ((CONNECTION, 'parser.RFC9110_5_3_SINGLETON_FIELDS |= {b"idempotency-key"}', "pass"),),
+        (f"{SOCKETS}test_what_is_no_request_is_a_problem_and_ends_the_connection[two keys for one request]",),
+    ),
+    Mutation(
+        "an event that cannot be read is named, and no mistake of ours",
+        "wire",
+        (("api/problems.py", "    app.add_error_handler(NotReadable, _not_readable)\n", ""),),
+        ("tests/test_api_errors.py::test_a_ticket_with_an_unreadable_event_is_a_problem_and_no_other_is",),
     ),
 )
 

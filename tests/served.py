@@ -81,9 +81,14 @@ class Served:
         self.environment = {
             **os.environ,
             "DATABASE_URL": database,
+            "DESKLEDGER_DATA_DIR": str(directory),
             "DESKLEDGER_PORT": str(self.port),
             "DESKLEDGER_WORKERS": str(workers),
             "DESKLEDGER_SMTP_URL": f"smtp://127.0.0.1:{self._controller.port}",
+            # webhooks go to this machine and nowhere else, whatever a test subscribes
+            "DESKLEDGER_WEBHOOK_HOSTS": "127.0.0.1",
+            "DESKLEDGER_WEBHOOK_ALLOW_NETWORKS": "127.0.0.1",
+            "DESKLEDGER_WEBHOOK_ALLOW_HTTP": "on",
         }
         self.http = urllib3.PoolManager(maxsize=16, retries=False, timeout=30)
         self._keys: dict[tuple[Any, ...], str] = {}

@@ -3,13 +3,18 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from pathlib import Path
 from threading import Barrier, Thread
 from typing import Any
+from uuid import UUID
 
 import pytest
 from asking import brought, give, problem, standing_still, version, walk
 from served import Reply, Served
+from writing import NOW, append
 
+from application.database import connect
+from application.event_store import StoredRow
 from domain.values import Level, Queue, Role
 
 CROWD, TICKETS = 8, 60
@@ -220,3 +225,15 @@ def test_a_claim_of_several_levels_takes_from_the_queue_that_was_named(served_mo
     assert claim(served_module, "tier2", key).status == 204
     assert claim(served_module, "tier1", key).json["ticket_id"] == low
     problem(claim(served_module, "tier3", key), 403, "role_missing")
+
+
+def test_a_ticket_that_cannot_be_read_is_passed_over(database: str, tmp_path: Path) -> None:
+    """It is for the operator; whoever claims gets the one behind it."""
+    with Served(database, tmp_path, workers=1) as served:
+        served.client()
+        broken, sound = served.ticket(impact="high", urgency="high"), served.ticket()
+        served.caught_up()
+        with connect(database, "test future") as connection:
+            append(connection, [StoredRow(UUID(broken), version(served, broken) + 1, "Ticket.OfTomorrow", b"{}", NOW)])
+        assert claim(served, "tier1").json["ticket_id"] == sound
+        assert claim(served, "tier1").status == 204

@@ -390,3 +390,13 @@ def test_a_reporter_reads_no_free_text(served_module: Served, keys: dict[str, st
         assert {row["summary"] for row in rows} == {None}
         assert ISSUE["summary"].encode() not in served_module.get(path, keys["reporter"]).data
     problem(served_module.get("/v1/tickets?q=network", keys["reporter"]), 403, "role_missing")
+
+
+def test_a_reporter_who_is_a_client_too_reads_no_summaries(served_module: Served) -> None:
+    """Queues show everybody's tickets: the second role opens nothing that neither opens."""
+    served_module.ticket()
+    served_module.caught_up()
+    both = served_module.key(Role.REPORTER, Role.CLIENT, client="client-1", name="both")
+    rows = served_module.get("/v1/queues/tier1", both).json["items"]
+    assert rows
+    assert {row["summary"] for row in rows} == {None}

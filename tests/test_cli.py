@@ -51,8 +51,8 @@ def test_keys_are_listed_and_revoked(deskledger: Run) -> None:
     """`keys list` is tab-separated when piped; a revoked key says so; revoking it again says what to look at."""
     deskledger("keys", "create", "--name", "tier 1", "--role", "agent", "--level", "tier1", "--expires", "30")
     header, row = [line.split("\t") for line in deskledger("keys", "list").stdout.splitlines()]
-    assert header == ["id", "name", "roles", "levels", "client", "created", "ends", "state"]
-    assert [row[1], row[2], row[3], row[7]] == ["tier 1", "agent", "tier1", "valid"]
+    assert header == ["id", "name", "roles", "levels", "client", "created", "used", "ends", "state"]
+    assert [row[1], row[2], row[3], row[6], row[8]] == ["tier 1", "agent", "tier1", "", "valid"]
     assert deskledger("keys", "revoke", row[0]).stdout == f"revoked {row[0]}: it ends within seconds\n"
     assert deskledger("keys", "list").stdout.splitlines()[1].endswith("revoked")
     again = deskledger("keys", "revoke", row[0])

@@ -35,6 +35,8 @@ from application import supporting as s
 from application.closure_mail import ClosureMailer, follow, is_final, pause, reason_of
 from application.commands import CloseTicket, DocumentResolution, ResolveTicket, VerifyTicket
 from application.database import connect
+from application.deciding import Trace
+from application.event_store import StoredRow
 from application.helpdesk import HelpDesk
 from application.mail_text import closing_mail
 from application.sealing import seal_all
@@ -43,6 +45,7 @@ from domain.client import Client, Contact
 from domain.events import ClosureEmailFailed, ClosureEmailSent, Recorded
 from domain.values import Channel, Principal, Role
 
+NO_TRACE = Trace()
 FROM = "Service desk <desk@example.org>"
 WINDOW = timedelta(days=14)
 CLIENT = Principal("key-of-client-1", "Client One", frozenset({Role.CLIENT}), client_user_id="client-1")
@@ -157,7 +160,7 @@ def mailer_with(connections: Pool, send: Send) -> ClosureMailer:
     return ClosureMailer(connections, send, FROM, WINDOW)
 
 
-def close(desk: HelpDesk, ticket_id: UUID) -> None:
+def close(desk: HelpDesk, ticket_id: UUID, trace: Trace = NO_TRACE) -> None:
     """From in support to closed: four versions."""
     commands = [
         (ResolveTicket("new toner"), STAFF),
@@ -166,16 +169,16 @@ def close(desk: HelpDesk, ticket_id: UUID) -> None:
         (CloseTicket(), STAFF),
     ]
     for command, who in commands:
-        desk.execute(request(ticket_id, command, who))
+        desk.execute(request(ticket_id, command, who, trace=trace))
 
 
-def closed(desk: HelpDesk, contact: Contact = CONTACT, summary: str = ISSUE.summary) -> UUID:
+def closed(desk: HelpDesk, contact: Contact = CONTACT, summary: str = ISSUE.summary, trace: Trace = NO_TRACE) -> UUID:
     """A ticket that was closed with its version 9."""
     desk.register_client("client-1", contact, STAFF, NOW)
     issue = msgspec.structs.replace(ISSUE, summary=summary)
     ticket_id = uuid4()
     desk.execute(request(ticket_id, msgspec.structs.replace(OPEN, issue=issue)))
-    close(desk, ticket_id)
+    close(desk, ticket_id, trace)
     return ticket_id
 
 
@@ -494,6 +497,23 @@ def test_a_mailer_that_dies_after_sending_sends_the_same_mail_again(
     assert [event.type for event in desk.history(ticket_id)][8:] == ["Ticket.Closed", "Ticket.ClosureEmailSent"]
 
 
+def test_a_mail_continues_the_trace_of_its_command(
+    desk: HelpDesk, connection: psycopg.Connection, mailer: ClosureMailer, server: MailServer
+) -> None:
+    """With a span of its own; the mail of a command without a trace names none."""
+    sent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    closed(desk, trace=Trace(traceparent=sent))
+    queue(connection)
+    assert mailer.send_next(NOW)
+    (mail,) = server.mailbox.messages
+    assert mail["traceparent"][:36] == sent[:36]
+    assert mail["traceparent"] != sent
+    closed(desk)
+    queue(connection)
+    assert mailer.send_next(NOW)
+    assert server.mailbox.messages[1]["traceparent"] is None
+
+
 def test_closed_again_is_mailed_again(
     desk: HelpDesk, connection: psycopg.Connection, mailer: ClosureMailer, server: MailServer
 ) -> None:
@@ -703,3 +723,20 @@ def test_a_server_that_takes_no_login_is_named_so(
     with MailServer(ssl_context=identity[0]) as server, refusal as refused:
         smtp_send(f"smtps://desk:password@{server.place}", message())
     assert not is_final(refused.value)
+
+
+def test_a_ticket_that_cannot_be_read_holds_up_no_other_mail(
+    desk: HelpDesk, connection: psycopg.Connection, mailer: ClosureMailer, server: MailServer
+) -> None:
+    """Its mail waits for a program that reads the event, and ends in the outbox after days; the others go out."""
+    broken = closed(desk)
+    queue(connection)
+    append(connection, [StoredRow(broken, 10, "Ticket.OfTomorrow", b"{}", NOW)])
+    closed(desk)
+    queue(connection)
+    assert [mailer.send_next(NOW), mailer.send_next(NOW), mailer.send_next(NOW)] == [True, True, False]
+    assert len(server.mailbox.messages) == 1
+    assert sorted(row[1] for row in outbox(connection)) == ["due", "sent"]
+    assert mailer.send_next(NOW + timedelta(days=6))
+    assert sorted(row[1] for row in outbox(connection)) == ["failed", "sent"]
+    assert not mailer.send_next(NOW + timedelta(days=6))

@@ -377,6 +377,21 @@ def test_two_processes_on_the_same_tickets(
     assert all(history(connection, ticket_id) == list(range(1, 22)) for ticket_id in ids)
 
 
+def test_numbers_given_before_do_not_stop_a_batch(
+    shell: CombiningDesk, run: Any, connection: psycopg.Connection
+) -> None:
+    """Tickets opened at once, some of whose numbers others have already: each gets one of its own."""
+
+    async def work() -> None:
+        await tickets(shell, 5)
+        connection.execute("select setval('ticket_numbers', 1, false)")
+        await tickets(shell, 12)
+
+    run(work())
+    numbers = connection.execute("select body ->> 'number' from events where type = 'Ticket.Created'").fetchall()
+    assert len(set(numbers)) == len(numbers) == 17
+
+
 def test_a_key_is_found_by_its_hash(shell: CombiningDesk, run: Any, connection: psycopg.Connection) -> None:
     """Keys that are looked up at once are found in one round trip; unknown and revoked ones are not."""
     made = [create_key(connection, Wanted(name, [Role.INTAKE]), NOW) for name in ("one", "two", "three")]

@@ -160,7 +160,7 @@ def test_a_refusal_names_the_role_that_is_missing(command: str, where: str, need
     with pytest.raises(Forbidden) as caught:
         roles.acting(WHO["auditor"], command, ticket)
     assert caught.value.needs == needs
-    assert caught.value.detail == f"This takes {needs}; your key does not carry it."
+    assert caught.value.detail == f"This takes {needs}; your key or token does not carry it."
     if ticket is not None:
         with pytest.raises(Forbidden) as caught:
             roles.entitled(WHO["auditor"], command, ticket)
@@ -253,6 +253,7 @@ READERS = {
     "reports": "it_manager auditor admin reporter",
     "events": "auditor admin",
     "closure_mails": "quality it_manager auditor admin",
+    "webhooks": "auditor admin",
 }
 
 
@@ -268,6 +269,16 @@ def test_only_whom_the_table_names_may_read(what: str):
                 roles.reading(who, what)
             assert caught.value.needs == "one of the roles " + ", ".join(sorted(READERS[what].split()))
     assert READERS.keys() == roles.MAY_READ.keys()
+
+
+def test_only_an_admin_manages_webhooks():
+    """Whom the desk tells what is for admins to decide."""
+    for role in Role:
+        if role is Role.ADMIN:
+            assert roles.managing(principal(role, role), "webhooks") is None
+        else:
+            with pytest.raises(Forbidden, match="the role admin"):
+                roles.managing(principal(role, role), "webhooks")
 
 
 def test_who_sees_only_a_part():

@@ -124,7 +124,7 @@ def line_of(**changes: object) -> str:
     """The dossier line of a note, with changes."""
     note = e.NoteAdded("seen – ä", Visibility.CLIENT)
     recorded = e.Recorded(TICKET_ID, 7, START, Actor("key-1", "agent-tier2", Role.AGENT), note)
-    return dossier_line(msgspec.structs.replace(recorded, **changes))
+    return dossier_line(msgspec.structs.replace(recorded, **changes), "client-a")
 
 
 def test_rule_8_a_line_of_the_dossier_says_who_did_what_when():
@@ -150,6 +150,12 @@ def test_rule_8_the_hash_of_a_line_is_of_canonical_json():
     }
     told_bytes = json.dumps(told, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
     assert line_of().endswith(f" [sha256 {sha256(told_bytes).hexdigest()}]")
+
+
+def test_a_dossier_does_not_name_who_was_taken_for_the_client():
+    """The client reads it: whose ticket it was by mistake is nobody's business but the desk's."""
+    other = line_of(event=e.ClientIdentified("client-b", "Client B"))
+    assert ": Client identified by mistake. [sha256 " in other
 
 
 @pytest.mark.parametrize("event", [event for event, _ in SENTENCES], ids=lambda event: type(event).__name__)

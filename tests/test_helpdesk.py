@@ -334,6 +334,14 @@ def test_the_desks_policy_reaches_the_decision(shell: Shell) -> None:
         shell.execute(late)
 
 
+def test_a_number_that_was_given_before_is_not_given_again(shell: Shell, connection: psycopg.Connection) -> None:
+    """A crash or a failover may set the sequence back, behind numbers that tickets have: the next ones are drawn."""
+    numbers = [shell.history(opened(shell))[2].event.number for _ in range(3)]
+    connection.execute("select setval('ticket_numbers', 1, false)")
+    numbers += [shell.history(opened(shell))[2].event.number for _ in range(2)]
+    assert numbers == ["T-000001", "T-000002", "T-000003", "T-000004", "T-000005"]
+
+
 def test_every_ticket_has_a_number_of_its_own(shell: Shell) -> None:
     """Only what makes a ticket draws a number, and each draws its own."""
     first, second = opened(shell), opened(shell)

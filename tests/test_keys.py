@@ -14,7 +14,7 @@ NOW = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 def found(connection: psycopg.Connection, key: str, now: datetime = NOW) -> Principal | None:
     """Whom a key stands for."""
     row = connection.execute(FIND, ([hash_of(key)],)).fetchone()
-    return principal(row, now) if row else None
+    return principal(row, hash_of(key), now) if row else None
 
 
 def test_a_key_stands_for_what_it_was_made_for(connection: psycopg.Connection) -> None:

@@ -261,7 +261,8 @@ def test_an_operator_sees_and_heals(served: Served) -> None:
         assert served.get("/readyz").status == 200
         items = served.get("/v1/tickets").json["items"]
         assert {item["ticket_id"]: item["incomplete_since"] for item in items} == {ticket: position, whole: None}
-        assert (served.directory / "work.log").read_text().count("a stream is parked") == 3
+        said = (served.directory / "work.log").read_text  # lines are written together, a moment later
+        wait_until(lambda: said().count("a stream is parked") == 3, 10, "the log says so")
         ill = run("doctor", DATABASE_URL=served.database)
         assert f"WRONG\tparked streams\t3; closings {ticket} since position {position}: " in ill.stdout
         assert run("replay", DATABASE_URL=served.database).returncode == 1

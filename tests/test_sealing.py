@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
 from threading import Event as Flag
 from typing import Any
 from uuid import UUID, uuid4
@@ -19,7 +21,7 @@ from writing import append, beside, own_postgres, rows, sealed, wait_for_locks
 
 from application import postgres
 from application.database import connect, migrate
-from application.sealing import PENDING, SEAL, seal, seal_all
+from application.sealing import PENDING, SEAL, delay, seal, seal_all
 
 HOLES = "select holes::text from seal_state"
 SEALER = """
@@ -466,3 +468,14 @@ def test_history_is_insert_only(connection: psycopg.Connection, table: str, chan
     with pytest.raises(psycopg.errors.RestrictViolation, match=f"the table {table} is insert-only"):
         connection.execute(change.format(table))
     assert len(sealed(connection)) == 1
+
+
+def test_the_delay_is_that_of_the_first_event_of_a_pass(connection: psycopg.Connection) -> None:
+    """What was recorded first has waited longest; nothing sealed, or a clock that is ahead, is no delay."""
+    assert delay(connection, 1) == 0.0
+    now = connection.execute("select clock_timestamp()").fetchone()[0]
+    recorded = rows(uuid4(), count=3)
+    for row, seconds in zip(recorded, (30, 20, -3600), strict=True):
+        append(connection, [replace(row, at=now - timedelta(seconds=seconds))])
+    assert seal_all(connection) == 3
+    assert [round(delay(connection, count) / 10) for count in (3, 2, 1)] == [3, 2, 0]

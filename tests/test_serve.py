@@ -159,7 +159,8 @@ def test_a_child_seldom_looks_for_garbage() -> None:
     """What was there before the first request is left out; requests make no cycles, so the usual pace is waste."""
     before, loop = gc.get_threshold(), asyncio.new_event_loop()
     try:
-        Server(Settings()).cfg.post_worker_init(SimpleNamespace(loop=loop))
+        cfg = Server(Settings()).cfg
+        cfg.post_worker_init(SimpleNamespace(loop=loop, cfg=cfg))
         assert (gc.get_threshold()[0], gc.get_freeze_count() > 0) == (GARBAGE, True)
     finally:
         gc.unfreeze()

@@ -41,11 +41,13 @@ LIBRARY = "eventsourcing, default"
 FUNCTIONS = "eventsourcing, db functions (unsafe)"
 PGBENCH = "pgbench, one INSERT"
 COMBINING = "combining, sealer running"
+PROCESSES = 2
+REST, GO, END = "rest", "go", "end"  # what a sealer is told
 TWINS, TURN = (SEALED, PLAIN), 0.4  # measured by turns of so many times the length of others
 THREADS = "threads of two processes"
 NOTES = {
     SEALED: f"{THREADS}, by turns with the next",
-    PLAIN: THREADS,
+    PLAIN: "the same processes and database; what they append is sealed afterwards",
     LIBRARY: THREADS,
     FUNCTIONS: f"{THREADS}; takes no lock, so that a follower can skip events",
     PGBENCH: "the same columns and indexes, no Python",
@@ -114,20 +116,15 @@ def contenders(server: ground.Server) -> Iterator[dict[str, Run]]:
     """Every contender on a database of its own, in processes of its own."""
     with ExitStack() as stack:
         runs: dict[str, Run] = {}
-        for name, work, processes, sealer in (
-            (SEALED, ours, 2, True),
-            (PLAIN, ours, 2, False),
-            (LIBRARY, library, 2, False),
-            (FUNCTIONS, library_functions, 2, False),
-            (COMBINING, combining, 2, True),
-        ):
-            url = server.database(work.__name__ + ("_sealed" if sealer else ""))
+        for name, work in ((SEALED, ours), (LIBRARY, library), (FUNCTIONS, library_functions), (COMBINING, combining)):
+            url = server.database(work.__name__)
             if work in (library, library_functions):  # before the processes: two at once would fail
                 library_recorder(url, work is library_functions).create_table()
-            team = stack.enter_context(Team(work, url, processes))
-            if sealer:
-                stack.enter_context(sealing(url))
-            runs[name] = team.settled if sealer else team
+            runs[name] = team = stack.enter_context(Team(work, url))
+            if work in (ours, combining):
+                runs[name], without = with_sealer(team, stack.enter_context(Sealer(url)))
+                if name in TWINS:
+                    runs[PLAIN] = without
         program = server.program("pgbench")
         if program.exists() or shutil.which("pgbench"):
             runs[PGBENCH] = Pgbench(server, str(program if program.exists() else shutil.which("pgbench")))
@@ -137,9 +134,9 @@ def contenders(server: ground.Server) -> Iterator[dict[str, Run]]:
 class Team:
     """Processes that append when they are told to; `work` makes, in each of them, what runs for a while."""
 
-    def __init__(self, work: Callable[[str], Run], url: str, processes: int) -> None:
+    def __init__(self, work: Callable[[str], Run], url: str) -> None:
         spawn = multiprocessing.get_context("forkserver")
-        pairs = [spawn.Pipe() for _ in range(processes)]
+        pairs = [spawn.Pipe() for _ in range(PROCESSES)]
         self.url, self._ends = url, [ours for ours, _ in pairs]
         self._processes = [spawn.Process(target=member, args=(work, url, theirs), daemon=True) for _, theirs in pairs]
 
@@ -162,13 +159,29 @@ class Team:
             end.send((share, seconds))
         return sum(received(end) for end, _ in busy)
 
-    def settled(self, writers: int, seconds: float) -> float:
-        """The same, and then waits until all of it is sealed: the next contender gets the machine for itself."""
-        rate = self(writers, seconds)
-        with ground.connect(self.url, "benchmark") as connection:
+
+def with_sealer(team: Team, sealer: "Sealer") -> tuple[Run, Run]:
+    """The team's runs while the sealer runs, and while it rests: the same processes and the same database, because the
+    first of two equal teams was a tenth slower than the second, whichever had the sealer. Each ends when all is sealed,
+    so that the next contender gets the machine for itself."""
+
+    def sealed() -> None:
+        with ground.connect(team.url, "benchmark") as connection:
             unsealed = "select exists (select from events where ord > hi) from seal_state"
             ground.wait_until(lambda: not connection.execute(unsealed).fetchone()[0], 20, "the sealer is done")
+
+    def beside(writers: int, seconds: float) -> float:
+        rate = team(writers, seconds)
+        sealed()
         return rate
+
+    def without(writers: int, seconds: float) -> float:
+        with sealer.resting():
+            rate = team(writers, seconds)
+        sealed()
+        return rate
+
+    return beside, without
 
 
 def received(end: Connection) -> float:
@@ -298,25 +311,44 @@ class Pgbench:
         return float(found[1])
 
 
-@contextmanager
-def sealing(url: str) -> Iterator[None]:
+class Sealer:
     """A sealer that runs beside, in a process of its own."""
-    spawn = multiprocessing.get_context("forkserver")
-    ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=seal_until_told, args=(url, theirs), daemon=True)
-    process.start()
-    try:
-        yield
-    finally:
-        ours.send(None)
-        process.join(20)
+
+    def __init__(self, url: str) -> None:
+        spawn = multiprocessing.get_context("forkserver")
+        self._end, theirs = spawn.Pipe()
+        self._process = spawn.Process(target=seal_until_told, args=(url, theirs), daemon=True)
+
+    def __enter__(self) -> "Sealer":
+        self._process.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.send(END)
+        self._process.join(20)
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Meanwhile it does nothing."""
+        self._end.send(REST)
+        received(self._end)
+        try:
+            yield
+        finally:
+            self._end.send(GO)
 
 
 def seal_until_told(url: str, end: Connection) -> None:
     """Seals as the worker does."""
     with ground.connect(url, "benchmark sealer") as connection:
         connection.execute(LISTEN)
-        while not end.poll():
+        while True:
+            if end.poll():
+                if end.recv() == END:
+                    return
+                end.send(0)
+                if end.recv() == END:
+                    return
             begun = time.perf_counter()
             if seal_all(connection):
                 time.sleep(min((time.perf_counter() - begun) * PAUSE_TIMES, LONGEST_BREATH))

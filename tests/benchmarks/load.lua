@@ -9,13 +9,15 @@ local ids, headers, count, mark = {}, {}, 0, ""
 local function next_id()
   return ids[count % #ids + 1]
 end
-local function post(path, body)
+local function post(path, body, unkeyed)
+  if unkeyed then return wrk.format("POST", path, headers, body) end
   headers["Idempotency-Key"] = mark .. count
   return wrk.format("POST", path, headers, body)
 end
 
 local kinds = {
   command = function() return post("/v1/tickets/" .. next_id() .. ":add_note", note) end,
+  command_once = function() return post("/v1/tickets/" .. next_id() .. ":add_note", note, true) end,
   create = function() return post("/v1/tickets", ticket) end,
   read = function() return wrk.format("GET", "/v1/tickets/" .. next_id(), headers) end,
   queue = function() return wrk.format("GET", "/v1/queues/tier1?limit=50", headers) end,
@@ -28,7 +30,7 @@ local make
 function init(args)
   make, mark = kinds[args[1]], args[4]
   if args[2] ~= "-" then headers["Authorization"] = "Bearer " .. args[2] end
-  if args[1] == "command" or args[1] == "create" or args[1] == "bare_insert" then
+  if args[1] == "command" or args[1] == "command_once" or args[1] == "create" or args[1] == "bare_insert" then
     headers["Content-Type"] = "application/json"
   end
   for line in io.lines(args[3]) do ids[#ids + 1] = line end

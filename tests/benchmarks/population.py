@@ -361,7 +361,8 @@ def ticket_lines(
 def _compiled(body: bytes, told: Sequence[e.Recorded]) -> e.DossierCompiled:
     """The dossier of what was told so far, as `compile_dossier` makes it."""
     known = msgspec.json.decode(body, type=e.DossierCompiled)
-    lines = tuple(map(dossier_line, told))
+    identified = [one.event.client_user_id for one in told if isinstance(one.event, e.ClientIdentified)]
+    lines = tuple(dossier_line(one, identified[-1]) for one in told)
     digest = sha256("\n".join(lines).encode()).hexdigest()
     return e.DossierCompiled(known.summary, digest, len(told), lines)
 

@@ -1,0 +1,65 @@
+"""Which problems an operation can be answered with: codes by status, in groups that operations have in common."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from domain import errors
+from domain.errors import DeskError
+
+Codes = Mapping[int, tuple[str, ...]]
+
+HTTP: Codes = {406: ("not_acceptable",), 414: ("uri_too_long",), 431: ("headers_too_large",)}
+EVERYWHERE: Codes = {
+    **HTTP,
+    400: ("bad_request", "invalid_parameter"),
+    401: ("key_missing", "key_unknown", "token_invalid"),
+    403: ("role_missing",),
+    429: ("rate_limited", "too_many_failures"),
+    503: ("database_unavailable", "issuer_unavailable"),
+}
+LISTED: Codes = {400: ("bad_cursor",)}
+WAITING: Codes = {503: ("projection_behind",)}
+BODY: Codes = {
+    400: ("malformed_json", "body_cut_off"),
+    413: ("body_too_large",),
+    415: ("not_json", "unsupported_media_type"),
+    422: ("invalid_body", "blank_text"),
+}
+ONCE: Codes = {400: ("bad_idempotency_key",), 422: ("idempotency_key_reused",)}
+VERSIONED: Codes = {400: ("bad_if_match",), 412: ("stale_version",), 428: ("if_match_missing",)}
+TICKET: Codes = {404: ("unknown_ticket", "not_found"), 503: ("unreadable_event",)}
+STREAMED: Codes = {400: ("bad_last_event_id",), 429: ("too_many_streams",), 503: ("streams_full",)}
+WEBHOOK: Codes = {404: ("unknown_webhook", "not_found"), 503: ("secrets_locked",)}
+# What no described operation answers: another method, an address that is none, what is not HTTP, our own mistake.
+ELSEWHERE: Codes = {
+    404: ("unknown_command", "not_found"),
+    405: ("method_not_allowed",),
+    408: ("request_timeout",),
+    500: ("internal_error",),
+    501: ("not_implemented",),
+    503: ("too_many_connections",),
+}
+
+
+def leaves(kind: type[DeskError]) -> list[type[DeskError]]:
+    """The errors that are raised: those that have no kinds below them."""
+    below = kind.__subclasses__()
+    return [leaf for one in below for leaf in leaves(one)] if below else [kind]
+
+
+REFUSED: Codes = {409: tuple(error.code for error in leaves(errors.Refused))}
+
+
+def together(*groups: Codes) -> dict[int, tuple[str, ...]]:
+    """All codes of some groups, by status, each once."""
+    found: dict[int, dict[str, None]] = {}
+    for group in groups:
+        for status, codes in group.items():
+            found.setdefault(status, {}).update(dict.fromkeys(codes))
+    return {status: tuple(codes) for status, codes in sorted(found.items())}
+
+
+def named(status: int) -> str:
+    """The name of a status without blanks: "NotFound". Python's phrases are not the same in all versions."""
+    phrase = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}.get(status)
+    return (phrase or HTTPStatus(status).phrase).replace(" ", "").replace("-", "")

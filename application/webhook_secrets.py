@@ -1,0 +1,68 @@
+"""The secrets that webhooks are signed with (Standard Webhooks 1.0): made, kept, and used."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from datetime import datetime
+from secrets import token_bytes
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from standardwebhooks import Webhook
+
+PREFIX = "whsec_"
+SECRET_BYTES = 32
+PLAIN, SEALED = "plain:", "fernet:"
+
+
+class Locked(Exception):
+    """A secret was sealed with a key that DESKLEDGER_WEBHOOK_KEYS does not have."""
+
+
+class Vault:
+    """How secrets lie in the database: sealed with the first of these keys; with none, as they are.
+
+    They cannot be hashed like API keys: whoever signs needs the secret itself.
+    """
+
+    def __init__(self, keys: str | None = None) -> None:
+        self._keys = MultiFernet([Fernet(key) for key in read_keys(keys)]) if keys else None
+
+    def seal(self, text: str) -> str:
+        """What is stored of a text."""
+        return SEALED + self._keys.encrypt(text.encode()).decode() if self._keys else PLAIN + text
+
+    def open(self, stored: str) -> str:
+        """The text that was stored. Raises Locked."""
+        if stored.startswith(PLAIN):
+            return stored.removeprefix(PLAIN)
+        try:
+            if self._keys:
+                return self._keys.decrypt(stored.removeprefix(SEALED)).decode()
+        except InvalidToken:
+            pass
+        raise Locked(Locked.__doc__)
+
+
+def read_keys(text: str) -> list[str]:
+    """The keys of a setting. Raises ValueError."""
+    keys = [part.strip() for part in text.split(",")]
+    try:
+        for key in keys:
+            Fernet(key)
+    except ValueError:
+        raise ValueError("Fernet keys, separated by commas: each 32 random bytes in URL-safe base64") from None
+    return keys
+
+
+def new_secret() -> str:
+    """A secret that nobody can guess."""
+    return PREFIX + b64encode(token_bytes(SECRET_BYTES)).decode()
+
+
+def signed(secrets: Sequence[str], webhook_id: str, body: bytes, now: datetime) -> dict[str, str]:
+    """The three headers of Standard Webhooks: one signature for each secret; `now` is in UTC."""
+    text = body.decode()
+    return {
+        "webhook-id": webhook_id,
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": " ".join(Webhook(secret).sign(webhook_id, now, text) for secret in secrets),
+    }
