@@ -20,6 +20,7 @@ from domain.events import (
     Closed,
     ClosureEmailFailed,
     ClosureEmailSent,
+    Created,
     Escalated,
     Event,
     Linked,
@@ -50,8 +51,10 @@ REMARKED = [NOTE, ClosureEmailSent(9, "<1@desk>", 1), ClosureEmailFailed(9, "<1@
 
 
 def record(connection: psycopg.Connection[Any], ticket: UUID, *events: Event, first: int = 1) -> None:
-    """Records events of a ticket and seals them."""
+    """Records events of a ticket and seals them; a ticket that is created gets a number of its own."""
     for version, event in enumerate(events, first):
+        if isinstance(event, Created):
+            event = Created(f"T-{ticket}")
         append(connection, [to_row(Recorded(ticket, version, NOW + timedelta(minutes=version), BY, event))])
     seal_all(connection)
 
