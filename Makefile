@@ -43,7 +43,7 @@ mutations: $(VENV)/installed  ## take each mechanism out of a copy of the tree: 
 	@$(BIN)/python tests/mutations.py
 
 lock:  ## write requirements.lock anew (needs uv)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url \
 		--custom-compile-command 'make lock' --extra dev pyproject.toml -o requirements.lock
 
 clean:  ## remove the virtual environment and the caches; data stays
