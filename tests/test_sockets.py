@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 from asking import MEMBERS, PROBLEM
+from gunicorn.asgi.parser import PythonProtocol
 from served import ROOT, Served
 from wire import Answer, Cut, connected, read_answer, written
 
+from api.connection import Parser
 from api.documentation import BUNDLE, REDOC
 from application.database import connect
 
@@ -458,3 +460,11 @@ def test_who_does_not_read_the_answer_is_cut_off(desk: Hasty) -> None:
 
     assert receive(UNREAD_SECONDS * 2) < whole
     assert receive(UNREAD_SECONDS / 4) >= whole
+
+
+def test_the_parser_takes_the_same_header_bytes_as_gunicorns() -> None:
+    """The regular expressions stand for gunicorn's loops: what they take and refuse is the same, byte by byte."""
+    ours, theirs = Parser(), PythonProtocol()
+    for sample in (b"", *(prefix + bytes([byte]) for byte in range(256) for prefix in (b"", b"x", b"x\n"))):
+        assert ours._is_valid_token(sample) == theirs._is_valid_token(sample), sample
+        assert ours._has_invalid_header_chars(sample) == theirs._has_invalid_header_chars(sample), sample
