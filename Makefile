@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-postgres lint format lock bench bench-growth contract faults chaos mutations help clean
+.PHONY: run test test-postgres lint format lock bench bench-growth manners hostile streams contract faults chaos mutations help clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -32,6 +32,15 @@ bench-growth: $(VENV)/installed  ## the same requests with 1,000, 100,000 and 1,
 
 contract: $(VENV)/installed  ## schemathesis against a running desk: at least 20,000 cases, none of them unlike the contract
 	@PYTHONPATH=.:tests $(BIN)/python tests/conforming.py
+
+manners: $(VENV)/installed  ## what keys, authentication, log lines and metrics cost commands, by turns
+	@$(BIN)/python tests/benchmarks/manners.py
+
+hostile: $(VENV)/installed  ## how long others wait beside slow and bad connections
+	@$(BIN)/python tests/benchmarks/hostile.py
+
+streams: $(VENV)/installed  ## commands beside 50 idle streams, and the memory that a million events take
+	@$(BIN)/python tests/benchmarks/streams.py idle && $(BIN)/python tests/benchmarks/streams.py memory
 
 faults: $(VENV)/installed  ## kills, failovers and restores under load, each checked; SEED=1 repeats the choices of a run
 	@PYTHONPATH=.:tests $(BIN)/python -m faults.run $(if $(SEED),--seed $(SEED))

@@ -185,10 +185,13 @@ def result(resp: Response, gone: bool) -> str:
     return "replayed" if "idempotency-replayed" in resp._headers else "done"
 
 
-def unreadable(status: int) -> None:
-    """Counts and logs what came over a connection and was no request."""
+def unreadable(status: int) -> dict[str, str]:
+    """Counts and logs what came over a connection and was no request. Returns the names that its answer has."""
+    made = child_of(None)
+    named = {"request_id": made[36:52], "trace_id": made[3:35]}
     UNREADABLE.add((str(status),))
-    log.info("unreadable request", status=status)
+    log.info("unreadable request", status=status, **named)
+    return named
 
 
 @cache

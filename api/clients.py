@@ -3,7 +3,7 @@
 import msgspec
 from falcon.asgi import Request, Response
 
-from api.decoding import Decoders, invalid, parameters
+from api.decoding import Decoders, invalid, parameters, trace
 from api.listing import Listing, Paging, place, send
 from api.waiting import LISTS, MinPosition, wait_for_position
 from application.combining import CombiningDesk
@@ -54,7 +54,7 @@ class Clients:
         known_shape(user_id)
         entry = await self._decoders.body(req, RegisterClient)
         known = await self._find(user_id)
-        client = await self._desk.register_client(user_id, entry.contact(), req.context.who, utc_now())
+        client = await self._desk.register_client(user_id, entry.contact(), req.context.who, utc_now(), trace(req))
         resp.status = 200 if known else 201
         resp.set_header("Location", f"/v1/clients/{user_id}")
         await self._answer(resp, client, None)
@@ -64,8 +64,10 @@ class Clients:
         who: Principal = req.context.who
         roles.reading(who, "client")
         asked = parameters(req, PageParameters)
+        if roles.sees_only_own(who) and who.client_user_id != user_id:
+            raise UnknownUserId
         client = await self._find(user_id)
-        if client is None or (roles.sees_only_own(who) and who.client_user_id != user_id):
+        if client is None:
             raise UnknownUserId
         filters = TicketFilters(client_user_id=user_id)
         await wait_for_position(req, resp, self._freshness, asked.min_position, LISTS)

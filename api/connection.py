@@ -15,6 +15,7 @@ from gunicorn.workers import gasgi
 
 from api.access import unreadable
 from api.decoding import WHOLE
+from api.manners import STRICT
 from api.problems import MEDIA_TYPE, code_of, document, phrase
 from api.streams import TRANSPORT
 
@@ -145,14 +146,15 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         """Answers what gunicorn cannot read as HTTP, and therefore never hands to the application: a problem, too."""
         if self._closed:
             return
-        unreadable(status)
+        named = unreadable(status)
         detail = DETAILS.get(status) or f"The server cannot read this request: {message[:200]}."
-        body = document(status, code_of(status), detail.encode(errors="replace").decode(), "/")
+        body = document(status, code_of(status), detail.encode(errors="replace").decode(), "/", **named)
         lines = (
             f"HTTP/1.1 {status} {phrase(status)}",
             f"Content-Type: {MEDIA_TYPE}",
             f"Content-Length: {len(body)}",
-            "Cache-Control: no-store",
+            *(f"{name}: {value}" for name, value in STRICT.items()),
+            f"x-request-id: {named['request_id']}",
             *(f"{name}: {value}" for name, value in extra_headers),
             "Connection: close",
         )

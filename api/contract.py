@@ -5,7 +5,7 @@
 
 from api import refusals as no
 from api.clients import ClientEntry, PageParameters
-from api.endpoints import ANSWER_HEADERS, COMMAND_HEADERS, Endpoint, Reply, after, command, may, opening
+from api.endpoints import ANSWER_HEADERS, COMMAND_HEADERS, KEPT, Endpoint, Reply, after, command, may, opening
 from api.event_formats import CLOUD_EVENTS, NDJSON, SSE, CloudEvent
 from api.events import EventPage, FeedParameters
 from api.operation_endpoints import OPERATION_ENDPOINTS
@@ -149,6 +149,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         says="Makes the directory say this of the user ID. The same entry again records nothing.",
         who=may("register_client"),
         body=RegisterClient,
+        headers=KEPT,
         replies=(
             Reply(says="The entry as it stands now.", shape=Client, headers=("ETag", "Location")),
             Reply(status=201, says="The new entry, with its address.", shape=Client, headers=("ETag", "Location")),

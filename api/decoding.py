@@ -31,7 +31,7 @@ _PATH = re.compile(r" - at `(?P<path>[^`]*)`$")
 IF_MATCH = r'^(\*|(W/)?"[^"]*")$'
 _IF_MATCH = re.compile(IF_MATCH + r"(?!\n)")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}$")
-_PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})(?:$|[,;\s])", re.IGNORECASE)
+_PREFER_WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*("?)(?P<seconds>\d{1,4})\1(?:$|[,;\s])', re.IGNORECASE)
 _FIELD = re.compile(r"(?P<fault>unknown|missing required) field `(?P<name>.*)`$", re.DOTALL)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 MOST_WAIT_SECONDS = 30
@@ -218,7 +218,7 @@ def prefer_wait(req: Request) -> int | None:
     """The seconds that the client wants to wait for the projections, at most 30; None without such a wish."""
     wish = sent(req, b"prefer")
     found = _PREFER_WAIT.search(wish) if wish else None
-    return min(int(found[1]), MOST_WAIT_SECONDS) if found else None
+    return min(int(found["seconds"]), MOST_WAIT_SECONDS) if found else None
 
 
 def trace(req: Request) -> Trace:

@@ -47,13 +47,14 @@ class KeySet:
         self._ready: dict[tuple[str | None, str], PyJWK] = {}
         self._tried_at = self._fetched_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
+        self._failed = False  # while the issuer is down, nobody waits for a key that is known
 
     async def find(self, kid: str | None, algorithm: str) -> PyJWK:
         """The key that a token names; without a name, the only one. Raises UnknownKey or NoKeys."""
         age = time.monotonic() - self._fetched_at
         if not self.knows(kid) or age > FRESH_SECONDS:
             refresh = self.refresh()
-            if refresh and (not self.knows(kid) or age > STALE_SECONDS):
+            if refresh and (not self.knows(kid) or (age > STALE_SECONDS and not self._failed)):
                 await asyncio.wait((refresh,))
         if not self.loaded:
             raise NoKeys
@@ -86,12 +87,13 @@ class KeySet:
         try:
             found = await asyncio.to_thread(self._source)
         except (OSError, urllib3.exceptions.HTTPError, ValueError) as error:
+            self._failed, self._tried_at = True, time.monotonic()  # it may have taken as long as the cool-down
             log.warning("the issuer's keys cannot be had", reason=str(error)[:300], known=len(self._raw))
         else:
             self._take(found)
 
     def _take(self, found: list[Jwk]) -> None:
-        self._raw, self._ready, self._fetched_at = found, {}, time.monotonic()
+        self._raw, self._ready, self._fetched_at, self._failed = found, {}, time.monotonic(), False
 
     def _named(self, kid: str | None) -> list[Jwk]:
         if kid is None:
@@ -123,7 +125,7 @@ def public_keys(document: bytes) -> list[Jwk]:
 
 
 def _for_signatures(key: Any) -> bool:
-    return isinstance(key, dict) and key.get("kty") in ASYMMETRIC and key.get("use") in (None, "sig")
+    return isinstance(key, dict) and key.get("kty") in ASYMMETRIC and key.get("use") in (None, "sig") and "d" not in key
 
 
 def key_set(settings: Settings) -> KeySet:

@@ -14,6 +14,12 @@ from api.problems import Problem
 
 MOST_KNOWN = 1_000
 NOTHING = "default-src 'none'; frame-ancestors 'none'"  # what a browser may load for, or do with, an answer
+STRICT = {
+    "cache-control": "no-store",
+    "content-security-policy": NOTHING,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
 ONLY_JSON = (JSON,)
 MEDIA: dict[str, tuple[str, ...]] = {}
 for _endpoint in ENDPOINTS:
@@ -59,10 +65,8 @@ class Manners:
     async def process_response(self, req: Request, resp: Response, resource: object, succeeded: bool) -> None:
         """Runs after every request. What a resource has said itself stands: all else is true now, not to be kept."""
         headers = resp._headers  # what `set_header` writes into, six microseconds later
-        headers.setdefault("cache-control", "no-store")
-        headers.setdefault("content-security-policy", NOTHING)
-        headers["x-content-type-options"] = "nosniff"
-        headers["referrer-policy"] = "no-referrer"
+        for name, value in STRICT.items():
+            headers.setdefault(name, value)
 
 
 class Origins(CORSMiddleware[Request, Response]):

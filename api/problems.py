@@ -17,10 +17,9 @@ from application.line import Unavailable
 from application.logs import told
 from application.repeating import KeyReused
 from domain import errors, roles
-from domain.events import Recorded
 from domain.values import Principal
 from projections.pages import BadCursor
-from projections.ticket_view import client_sees, event_view
+from projections.ticket_view import Placed, client_history, in_words
 
 MEDIA_TYPE = "application/problem+json"
 TYPE = "urn:deskledger:problem:"
@@ -105,14 +104,14 @@ async def _desk_error(req: Request, resp: Response, error: errors.DeskError, par
         case errors.Unacceptable() if error.pointer:
             more = {"errors": [{"pointer": error.pointer, "detail": error.detail}]}
         case errors.StaleVersion():
-            missed = [event_view(None, recorded) for recorded in error.missed if _may_read(req, recorded)]
-            more = {"current_version": error.current_version, "missed_events": missed}
+            more = {"current_version": error.current_version, "missed_events": in_words(_missed(req, error))}
     write(req, resp, status, error.code, error.detail, **more)
 
 
-def _may_read(req: Request, recorded: Recorded) -> bool:
+def _missed(req: Request, error: errors.StaleVersion) -> list[Placed]:
     who: Principal = req.context.who
-    return not roles.sees_only_own(who) or client_sees(recorded.event, who.client_user_id)
+    missed: list[Placed] = [(None, recorded) for recorded in error.missed]
+    return client_history(missed, who.client_user_id) if roles.sees_only_own(who) else missed
 
 
 async def _problem(req: Request, resp: Response, error: Problem, params: Any) -> None:

@@ -9,7 +9,7 @@ from falcon.asgi import Request, Response
 from api.decoding import Decoders, parameters
 from api.listing import Listing, Paging, encode, finish, send
 from api.problems import Problem
-from api.tickets import Commands
+from api.tickets import WITHOUT_TEXT, Commands
 from api.waiting import QUEUES, MinPosition, wait_for_position
 from application.deciding import Outcome
 from application.event_store import NotReadable
@@ -83,6 +83,8 @@ class QueueResource:
         filters = QueueFilters(
             asked.priority, asked.assignee, asked.unassigned, asked.state, asked.client_user_id, asked.waiting_on_client
         )
+        if asked.assignee and roles.sees_no_text(who):
+            raise Forbidden(f"for assignee one of the roles {', '.join(roles.STAFF)}")
         if asked.as_of and filters != QueueFilters():
             raise Problem(400, "invalid_parameter", "as_of takes no other filter: read the whole queue of that moment.")
         await wait_for_position(req, resp, self._freshness, asked.min_position, QUEUES)
@@ -90,7 +92,7 @@ class QueueResource:
             page = await queue_as_of(self._readers.fetch, name, asked.as_of, asked.cursor, asked.limit)
         else:
             page = await queue_page(self._readers.fetch, name, filters, asked.cursor, asked.limit)
-        finish(req, resp, page, QueueTickets, without=("summary",) if who.roles.isdisjoint(roles.STAFF) else ())
+        finish(req, resp, page, QueueTickets, without=WITHOUT_TEXT if roles.sees_no_text(who) else ())
 
 
 class ClaimNextTicket:

@@ -108,7 +108,12 @@ class Streams:
 
     async def _look_at_keys(self) -> None:
         for credential in {place.credential for place in self._places}:
-            if not await still_good(credential):
+            try:
+                good = await still_good(credential)
+            except Exception:
+                log.exception("a key cannot be looked at: its streams end")
+                good = False
+            if not good:
                 for place in list(self._places):
                     if place.credential is credential:
                         place.end()

@@ -28,8 +28,9 @@ from domain.values import Actor, Principal, Role
 from projections.feed import log_end
 from projections.freshness import Freshness
 from projections.ticket_list import TicketFilters, TicketRow, ticket_page
-from projections.ticket_view import EventView, client_sees, history, in_words, ticket_view
+from projections.ticket_view import EventView, client_history, history, in_words, ticket_view
 
+WITHOUT_TEXT = ("summary", "assignee")  # what lists keep from reporters: an assignee is what somebody typed
 COMMANDS_WITHOUT_VERSION = frozenset({"add_note"})
 
 
@@ -63,7 +64,16 @@ class Commands:
         if kind is None:
             raise Problem(404, "unknown_command", f"There is no command {command!r}: {', '.join(sorted(COMMANDS))}.")
         free = command in COMMANDS_WITHOUT_VERSION and sent(req, b"if-match") is None
-        version = None if free else expected_version(req)
+        try:
+            version = None if free else expected_version(req)
+        except Problem:  # whoever has had an answer gets it again, whatever else the repetition lacks
+            if sent(req, b"idempotency-key") is None:
+                raise
+            await self._decoders.body(req, kind)
+            if not (body := await self.before(req, resp, answered)):
+                raise
+            await self.settle(req, resp, body)
+            return
         wanted: Command = await self._decoders.body(req, kind)
         await self.do(req, resp, ticket_id, wanted, version)
 
@@ -181,8 +191,8 @@ class Tickets:
             if user_id not in (None, who.client_user_id):
                 raise UnknownUserId
             user_id = who.client_user_id
-        if asked.q and roles.sees_no_text(who):
-            raise Forbidden(f"for q one of the roles {', '.join(roles.STAFF)}")
+        if roles.sees_no_text(who) and (hidden := "q" if asked.q else "assignee" if asked.assignee else ""):
+            raise Forbidden(f"for {hidden} one of the roles {', '.join(roles.STAFF)}")
         filters = TicketFilters(
             user_id,
             asked.state,
@@ -196,7 +206,7 @@ class Tickets:
         )
         await wait_for_position(req, resp, self._freshness, asked.min_position, LISTS)
         page = await ticket_page(self._readers.fetch, filters, asked.cursor, asked.limit)
-        finish(req, resp, page, TicketList, without=("summary",) if roles.sees_no_text(who) else ())
+        finish(req, resp, page, TicketList, without=WITHOUT_TEXT if roles.sees_no_text(who) else ())
 
 
 class TicketResource:
@@ -221,6 +231,8 @@ class TicketResource:
             await wait_for_version(req, resp, self._freshness, ticket, asked.min_version)
             possible = allowed(ticket, who, self._given(who))
         resp.set_header("ETag", f'"{ticket.version}"')
+        if roles.sees_only_own(who):  # other tickets may be other clients'
+            ticket = msgspec.structs.replace(ticket, links=())
         send(resp, ticket_view(ticket, possible))
 
     def _given(self, who: Principal) -> Given:
@@ -272,7 +284,7 @@ class TicketHistory:
         known = await history(self._readers.fetch, ticket_id)
         ticket = visible(fold(recorded for _, recorded in known), who)
         if roles.sees_only_own(who):
-            known = [item for item in known if client_sees(item[1].event, who.client_user_id)]
+            known = client_history(known, who.client_user_id)
         resp.set_header("ETag", f'"{ticket.version}"')
         send(resp, History(in_words(known), None))
 

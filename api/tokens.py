@@ -12,6 +12,7 @@ from domain.values import Principal
 MOST_CHARACTERS = 7_500
 LEEWAY_SECONDS = 10
 OWN_KEYS = frozenset({"jwk", "jku", "x5c", "x5u"})  # a key that comes with the token would vouch for itself
+TYPES = frozenset({"jwt", "at+jwt"})  # RFC 9068, section 2.1; a logout token, for one, signs nobody in
 OPTIONS: Any = {"require": ["iss", "aud", "exp", "sub"], "enforce_minimum_key_length": True}
 
 
@@ -61,6 +62,8 @@ class Tokens:
         kid, algorithm = header.get("kid"), header.get("alg")
         if OWN_KEYS & header.keys():
             raise BadToken("it brings a key of its own")
+        if str(header.get("typ", "JWT")).lower().removeprefix("application/") not in TYPES:
+            raise BadToken("it is of a type that is not for asking")
         if algorithm not in self._algorithms:
             raise BadToken("its algorithm is not allowed here")
         key = await self.keys.find(kid, algorithm)

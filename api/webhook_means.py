@@ -26,6 +26,7 @@ from application.webhook_secrets import Locked, Vault
 from application.webhooks import Answer, Beside, Change, Record, Subscription, UnknownWebhook
 from application.webhooks import Webhooks as Stored
 
+LOCKED_SECONDS = "60"  # somebody has to change a setting
 LOOK_UP_SECONDS = 5.0
 
 
@@ -73,7 +74,8 @@ class Means(msgspec.Struct, frozen=True):
         try:
             resp.content_type, resp.data = JSON, self.vault.open(said).encode()
         except Locked as locked:  # the first answer was given by a process with other keys
-            raise Problem(503, "secrets_locked", f"{locked} Whoever runs the desk has to set it.") from None
+            said = f"{locked} Whoever runs the desk has to set it."
+            raise Problem(503, "secrets_locked", said, headers={"Retry-After": LOCKED_SECONDS}) from None
         return resp.data
 
 

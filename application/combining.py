@@ -17,7 +17,7 @@ import msgspec
 import psycopg
 
 from application.arrays import Packed, blobs, texts, uuids
-from application.deciding import MOST_TRIES, Outcome, Request, decide, decide_client
+from application.deciding import MOST_TRIES, NO_TRACE, Outcome, Request, Trace, decide, decide_client
 from application.event_store import (
     APPEND,
     INSERT,
@@ -161,13 +161,15 @@ class CombiningDesk:
             if kept := once.kept(outcome):
                 await self._lines["append"].fetch(KEEP, msgspec.structs.astuple(kept))
 
-    async def register_client(self, user_id: str, contact: Contact, who: Principal, now: datetime) -> Client:
+    async def register_client(
+        self, user_id: str, contact: Contact, who: Principal, now: datetime, trace: Trace = NO_TRACE
+    ) -> Client:
         """Makes the directory say `contact` of `user_id`."""
         stream = client_stream(user_id)
         async with self._turn(stream):
             for _ in range(MOST_TRIES):
                 streams = await self.load((stream,))
-                client, new = decide_client(user_id, contact, who, now, streams.get(stream, ()))
+                client, new = decide_client(user_id, contact, who, now, streams.get(stream, ()), trace)
                 if not new or await self._recorded(new):
                     return client
         raise StaleVersion(stream)

@@ -12,7 +12,7 @@ from domain.events import Event
 from domain.rules import Given
 from domain.ticket import Issue, Ticket
 from domain.values import PRIORITIES, Channel, Grade, Level, Sender
-from domain.words import dossier_line
+from domain.words import dossier_lines
 
 
 class RequestSender(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -197,7 +197,7 @@ class CompileDossier(Command, frozen=True):
 
     def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
         """DossierCompiled."""
-        lines = tuple(dossier_line(recorded, ticket.client_user_id) for recorded in loaded.history)
+        lines = dossier_lines(loaded.history, ticket.client_user_id)
         return decisions.compile_dossier(ticket, given, self.summary, lines)
 
 

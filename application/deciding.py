@@ -28,6 +28,9 @@ class Trace(msgspec.Struct, frozen=True):
     traceparent: str | None = None
 
 
+NO_TRACE = Trace()
+
+
 class Policy(msgspec.Struct, frozen=True):
     """The desk's settings that decisions depend on."""
 
@@ -169,14 +172,20 @@ def allowed(ticket: Ticket, who: Principal, given: rules.Given) -> tuple[str, ..
 
 
 def decide_client(
-    user_id: str, contact: Contact, who: Principal, now: datetime, history: Sequence[Recorded]
+    user_id: str,
+    contact: Contact,
+    who: Principal,
+    now: datetime,
+    history: Sequence[Recorded],
+    trace: Trace = NO_TRACE,
 ) -> tuple[Client, tuple[Recorded, ...]]:
     """The directory entry as wanted, and the events that make it so. Raises Forbidden."""
     by = acting(who, "register_client")
     wanted = register(fold_client(history), user_id, contact)
     stream, known = client_stream(user_id), len(history)
     at = max(now, history[-1].at) if history else now  # as with tickets: a history never runs backwards
-    new = tuple(Recorded(stream, known + n, at, by, event) for n, event in enumerate(wanted, 1))
+    came = (trace.correlation_id, trace.causation_id, trace.traceparent)
+    new = tuple(Recorded(stream, known + n, at, by, event, *came) for n, event in enumerate(wanted, 1))
     fields = (contact.name, contact.email, contact.phone, contact.organisation)
     return Client(known + len(new), user_id, *fields), new
 

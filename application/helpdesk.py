@@ -10,7 +10,7 @@ from eventsourcing.persistence import InfrastructureFactory, IntegrityError
 from eventsourcing.utils import Environment
 from psycopg_pool import ConnectionPool
 
-from application.deciding import MOST_TRIES, Outcome, Request, decide, decide_client
+from application.deciding import MOST_TRIES, NO_TRACE, Outcome, Request, Trace, decide, decide_client
 from application.event_store import Kept
 from application.recorder import EventRecorder, Factory
 from application.repeating import Once
@@ -59,10 +59,12 @@ class HelpDesk(Application[UUID]):
         if once:
             once.recognise(self.recorder.find_kept(once.principal, once.key))
 
-    def register_client(self, user_id: str, contact: Contact, who: Principal, now: datetime) -> Client:
+    def register_client(
+        self, user_id: str, contact: Contact, who: Principal, now: datetime, trace: Trace = NO_TRACE
+    ) -> Client:
         """Makes the directory say `contact` of `user_id`."""
         for _ in range(MOST_TRIES):
-            client, new = decide_client(user_id, contact, who, now, self.history(client_stream(user_id)))
+            client, new = decide_client(user_id, contact, who, now, self.history(client_stream(user_id)), trace)
             if self._recorded(new):
                 return client
         raise StaleVersion(client_stream(user_id))

@@ -14,6 +14,7 @@ import psycopg
 from domain.values import Level, Principal, Role
 
 PREFIX = "dl_"
+ROLES, LEVELS = frozenset(Role), frozenset(Level)
 FIND: LiteralString = """
     select hash, id, name, roles, levels, client_user_id, expires_at
     from api_keys where hash = any(%s) and revoked_at is null"""
@@ -112,4 +113,9 @@ def principal(row: Sequence[Any], hash_: bytes, now: datetime) -> Principal | No
     found, id_, name, roles, levels, client_user_id, expires_at = row
     if not compare_digest(found, hash_) or (expires_at and expires_at <= now):
         return None
-    return Principal(id_, name, frozenset(map(Role, roles)), frozenset(map(Level, levels)), client_user_id)
+    known = {Role(role) for role in roles if role in ROLES}  # a newer version may have others
+    if client_user_id is None:
+        known.discard(Role.CLIENT)  # of no client: it would see the tickets of all
+    return Principal(
+        id_, name, frozenset(known), frozenset(Level(one) for one in levels if one in LEVELS), client_user_id
+    )

@@ -3,17 +3,23 @@
 import os
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from email.errors import HeaderParseError
+from email.headerregistry import Address
 from email.utils import parseaddr
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from application.claims import Claims, read_algorithms, read_claims, read_grants
 from application.webhook_address import read_hosts
 from application.webhook_secrets import read_keys
+
+MOST_DIGITS = 10
 
 
 class SettingsError(Exception):
@@ -79,25 +85,43 @@ def environment_without_settings() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in VARIABLES}
 
 
+def _split(value: str, said: str) -> SplitResult:
+    """The parts of a URL. What `urlsplit` itself says of a bad one may quote a password."""
+    try:
+        url = urlsplit(value)
+        url.port  # noqa: B018 - reading it checks it
+    except ValueError:
+        raise ValueError(said) from None
+    return url
+
+
 def _database_url(value: str) -> str:
-    if urlsplit(value).scheme not in ("postgresql", "postgres"):
-        raise ValueError("a URL like postgresql://user:password@host:5432/name")
+    said = "a URL like postgresql://user:password@host:5432/name"
+    try:
+        known = conninfo_to_dict(value)
+        ports = [int(port) for port in str(known.get("port") or 5432).split(",") if port]
+    except (psycopg.Error, ValueError):
+        raise ValueError(said) from None
+    if not value.startswith(("postgresql://", "postgres://")) or not all(0 < port < 65536 for port in ports):
+        raise ValueError(said)
     return value
 
 
 def _smtp_url(value: str) -> str:
-    url = urlsplit(value)
+    said = "a URL like smtp://user:password@host:587 or smtps://host:465, with a port from 1 to 65535"
+    url = _split(value, said)
     if url.scheme not in ("smtp", "smtps") or not url.hostname:
-        raise ValueError("a URL like smtp://user:password@host:587 or smtps://host:465")
-    try:
-        url.port  # noqa: B018 - reading it checks it
-    except ValueError:
-        raise ValueError("a URL whose port is a number from 1 to 65535") from None
+        raise ValueError(said)
     return value
 
 
 def _address(value: str) -> str:
-    if "@" not in parseaddr(value)[1]:
+    name, address = parseaddr(value)
+    try:
+        Address(name, addr_spec=address)
+    except (ValueError, HeaderParseError, IndexError):
+        address = ""
+    if "@" not in address:
         raise ValueError("an e-mail address, with or without a name: Service desk <desk@example.org>")
     return value
 
@@ -144,17 +168,19 @@ def _checked(read: Callable[[str], Any]) -> Callable[[str], str]:
 
 
 def _http_url(value: str) -> str:
-    url = urlsplit(value)
+    said = "a URL like http://localhost:4318"
+    url = _split(value, said)
     if url.scheme not in ("http", "https") or not url.hostname:
-        raise ValueError("a URL like http://localhost:4318")
+        raise ValueError(said)
     return value
 
 
 def _origins(value: str) -> str:
+    said = "origins like https://desk.example.org, separated by commas, or * for every one"
     for origin in value.split(",") if value != "*" else ():
-        url = urlsplit(origin)
+        url = _split(origin, said)
         if url.scheme not in ("http", "https") or not url.netloc or origin != f"{url.scheme}://{url.netloc}":
-            raise ValueError("origins like https://desk.example.org, separated by commas, or * for every one")
+            raise ValueError(said)
     return value
 
 
@@ -167,7 +193,7 @@ def _switch(value: str) -> bool:
 
 def _number(least: int, most: int) -> Callable[[str], int]:
     def read(value: str) -> int:
-        if not (value.isascii() and value.isdecimal() and least <= int(value) <= most):
+        if not (value.isascii() and value.isdecimal() and len(value) < MOST_DIGITS and least <= int(value) <= most):
             raise ValueError(f"a whole number from {least} to {most}")
         return int(value)
 
@@ -184,7 +210,7 @@ def _one_of(*words: str) -> Callable[[str], str]:
 
 
 def _word(value: str) -> str:
-    if not value.strip():
+    if not value.strip() or "\0" in value:
         raise ValueError("a text that is not blank")
     return value
 

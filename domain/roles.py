@@ -78,7 +78,7 @@ MAY: dict[str, tuple[tuple[Role, Condition], ...]] = {
         (Role.QUALITY, in_quality_control),
         (Role.IT_MANAGER, with_manager),
     ),
-    "release": (HOLDER, QUALITY, MANAGER),
+    "release": (HOLDER, (Role.QUALITY, in_quality_control), MANAGER),
     "qualify": (AT_LEVEL,),
     "escalate": (AT_LEVEL,),
     "resolve": (AT_LEVEL,),

@@ -1,5 +1,6 @@
 """Events in words, for the history, the dossier and the auditor."""
 
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 import msgspec
@@ -7,7 +8,7 @@ import msgspec
 from domain import events as e
 from domain.client import ContactChanged, Registered
 from domain.events import Event, Recorded
-from domain.values import Level, Visibility
+from domain.values import Level, Role, Visibility
 
 LEVEL_NAMES = {
     Level.TIER1: "Tier 1 Support",
@@ -99,19 +100,46 @@ def _client_words(event: Event) -> str:
     return ""
 
 
-def dossier_line(recorded: Recorded, client: str | None) -> str:
-    """One line of a dossier: version, time, actor and role, words, and the hash of all that the event holds.
+def dossier_lines(history: Sequence[Recorded], client: str | None) -> tuple[str, ...]:
+    """The lines of a dossier: version, time, actor and role, words, and the hash of all that the event holds.
 
-    The client of the ticket reads it: it has neither the desk's own notes nor whoever else was taken for the client.
+    The client of the ticket reads them: they have neither the desk's own notes and links nor whoever else was taken for
+    the client, nor what that one wrote. Such a line has no hash: who can guess a short text could prove it by that.
     """
+    settled = identified_at(history)
+    return tuple(_dossier_line(recorded, client, by_mistake(recorded, settled)) for recorded in history)
+
+
+def _dossier_line(recorded: Recorded, client: str | None, mistaken: bool) -> str:
+    actor = recorded.actor
+    by = f"somebody else ({actor.role})" if mistaken else f"{actor.name} ({actor.role})"
+    head = f"{recorded.originator_version}. {recorded.at:%Y-%m-%dT%H:%M:%S.%fZ} {by}: "
+    if withheld := "Said by mistake." if mistaken else _withheld(recorded.event, client):
+        return f"{head}{withheld} [withheld]"
     digest = sha256(msgspec.json.encode(recorded, order="sorted")).hexdigest()
-    by = f"{recorded.actor.name} ({recorded.actor.role})"
-    when = f"{recorded.at:%Y-%m-%dT%H:%M:%S.%fZ}"
-    event = recorded.event
-    internal = isinstance(event, e.NoteAdded) and event.visibility is Visibility.INTERNAL
-    other = isinstance(event, e.ClientIdentified) and event.client_user_id != client
-    said = "Internal note added." if internal else "Client identified by mistake." if other else words(event)
-    return f"{recorded.originator_version}. {when} {by}: {said} [sha256 {digest}]"
+    return f"{head}{words(recorded.event)} [sha256 {digest}]"
+
+
+def _withheld(event: Event, client: str | None) -> str:
+    """What is said of an event that the client does not read; nothing where it is read."""
+    match event:
+        case e.NoteAdded(visibility=Visibility.INTERNAL):
+            return "Internal note added."
+        case e.ClientIdentified(client_user_id=identified) if identified != client:
+            return "Client identified by mistake."
+        case e.Linked():
+            return "Linked to another ticket."
+    return ""
+
+
+def identified_at(history: Iterable[Recorded]) -> int:
+    """The version at which the client was last identified; 0 when these events do not say."""
+    return max((one.originator_version for one in history if isinstance(one.event, e.ClientIdentified)), default=0)
+
+
+def by_mistake(recorded: Recorded, settled: int) -> bool:
+    """Whether somebody acted as the client who was taken for the client before `settled`, the last identification."""
+    return recorded.actor.role is Role.CLIENT and recorded.originator_version < settled
 
 
 def _plain(word: str) -> str:

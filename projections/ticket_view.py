@@ -1,5 +1,6 @@
 """What is this ticket, now or earlier, and what happened to it? Folded from its own events, never stale."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,12 +15,15 @@ from domain.events import Recorded
 from domain.procedure import step_of
 from domain.ticket import Details, Dossier, Issue, Link, QualityControl, Resolution, Ticket
 from domain.values import Channel, Level, Priority, Qualification, Queue, Sender, State, Visibility
-from domain.words import words
+from domain.words import by_mistake, identified_at, words
 from projections.pages import Fetch
 
 HISTORY = SQL("""
     select position, stream_id, version, at, type, body, meta from events left join log using (ord)
     where stream_id = %s order by version""")
+
+
+Placed = tuple[int | None, Recorded]  # an event with its position, which it has once it is sealed
 
 
 class TicketClient(msgspec.Struct, frozen=True):
@@ -171,6 +175,16 @@ CLIENT_SEES = (
     e.Cancelled,
     e.Reopened,
 )
+
+
+def client_history(known: Sequence[Placed], user_id: str | None) -> list[Placed]:
+    """What this client sees of the history of an own ticket: nothing that somebody taken for the client has said."""
+    settled = identified_at(recorded for _, recorded in known)
+    return [
+        (position, recorded)
+        for position, recorded in known
+        if client_sees(recorded.event, user_id) and not by_mistake(recorded, settled)
+    ]
 
 
 def client_sees(event: e.Event, user_id: str | None) -> bool:

@@ -337,6 +337,8 @@ def main() -> int:
         postgres.stop()
         shutil.rmtree(directory)
     print(table(report))
+    if report.recorded != asked.commands:
+        report.wrong.append(f"{asked.commands} commands were to be recorded, and {report.recorded} are")
     print("\n".join(report.wrong) or f"each command was recorded exactly once, in {report.seconds:.1f} s")
     return 1 if report.wrong else 0
 

@@ -168,7 +168,9 @@ def main() -> int:
         while (total := sum(one.cases for one in found)) < ENOUGH:
             seed = len(found) + 1
             found.append(told("everything", seed, requests(served, whole, seed, 100)))
-    in_order = all(one.in_order for one in found)
+            if not found[-1].cases:
+                break  # it does not run at all, and says why
+    in_order = total >= ENOUGH and all(one.in_order for one in found)
     print(f"{total} cases, {ENOUGH} wanted: {'no finding' if in_order else 'with findings'}")
     return 0 if in_order else 1
 

@@ -367,12 +367,17 @@ def test_a_request_that_was_taken_for_another_clients_stays_private(served_modul
     """Whose a ticket is now decides: the one named by mistake sees nothing of it, nor is named to the other."""
     wrong, right = client_key(served_module, "mistaken"), client_key(served_module, "rightful")
     ticket = brought(served_module, "received")
-    for user_id in ("mistaken", "rightful"):
-        assert give(served_module, ticket, "identify_client", user_id=user_id).status == 200
+    assert give(served_module, ticket, "identify_client", user_id="mistaken").status == 200
+    said = served_module.request("POST", f"/v1/tickets/{ticket}:add_note", {"text": "MISTAKEN"}, wrong)
+    assert said.status == 200
+    assert give(served_module, ticket, "identify_client", user_id="rightful").status == 200
     for path in ("", "?version=2", "?version=1", "/history"):
         problem(served_module.get(f"/v1/tickets/{ticket}{path}", wrong), 404, "unknown_ticket")
     history = served_module.get(f"/v1/tickets/{ticket}/history", right)
-    assert [event["version"] for event in history.json["items"]] == [1, 3]
+    assert [event["version"] for event in history.json["items"]] == [1, 4]
+    stale = served_module.request("POST", f"/v1/tickets/{ticket}:cancel", {"reason": "x"}, right, {"If-Match": '"1"'})
+    assert [event["version"] for event in stale.json["missed_events"]] == [4]
+    assert b"MISTAKEN" not in history.data + stale.data
     assert served_module.get(f"/v1/tickets/{ticket}?version=1", right).json["state"] == "received"
     problem(served_module.get(f"/v1/tickets/{ticket}?version=2", right), 404, "unknown_ticket")
     served_module.caught_up()
@@ -381,15 +386,17 @@ def test_a_request_that_was_taken_for_another_clients_stays_private(served_modul
 
 
 def test_a_reporter_reads_no_free_text(served_module: Served, keys: dict[str, str]) -> None:
-    """Lists and queues come without summaries, and q, which would find words, is refused."""
-    brought(served_module, "tier1")
+    """Lists and queues come without summaries and assignees, and filters that would find words are refused."""
+    ticket = brought(served_module, "tier1")
+    assert served_module.do(ticket, "assign", assignee="call ANNA").status == 200
     served_module.caught_up()
     for path in ("/v1/tickets?limit=200", "/v1/queues/tier1?limit=200"):
         rows = served_module.get(path, keys["reporter"]).json["items"]
         assert rows
-        assert {row["summary"] for row in rows} == {None}
+        assert {row["summary"] for row in rows} == {row["assignee"] for row in rows} == {None}
         assert ISSUE["summary"].encode() not in served_module.get(path, keys["reporter"]).data
-    problem(served_module.get("/v1/tickets?q=network", keys["reporter"]), 403, "role_missing")
+    for asked in ("/v1/tickets?q=network", "/v1/tickets?assignee=ANNA", "/v1/queues/tier1?assignee=ANNA"):
+        problem(served_module.get(asked, keys["reporter"]), 403, "role_missing")
 
 
 def test_a_reporter_who_is_a_client_too_reads_no_summaries(served_module: Served) -> None:

@@ -16,14 +16,14 @@ from served import Served, wait_until
 
 from api import auth
 from api.auth import Authentication
-from application import key_uses
+from application import key_uses, keys
 from application.combining import CombiningDesk
 from application.database import connect
 from application.helpdesk import utc_now
 from application.key_uses import KeyUses
 from application.keys import Wanted, create_key, hash_of, list_keys, principal, revoke_key
 from application.settings import Settings
-from domain.values import Role
+from domain.values import Level, Role
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +203,22 @@ def test_a_row_of_another_hash_lets_nobody_in() -> None:
     row = (hash_of("dl_a"), "a-1", "a", ["admin"], [], None, None)
     assert principal(row, hash_of("dl_a"), utc_now()) is not None
     assert principal(row, hash_of("dl_b"), utc_now()) is None
+
+
+def test_the_hash_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By `hmac.compare_digest`, whose answer counts."""
+    compared: list[tuple[bytes, bytes]] = []
+    monkeypatch.setattr(keys, "compare_digest", lambda *pair: bool(compared.append(pair)))
+    assert principal((b"hash", "a-1", "a", ["admin"], [], None, None), b"hash", utc_now()) is None
+    assert compared == [(b"hash", b"hash")]
+
+
+def test_a_row_lets_in_no_further_than_it_can_be_read() -> None:
+    """The role client without a client would see the tickets of all; a role of a newer version is none here."""
+    row = (b"hash", "a-1", "a", ["client", "dispatcher", "auditor"], ["tier1", "tier9"], None, None)
+    who = principal(row, b"hash", utc_now())
+    assert who is not None
+    assert (who.roles, who.levels) == ({Role.AUDITOR}, {Level.TIER1})
 
 
 def test_keys_list_shows_the_last_use(database: str) -> None:

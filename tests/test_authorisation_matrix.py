@@ -38,7 +38,7 @@ POST   /v1/tickets/{ticket_id}:document_issue      created    200 403 403 403 40
 POST   /v1/tickets/{ticket_id}:route               documented 200 403 403 403 403 403 404 403 403 403 403 401
 POST   /v1/tickets/{ticket_id}:route               approved   403 403 403 403 200 403 404 403 403 403 403 401
 POST   /v1/tickets/{ticket_id}:assign              tier1      403 200 403 403 200 403 404 403 403 403 403 401
-POST   /v1/tickets/{ticket_id}:release             assigned   403 200 403 200 200 403 404 403 403 403 403 401
+POST   /v1/tickets/{ticket_id}:release             assigned   403 200 403 403 200 403 404 403 403 403 403 401
 POST   /v1/tickets/{ticket_id}:qualify             tier2      403 200 403 403 403 403 404 403 403 403 403 401
 POST   /v1/tickets/{ticket_id}:escalate            tier1      403 200 403 403 403 403 404 403 403 403 403 401
 POST   /v1/tickets/{ticket_id}:escalate            onsite_can 403 200 403 403 403 403 404 403 403 403 403 401

@@ -69,7 +69,7 @@ MATRIX: dict[tuple[str, str], str] = {
     ("claim_next", "verified"): "quality",
     ("claim_next", "documented"): "intake",
     ("claim_next", "deciding"): "it_manager",
-    ("release", "tier2"): "agent, quality, it_manager",
+    ("release", "tier2"): "agent, it_manager",
     ("release", "resolved"): "quality, it_manager",
     ("qualify", "tier2"): "agent",
     ("escalate", "tier2 can"): "agent",

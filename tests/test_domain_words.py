@@ -13,7 +13,7 @@ from domain import errors as no
 from domain import events as e
 from domain.client import EVENTS, ContactChanged, Registered
 from domain.values import Actor, Channel, Grade, Level, Relation, Role, Sender, Visibility
-from domain.words import LEVEL_NAMES, dossier_line, words
+from domain.words import LEVEL_NAMES, dossier_lines, words
 
 SENTENCES: list[tuple[e.Event, str]] = [
     (
@@ -124,7 +124,7 @@ def line_of(**changes: object) -> str:
     """The dossier line of a note, with changes."""
     note = e.NoteAdded("seen – ä", Visibility.CLIENT)
     recorded = e.Recorded(TICKET_ID, 7, START, Actor("key-1", "agent-tier2", Role.AGENT), note)
-    return dossier_line(msgspec.structs.replace(recorded, **changes), "client-a")
+    return dossier_lines([msgspec.structs.replace(recorded, **changes)], "client-a")[0]
 
 
 def test_rule_8_a_line_of_the_dossier_says_who_did_what_when():
@@ -155,23 +155,37 @@ def test_rule_8_the_hash_of_a_line_is_of_canonical_json():
 def test_a_dossier_does_not_name_who_was_taken_for_the_client():
     """The client reads it: whose ticket it was by mistake is nobody's business but the desk's."""
     other = line_of(event=e.ClientIdentified("client-b", "Client B"))
-    assert ": Client identified by mistake. [sha256 " in other
+    assert other.endswith(": Client identified by mistake. [withheld]")
+
+
+def test_a_dossier_does_not_say_what_somebody_taken_for_the_client_has_said():
+    """Whoever was taken for the client may have written: neither the name nor a word of it goes to the client."""
+    by_other, by_client = Actor("key-b", "Client B", Role.CLIENT), Actor("key-a", "Client A", Role.CLIENT)
+    note = e.NoteAdded("Not mine: call me.", Visibility.CLIENT)
+    history = [
+        e.Recorded(TICKET_ID, version, START, actor, event)
+        for version, (actor, event) in enumerate(
+            [(by_other, note), (by_client, e.ClientIdentified("client-a", "Client A")), (by_client, note)], 1
+        )
+    ]
+    first, _, last = dossier_lines(history, "client-a")
+    assert first == "1. 2026-11-02T09:00:00.000000Z somebody else (client): Said by mistake. [withheld]"
+    assert "Client A (client): Note (client): Not mine: call me. [sha256 " in last
 
 
 @pytest.mark.parametrize("event", [event for event, _ in SENTENCES], ids=lambda event: type(event).__name__)
 def test_rule_8_a_dossier_lists_every_event_in_words(event: e.Event):
     """Rule 8: any event has its line in the dossier, in the words of the history; an internal note none."""
-    said = "Internal note added." if type(event) is e.NoteAdded else words(event)
-    assert f" agent-tier2 (agent): {said} [sha256 " in line_of(event=event)
+    withheld = {e.NoteAdded: "Internal note added. [withheld]", e.Linked: "Linked to another ticket. [withheld]"}
+    said = withheld.get(type(event), f"{words(event)} [sha256 ")
+    assert f" agent-tier2 (agent): {said}" in line_of(event=event)
 
 
 def test_a_note_of_the_desk_is_only_mentioned_in_the_dossier():
-    """The client reads the dossier: an internal note is there as a line, with its hash, but without its text."""
-    kept = [line_of(event=e.NoteAdded(text, Visibility.INTERNAL)) for text in ("seen", "heard")]
-    assert {line.split(" [sha256 ")[0] for line in kept} == {
-        "7. 2026-11-02T09:00:00.000000Z agent-tier2 (agent): Internal note added."
-    }
-    assert kept[0] != kept[1]
+    """The client reads the dossier: a line tells of an internal note, and nothing in it depends on the text: with a
+    hash, a text that can be guessed could be proved."""
+    kept = {line_of(event=e.NoteAdded(text, Visibility.INTERNAL)) for text in ("seen", "heard")}
+    assert kept == {"7. 2026-11-02T09:00:00.000000Z agent-tier2 (agent): Internal note added. [withheld]"}
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from wire import Answer, Cut, connected, read_answer, written
 
 from api.connection import Parser
 from api.documentation import BUNDLE, REDOC
+from api.manners import STRICT
 from application.database import connect
 
 SLOW = 200  # connections that send a byte now and then
@@ -245,6 +246,10 @@ def test_what_is_no_request_is_a_problem_and_ends_the_connection(desk: Hasty, na
     first, _, body = received.partition(b"\r\n\r\n")
     assert len(STATUS.findall(received)) == 1, received
     assert b"Connection: close" in first
+    assert {line.partition(b":")[0].lower() for line in first.split(b"\r\n")} >= {name.encode() for name in STRICT}
+    named = re.search(rb"x-request-id: ([0-9a-f]{16})", first)
+    assert named
+    assert json.loads(body)["request_id"] == named[1].decode()
     answer = Answer(int(first.split()[1]), {"content-type": PROBLEM if PROBLEM.encode() in first else ""}, body)
     assert problem(answer, status)["instance"] == "/"
 

@@ -47,7 +47,7 @@ from domain import events as e
 from domain.client import client_stream
 from domain.ticket import Ticket, evolve
 from domain.values import Channel, Grade, Level, Principal, Role, Visibility
-from domain.words import dossier_line
+from domain.words import dossier_lines
 from projections.mail_list import MailRow
 from projections.rebuild import SIZES, rebuild
 from projections.runner import PROJECTIONS, ensure_projections, lag, project
@@ -362,7 +362,7 @@ def _compiled(body: bytes, told: Sequence[e.Recorded]) -> e.DossierCompiled:
     """The dossier of what was told so far, as `compile_dossier` makes it."""
     known = msgspec.json.decode(body, type=e.DossierCompiled)
     identified = [one.event.client_user_id for one in told if isinstance(one.event, e.ClientIdentified)]
-    lines = tuple(dossier_line(one, identified[-1]) for one in told)
+    lines = dossier_lines(told, identified[-1])
     digest = sha256("\n".join(lines).encode()).hexdigest()
     return e.DossierCompiled(known.summary, digest, len(told), lines)
 

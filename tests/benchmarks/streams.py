@@ -31,6 +31,7 @@ from domain.values import Role
 STREAMS, READERS, TICKETS = 50, 2, 2_000
 ALONE, IDLE, CATCHING_UP = "alone", f"beside {STREAMS} idle streams", f"beside {READERS} readers that catch up"
 CONNECTIONS, SECONDS, REPETITIONS = 32, 2, 7
+LEAST_SHARE, MOST_GROWTH_MIB = 0.9, 8.0
 FILTERS = (  # what idle streams wait for: nothing of it happens
     "type=Ticket.ClientDeclined",
     "ticket_id=00000000-0000-7000-8000-00000000000{n}",
@@ -139,7 +140,8 @@ def read(served: Served, process: int, events: int) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
     connection.request("GET", "/v1/events", headers=headers)
     answer, count, size, begun, told, most = connection.getresponse(), 0, 0, time.monotonic(), 0, 0.0
-    print(f"before: {resident(process):.1f} MiB")
+    before = resident(process)
+    print(f"before: {before:.1f} MiB")
     while part := answer.read1(1 << 20):
         count, size = count + part.count(b"\n"), size + len(part)
         most = max(most, resident(process))
@@ -150,6 +152,8 @@ def read(served: Served, process: int, events: int) -> None:
     print(f"{count - 1:,} events in {seconds:.1f} s: {count / seconds:,.0f}/s, {size / seconds / 2**20:.1f} MiB/s")
     if count != events + 1:
         raise RuntimeError(f"{events + 1} lines were expected, {count} came")
+    if most > before + MOST_GROWTH_MIB:
+        raise RuntimeError(f"the memory of the process grew by {most - before:.1f} MiB")
 
 
 def resident(pid: int) -> float:
@@ -157,8 +161,8 @@ def resident(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 2**20
 
 
-def main() -> None:
-    """The command line."""
+def main() -> int:
+    """The command line. Returns the exit status: 1 where streams cost more than they may."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("idle", "memory"))
     parser.add_argument("--events", type=int, default=1_000_000)
@@ -166,7 +170,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.what == "memory":
         memory(options.events)
-        return
+        return 0
     found = commands(options.repetitions, lambda what: print(what, file=sys.stderr))
     for figure in found:
         values = " ".join(f"{value:,.2f}" for value in sorted(figure.values))
@@ -174,6 +178,7 @@ def main() -> None:
     rates = {figure.name: median(figure.values) for figure in found if figure.group == "streams rate"}
     for name in (IDLE, CATCHING_UP):
         print(f"commands {name}: {rates[name] / rates[ALONE]:.3f} of those alone")
+    return int(rates[IDLE] < LEAST_SHARE * rates[ALONE])
 
 
 if __name__ == "__main__":
