@@ -9,16 +9,32 @@ import msgspec
 
 from api.clients import ClientEntry, ClientTickets
 from api.closure_mails import ClosureMailList
+from api.documentation import HTML, JAVASCRIPT
 from api.endpoints import Endpoint, Reply
+from api.event_formats import (
+    CLOUD_EVENTS,
+    JSON,
+    NDJSON,
+    SENT,
+    SSE,
+    as_cloud_event,
+    as_line,
+    as_sent,
+    passed_line,
+    passed_sent,
+)
 from api.events import EventPage
 from api.examples import BEGIN, NUMBER, REGISTRATION, TICKET_ID, USER_ID, registration, story
 from api.health import Alive, Ready
+from api.metrics import OPENMETRICS
 from api.queues import QueueTickets
 from api.reports import MetricList, in_words
 from api.tickets import History, TicketList
 from api.webhook_shapes import DeliveryList, WebhookList, WebhookView, WebhookWithSecret
 from application.commands import COMMANDS, OPENINGS
+from application.metrics import POSITION as POSITION_METRIC
 from domain.values import Queue
+from projections.feed import FeedItem
 from projections.mail_list import MailRow
 from projections.queues import Overview, QueueOverview, QueueRow
 from projections.report_metrics import METRICS
@@ -139,8 +155,31 @@ def answer_example(endpoint: Endpoint, reply: Reply) -> Any:
     if endpoint.path.startswith("/v1/tickets/{ticket_id}:") or endpoint.tag == "Requests":
         name = endpoint.path.partition(":")[2] or getattr(endpoint.body, "name", "")
         return msgspec.to_builtins(story()[name].answer)
-    example = answer_examples().get(f"{endpoint.name} {reply.status}")
+    example = answer_examples().get(
+        f"{endpoint.name} {reply.status}", other_examples().get((endpoint.name, reply.media))
+    )
     return None if example is None else msgspec.to_builtins(example)
+
+
+@cache
+def other_examples() -> dict[tuple[str, str], Any]:
+    """The answers that are not JSON of one struct, by the name of the operation and the media type."""
+    events = [FeedItem(event, None) for event in answer_examples()["list_events 200"].items]
+    shown = events[0].event
+    counted = "\n".join(
+        (f"# HELP {POSITION_METRIC.name} {POSITION_METRIC.says}", f"# TYPE {POSITION_METRIC.name} gauge")
+    )
+    counted += f"\n{POSITION_METRIC.name} {POSITION}.0\n"
+    return {
+        ("list_events", NDJSON): (as_line(shown) + passed_line(POSITION + 3)).decode(),
+        ("list_events", SSE): (SENT.first + as_sent(shown) + passed_sent(POSITION + 3)).decode(),
+        ("list_events", CLOUD_EVENTS): msgspec.to_builtins([as_cloud_event(item) for item in events]),
+        ("get_metrics", "text/plain"): counted,
+        ("get_metrics", OPENMETRICS): f"{counted}# EOF\n",
+        ("get_openapi", JSON): {"openapi": "3.1.0", "info": {"title": "Deskledger", "version": "…"}, "paths": {}},
+        ("get_docs", HTML): "<!doctype html> …",
+        ("get_docs_script", JAVASCRIPT): "/* … */",
+    }
 
 
 def link(source: Endpoint, target: str, needs_version: bool) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from api import refusals as no
 from api.contract import ENDPOINTS, TAGS
 from api.endpoints import Endpoint, Reply
 from api.headers import GIVEN, TAKEN, Header
-from api.illustrations import answer_example, body_example, link
+from api.illustrations import answer_example, body_example, link, other_examples
 from api.listing import encode
 from api.problems import MEDIA_TYPE
 from api.prose import ABOUT, PARAMETERS
@@ -207,7 +207,8 @@ def _reply(endpoint: Endpoint, reply: Reply) -> Json:
     if reply.shape is not None:
         example = answer_example(endpoint, reply)
         said["content"] = {reply.media: {"schema": _shape(reply.shape), **({"example": example} if example else {})}}
-        said["content"] |= {media: {"schema": _shape(shape)} for media, shape in reply.others.items()}
+        for media, shape in reply.others.items():
+            said["content"][media] = {"schema": _shape(shape), "example": other_examples()[endpoint.name, media]}
     if endpoint.leads_to and reply.shape is not None:
         said["links"] = {name: link(endpoint, name, name in VERSIONED) for name in endpoint.leads_to}
     return said

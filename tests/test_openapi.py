@@ -125,12 +125,14 @@ def test_only_what_is_open_is_described_as_open() -> None:
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.name)
 def test_every_example_is_of_its_shape(endpoint: Endpoint) -> None:
-    """Each body and each JSON answer of ours has an example, which its own struct decodes."""
+    """Each body and each answer in each of its forms has an example; its own struct decodes that of JSON of ours."""
     operation = document()["paths"][endpoint.path][endpoint.method.lower()]
     if endpoint.body:
         shown = operation["requestBody"]["content"]["application/json"]["examples"]["story"]["value"]
         msgspec.json.decode(msgspec.json.encode(shown), type=endpoint.body)
     for reply in endpoint.replies:
+        answer = operation["responses"][str(reply.status)]
+        assert all(form.get("example") for form in answer.get("content", {}).values())
         if isinstance(reply.shape, type) and issubclass(reply.shape, msgspec.Struct):
             shown = operation["responses"][str(reply.status)]["content"][reply.media]["example"]
             msgspec.json.decode(msgspec.json.encode(shown), type=reply.shape)

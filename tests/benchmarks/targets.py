@@ -99,7 +99,12 @@ TARGETS = (
             ("queue counts p50", f"{group} p50/all queue counts at 8 connections", None, 1.1),
         )
     ),
-    Target("rebuild of both projections", "rebuild/both projections, *", least=60_000, unit="events/s"),
+    Target(
+        "rebuild of both projections, nothing beside it",
+        "rebuild/both projections, nothing beside",
+        least=60_000,
+        unit="events/s",
+    ),
     Target(
         "command p99 while a rebuild runs",
         "rebuild/command p99, beside a rebuild",
