@@ -12,7 +12,8 @@ from application.line import Unavailable
 from projections.feed import EventFilters, FeedRow, feed_item, feed_rows
 
 PULSE_SECONDS = 10.0  # between two signs of life
-BATCH, BATCH_BYTES = 200, 256 * 1024  # rows that are read at once, and about how much may come of them
+BATCH, BATCH_BYTES = 200, 256 * 1024  # rows that are read at once, and about how much comes of them
+FIRST_BATCH = 16  # as nobody knows how large they are
 CHUNK_BYTES = 32 * 1024  # that are written at once, so that a slow reader takes each in time
 NEAR = 500  # positions behind those who wait at the end of the log, who are joined nevertheless
 PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0)  # while the database does not answer
@@ -34,7 +35,7 @@ class Stream:
 
     def __init__(self, streams: Streams, place: Place, wanted: Wanted) -> None:
         self._streams, self._place, self._wanted = streams, place, wanted
-        self._position, self._end, self._limit = wanted.after, wanted.end, BATCH
+        self._position, self._end, self._limit = wanted.after, wanted.end, FIRST_BATCH
         self._parts = self._run()
 
     def __aiter__(self) -> "Stream":
@@ -102,6 +103,9 @@ class Stream:
     async def _follow(self, seconds: float) -> Sequence[bytes]:
         """What happens within so many seconds; at their end, a sign of life."""
         tail, wanted = self._streams.tail, self._wanted
+        if tail.seen(wanted.filters) > self._position + NEAR:  # it was away: it catches up, in batches
+            self._end = tail.seen(wanted.filters)
+            return ()
         self._place.wish = wish = tail.follow(wanted.filters, self._position)
         rows = await tail.wait(wish, seconds)
         self._position = wish.position
@@ -110,7 +114,10 @@ class Stream:
         return await self._written(rows) if rows else (wanted.form.passed(self._position),)
 
     async def _written(self, rows: Sequence[FeedRow]) -> Sequence[bytes]:
-        """The rows in the stream's form, in parts; others have their turn between two of them."""
+        """The rows in the stream's form, in parts; others have their turn between two of them.
+
+        Rows that would be too much at once are left: the stream catches up with them.
+        """
         parts, part, total = [], bytearray(), 0
         for row in rows:
             part += self._wanted.form.event(feed_item(row).event)
@@ -119,9 +126,12 @@ class Stream:
                 total += len(part)
                 part.clear()
                 await asyncio.sleep(0)
+            if total >= BATCH_BYTES:
+                self._end, self._position = max(self._end, self._position), row.position
+                break
         if part:
             parts.append(bytes(part))
         if rows:
             total += len(part)
-            self._limit = max(1, min(BATCH, BATCH_BYTES * len(rows) // total))
+            self._limit = max(1, min(BATCH, 2 * self._limit, BATCH_BYTES * len(rows) // total))
         return parts

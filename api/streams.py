@@ -8,6 +8,7 @@ import asyncio
 from contextlib import suppress
 from weakref import WeakSet
 
+import psycopg
 import structlog
 from falcon.asgi import Request
 
@@ -123,5 +124,5 @@ async def still_good(credential: Credential) -> bool:
     """Whether a key or token would be let in now. While the database does not answer, nobody knows otherwise."""
     try:
         return await credential.still_good()
-    except Unavailable:
+    except (Unavailable, psycopg.OperationalError):
         return True

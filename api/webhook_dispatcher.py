@@ -19,6 +19,7 @@ import psycopg
 import structlog
 
 from application.helpdesk import utc_now
+from application.logs import told
 from application.tracing import child_of
 from application.webhook_delivery import PRUNE_BATCH, Chance, Delivery, Settled, prune, settle, settled, uniform
 from application.webhook_secrets import Locked, Vault, signed
@@ -84,9 +85,18 @@ class Dispatcher:
         begun = self._begin(connection, known)
         ended = self._end(connection, wait if self._flights else 0)
         due = time.monotonic() > self._pruned + PRUNE_SECONDS
-        if due and prune(connection, self._clock()) < PRUNE_BATCH:  # else the next round goes on
-            self._pruned = time.monotonic()
+        if due:
+            self._prune(connection)
         return bool(behind or begun or ended)
+
+    def _prune(self, connection: psycopg.Connection[Any]) -> None:
+        """Clears away; that it cannot is no reason to cut what is under way."""
+        self._pruned = time.monotonic()
+        try:
+            if prune(connection, self._clock()) >= PRUNE_BATCH:
+                self._pruned = -PRUNE_SECONDS  # the next round goes on
+        except psycopg.errors.QueryCanceled as error:
+            log.warning("webhook deliveries cannot be cleared away", reason=told(error))
 
     def _serve(self, connection: psycopg.Connection[Any]) -> dict[UUID, Served]:
         """Takes what nobody serves, and leaves what is switched off once its last attempt has ended."""
@@ -159,12 +169,11 @@ class Dispatcher:
             return 0
         tried: list[Settled] = []
         for id_, answer in landed:
-            delivery = self._flights[id_].delivery
-            tried.append(settled(delivery, answer, self._clock(), self._chance))
+            delivery, revision = self._flights[id_].delivery, self._flights[id_].revision
+            after = settled(delivery, answer, self._clock(), self._chance)
+            tried.append(msgspec.structs.replace(after, revision=revision))
             (self._failing.discard if answer.accepted else self._failing.add)(delivery.webhook_id)
-        # of several attempts, the oldest: what it was sent to may have been mended since
-        revisions = {of.delivery.webhook_id: of.revision for of in reversed([self._flights[id_] for id_, _ in landed])}
-        for webhook, reason in settle(connection, tried, revisions).items():
+        for webhook, reason in settle(connection, tried).items():
             log.warning("webhook switched off", webhook_id=str(webhook), reason=reason)
         for id_, _ in landed:
             del self._flights[id_]

@@ -5,7 +5,7 @@ that come back are not stormed. After three days the delivery is given up. Where
 receiver is gone: the subscription is switched off instead, and the delivery stays due for the day it is back.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from random import SystemRandom
 from typing import Any, LiteralString
@@ -27,13 +27,14 @@ SETTLE: LiteralString = """
     with told as (select * from json_to_recordset(%s::json) as t(
         webhook_id uuid, id bigint, stream_id uuid, state text, attempts int, due_at timestamptz,
         first_failed_at timestamptz, attempted_at timestamptz, last_status int, last_error text, duration_ms int,
-        settled_at timestamptz)),
+        settled_at timestamptz, revision int)),
     settled as (
         update webhook_deliveries d set state = t.state, attempts = t.attempts, due_at = t.due_at,
             first_failed_at = t.first_failed_at, attempted_at = t.attempted_at, last_status = t.last_status,
             last_error = t.last_error, duration_ms = t.duration_ms, settled_at = t.settled_at
         from told t where d.webhook_id = t.webhook_id and d.id = t.id and d.state = 'due'
-            and (t.state = 'delivered' or d.attempts = t.attempts - 1)  -- else an admin has given it a fresh start
+            and (t.state = 'delivered' or exists (  -- else an admin has given it a fresh start
+                select from webhooks w where w.id = t.webhook_id and w.revision = t.revision))
         returning d.webhook_id, d.stream_id, d.settled_at)
     update webhook_deliveries n set state = 'due', due_at = settled.settled_at
     from settled cross join lateral (  -- the next one of the same ticket has its turn
@@ -41,6 +42,7 @@ SETTLE: LiteralString = """
         where w.webhook_id = settled.webhook_id and w.stream_id = settled.stream_id and w.state = 'waiting'
         order by id limit 1) following
     where settled.settled_at is not null and n.webhook_id = settled.webhook_id and n.id = following.id"""
+LOCK: LiteralString = "select from webhooks where id = any(%s) order by id for update"
 DISABLE: LiteralString = """
     update webhooks set enabled = false, disabled_at = %s, disabled_reason = %s, revision = revision + 1
     where id = %s and enabled and revision = %s"""
@@ -51,7 +53,7 @@ ACCEPTED_SINCE: LiteralString = """
 PRUNE: LiteralString = """
     delete from webhook_deliveries where (webhook_id, id) in (
         select webhook_id, id from webhook_deliveries
-        where queued_at < %s and state in ('delivered', 'failed') limit %s)"""
+        where queued_at < %s and settled_at < %s and state in ('delivered', 'failed') limit %s)"""
 PRUNE_DELETED: LiteralString = """
     with gone as (select id from webhooks where deleted_at is not null limit 1),
     pruned as (
@@ -93,6 +95,7 @@ class Settled(msgspec.Struct, frozen=True):
     last_error: str | None
     duration_ms: int
     settled_at: datetime | None
+    revision: int = 0  # of the subscription that it was sent for
 
 
 def settled(delivery: Delivery, answer: Answer, now: datetime, chance: Chance = uniform) -> Settled:
@@ -138,42 +141,41 @@ def is_exhausted(tried: Settled) -> bool:
     )
 
 
-def settle(
-    connection: psycopg.Connection[Any], tried: Sequence[Settled], revisions: Mapping[UUID, int]
-) -> dict[UUID, str]:
+def settle(connection: psycopg.Connection[Any], tried: Sequence[Settled]) -> dict[UUID, str]:
     """Writes what deliveries came to, and lets the next ones of their tickets have their turn.
 
-    A subscription that was changed since its attempt, of the revision that is given, is not switched off for it.
+    A subscription that was changed since the attempt is not switched off for it, nor is the delivery put off.
     Returns the subscriptions that were switched off, with the reason.
     """
-    off: dict[UUID, str] = {}
+    off: dict[UUID, tuple[str, int]] = {}
     rows = [_ended(connection, one, off) for one in tried]
     with connection.transaction():  # subscriptions first, as an admin's change takes them: nobody waits in a circle
-        done = {
-            webhook_id: reason
-            for webhook_id, reason in sorted(off.items())
-            if connection.execute(DISABLE, (rows[0].attempted_at, reason, webhook_id, revisions[webhook_id])).rowcount
-        }
+        connection.execute(LOCK, ([one.webhook_id for one in tried],))
         connection.execute(SETTLE, (msgspec.json.encode(rows).decode(),))
-    return done
+        return {
+            webhook_id: reason
+            for webhook_id, (reason, revision) in sorted(off.items())
+            if connection.execute(DISABLE, (rows[0].attempted_at, reason, webhook_id, revision)).rowcount
+        }
 
 
-def _ended(connection: psycopg.Connection[Any], tried: Settled, off: dict[UUID, str]) -> Settled:
+def _ended(connection: psycopg.Connection[Any], tried: Settled, off: dict[UUID, tuple[str, int]]) -> Settled:
     """A delivery that was tried for three days is given up, unless it is the receiver who is gone."""
     if tried.state == "due" and tried.last_status == GONE:
-        off[tried.webhook_id] = "the receiver answered 410 Gone"
+        off[tried.webhook_id] = "the receiver answered 410 Gone", tried.revision
         return tried
     if not is_exhausted(tried):
         return tried
     row = connection.execute(ACCEPTED_SINCE, (tried.webhook_id, tried.first_failed_at)).fetchone()
     if row and row[0]:
         return msgspec.structs.replace(tried, state="failed", settled_at=tried.attempted_at)
-    off[tried.webhook_id] = f"nothing was accepted for {GIVE_UP_AFTER.days} days; the last attempt: {tried.last_error}"
+    reason = f"nothing was accepted for {GIVE_UP_AFTER.days} days; the last attempt: {tried.last_error}"
+    off[tried.webhook_id] = reason, tried.revision
     return tried
 
 
 def prune(connection: psycopg.Connection[Any], now: datetime) -> int:
     """Clears away what is settled and old, and what deleted subscriptions left, a batch at a time. Returns how much."""
-    old = connection.execute(PRUNE, (now - KEPT, PRUNE_BATCH)).rowcount
+    old = connection.execute(PRUNE, (now - KEPT, now - KEPT, PRUNE_BATCH)).rowcount
     connection.execute(PRUNE_DELETED, (PRUNE_BATCH,))
     return old

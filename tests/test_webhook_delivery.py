@@ -453,13 +453,16 @@ def test_what_is_settled_is_cleared_away_after_30_days(at: Desk, receiver: Recei
     assert at.connection.execute("select id from webhooks").fetchall() == [(webhook.id,)]
 
 
+@pytest.mark.parametrize("failures", [0, 3])
 @pytest.mark.parametrize("verdict", [410, 500])
-def test_an_attempt_of_before_undoes_no_repair(at: Desk, receiver: Receiver, clock: Clock, verdict: int) -> None:
+def test_an_attempt_of_before_undoes_no_repair(
+    at: Desk, receiver: Receiver, clock: Clock, verdict: int, failures: int
+) -> None:
     """While an attempt hangs, an admin mends the URL: whatever the old one says then, the new one is tried at once."""
     webhook = at.subscribe(receiver.url)
     receiver.verdict = lambda _: (500, {})
     at.happen(uuid4())
-    for _ in range(3):
+    for _ in range(failures):
         at.settle()
         clock.move(hours=1)
     answer, asked = Event(), Event()
@@ -467,7 +470,7 @@ def test_an_attempt_of_before_undoes_no_repair(at: Desk, receiver: Receiver, clo
     def slow(_: Received) -> tuple[int, dict[str, str]]:
         asked.set()
         assert answer.wait(20)
-        return verdict, {}
+        return verdict, {"Retry-After": "86400"}
 
     receiver.verdict = slow
     at.until(asked.is_set, "the receiver is asked")
