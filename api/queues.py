@@ -83,7 +83,7 @@ class QueueResource:
         filters = QueueFilters(
             asked.priority, asked.assignee, asked.unassigned, asked.state, asked.client_user_id, asked.waiting_on_client
         )
-        if asked.assignee and roles.sees_no_text(who):
+        if asked.assignee and who.roles.isdisjoint(roles.STAFF):
             raise Forbidden(f"for assignee one of the roles {', '.join(roles.STAFF)}")
         if asked.as_of and filters != QueueFilters():
             raise Problem(400, "invalid_parameter", "as_of takes no other filter: read the whole queue of that moment.")
@@ -92,7 +92,7 @@ class QueueResource:
             page = await queue_as_of(self._readers.fetch, name, asked.as_of, asked.cursor, asked.limit)
         else:
             page = await queue_page(self._readers.fetch, name, filters, asked.cursor, asked.limit)
-        finish(req, resp, page, QueueTickets, without=WITHOUT_TEXT if roles.sees_no_text(who) else ())
+        finish(req, resp, page, QueueTickets, without=WITHOUT_TEXT if who.roles.isdisjoint(roles.STAFF) else ())
 
 
 class ClaimNextTicket:

@@ -64,16 +64,7 @@ class Commands:
         if kind is None:
             raise Problem(404, "unknown_command", f"There is no command {command!r}: {', '.join(sorted(COMMANDS))}.")
         free = command in COMMANDS_WITHOUT_VERSION and sent(req, b"if-match") is None
-        try:
-            version = None if free else expected_version(req)
-        except Problem:  # whoever has had an answer gets it again, whatever else the repetition lacks
-            if sent(req, b"idempotency-key") is None:
-                raise
-            await self._decoders.body(req, kind)
-            if not (body := await self.before(req, resp, answered)):
-                raise
-            await self.settle(req, resp, body)
-            return
+        version = None if free else expected_version(req)
         wanted: Command = await self._decoders.body(req, kind)
         await self.do(req, resp, ticket_id, wanted, version)
 

@@ -38,7 +38,7 @@ MAY: list[tuple[str, str, set[str]]] = [
     ("documented", "route", {"intake"}),
     ("approved", "route", {"it_manager"}),
     ("tier1", "assign", {"tier1", "it_manager"}),
-    ("assigned", "release", {"tier1", "it_manager", "quality"}),
+    ("assigned", "release", {"tier1", "it_manager"}),
     ("tier2", "qualify", {"tier2"}),
     ("tier1", "escalate", {"tier1"}),
     ("tier3_can", "escalate", {"tier3"}),

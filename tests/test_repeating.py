@@ -170,18 +170,6 @@ def test_a_retry_over_http(served: Served) -> None:
     assert again.version == made.version == 1
 
 
-def test_a_retry_needs_no_version(served: Served) -> None:
-    """A repetition that has lost its If-Match, or has one that cannot be read, is a repetition; a new key is not."""
-    path, key = f"/v1/tickets/{served.ticket()}:assign", {"Idempotency-Key": "no version"}
-    first = served.request("POST", path, {}, headers={"If-Match": '"5"', **key})
-    for other in ({}, {"If-Match": "five"}):
-        again = served.request("POST", path, {}, headers={**other, **key})
-        assert (again.status, again.data, again.headers["Idempotency-Replayed"]) == (200, first.data, "true")
-        assert again.headers["ETag"] == first.headers["ETag"]
-        fresh = served.request("POST", path, {}, headers={**other, "Idempotency-Key": "another"})
-        assert fresh.status == (400 if other else 428)
-
-
 def test_a_retry_of_claim_next(served: Served) -> None:
     """Who asks again for the next ticket gets the same one, also when it was the last one of the queue."""
     served.ticket()
