@@ -103,9 +103,8 @@ def test_events_keep_the_trace_that_was_sent(served: Served) -> None:
     entry = {"name": "Client 7", "email": "client-7@example.org"}
     assert served.request("PUT", "/v1/clients/client-7", entry, headers=headers).status == 201
     with connect(served.database, "test") as connection:
-        meta = json.loads(
-            connection.execute("select meta from events where body->>'user_id' = 'client-7'").fetchone()[0]
-        )
+        row = connection.execute("select meta from events where body->>'user_id' = 'client-7'").fetchone()
+    meta = json.loads(row[0])
     assert (trace_of(meta["traceparent"]), meta["correlation_id"]) == (TRACE, "journey-7")
     refused = served.request("POST", path, {}, headers={"traceparent": SENT})
     assert (refused.status, refused.json["trace_id"]) == (422, TRACE)
