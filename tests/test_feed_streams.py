@@ -2,6 +2,7 @@
 that ends. Nobody misses an event, and nobody else waits."""
 
 import asyncio
+import json
 import os
 import random
 import socket
@@ -31,6 +32,7 @@ from projections.tail import POLL_SECONDS, Happened, Tail, _hand_out
 
 GOAL = 10_000
 MANY = 50_000
+LARGE = 100
 FILL = """
     with given as materialized (
         select nextval('events_ord') as ord, gen_random_uuid() as stream_id from generate_series(1, %s))
@@ -204,6 +206,25 @@ def test_a_long_stream_takes_no_memory(many: Served) -> None:
     assert (count, rest[-20:]) == (MANY + 1, b'{"position":50000}\n'[-20:])
     settled = sizes[len(sizes) // 10]
     assert max(sizes) - settled < 8 * 1024, (settled, max(sizes))  # of the 40 MiB that went out
+
+
+def test_large_events_come_a_few_at_once(database: str, tmp_path: Path) -> None:
+    """Nobody knows how large the next events are: a hundred of the largest are not all held at once, and all come."""
+    with connect(database, "test") as connection:
+        connection.execute(FILL.replace("repeat('not needed ', 30)", "repeat('not needed ', 9000)"), (LARGE,))
+        seal_all(connection)
+    with small(database, tmp_path) as served:
+        (process,) = children(served.processes["api"].pid)
+        served.get("/v1/events?limit=1")
+        before, most, body = resident(process), 0, bytearray()
+        with stream(served, NDJSON) as response:
+            while part := response.read1(1 << 20):
+                most = max(most, resident(process))
+                body += part
+    *events, last = map(json.loads, body.splitlines())
+    assert [event["position"] for event in events] == list(range(1, LARGE + 1))
+    assert last == {"position": LARGE}
+    assert most - before < 16 * 1024, (before, most)  # of the 20 MiB that went out
 
 
 def children(pid: int) -> list[int]:
