@@ -281,7 +281,7 @@ def lawful(history: list[e.Recorded], new: e.Recorded) -> None:
 
 BY_ROLE = {
     Role.INTAKE: "identify_client create document_issue add_note cancel change_priority link",
-    Role.QUALITY: "verify close add_note release",
+    Role.QUALITY: "verify close add_note",
     Role.IT_MANAGER: "compile_dossier return_to_level cancel change_priority add_note assign release approve decline",
     Role.CLIENT: "add_note client_responded approve decline cancel reopen",
 }
@@ -303,6 +303,7 @@ def may(who: Principal, name: str, sheet: Sheet) -> bool:
     named = (role for role, names in BY_ROLE.items() if role in who.roles and name in names.split())
     return (
         any(role is not Role.CLIENT or own for role in named)
+        or (name == "release" and Role.QUALITY in who.roles and sheet.state in CLAIMED_BY[Role.QUALITY])
         or (at_level and name in AT_LEVEL.split())
         or (at_level and sheet.state == "in_support" and name in HOLDING.split())
     )
