@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import datetime
+from functools import partial
 from typing import Annotated
 from urllib.parse import urlencode
 from uuid import UUID
@@ -121,7 +122,12 @@ class Events:
                     place.wish = wish = self._streams.tail.follow(filters, after)
                     found = await self._streams.tail.wait(wish, left)
                     after = after if found else wish.position
-                page = await feed_page(fetch, after, filters, asked.limit)
+                if page.more:
+                    page = await self._streams.in_turn(
+                        partial(feed_page, after=after, filters=filters, limit=asked.limit)
+                    )
+                else:
+                    page = await feed_page(fetch, after, filters, asked.limit)
         finally:
             self._streams.leave(place)
         return page

@@ -73,32 +73,33 @@ class Stream:
 
     async def _catch_up(self) -> Sequence[bytes]:
         """The next batch of what the log held when the stream began, or when it had fallen behind."""
-        async with self._streams.turn:
-            if self._place.over or self._place.gone():  # while it waited for its turn
-                return ()
-            begun = asyncio.get_running_loop().time()
-            rows = await self._read()
-            parts = await self._written(rows)
-            await asyncio.sleep(asyncio.get_running_loop().time() - begun)
-        if parts or self._position >= self._end:
-            return parts
-        return (self._wanted.form.passed(self._position),)
+        for pause in (*PAUSES, None):
+            async with self._streams.turn:
+                if self._place.over or self._place.gone():  # while it waited for its turn
+                    return ()
+                begun = asyncio.get_running_loop().time()
+                try:
+                    parts = await self._written(await self._read())
+                except Unavailable as error:
+                    reason = str(error).strip()
+                else:
+                    await asyncio.sleep(asyncio.get_running_loop().time() - begun)
+                    return parts or self._still_catching_up()
+            if pause is not None:
+                await asyncio.sleep(pause)  # others have their turn meanwhile
+        log.warning("stream cut: the database does not answer", reason=reason)
+        self._place.hang_up()
+        return ()
+
+    def _still_catching_up(self) -> Sequence[bytes]:
+        """What is sent for a batch in which nothing fitted."""
+        return () if self._position >= self._end else (self._wanted.form.passed(self._position),)
 
     async def _read(self) -> Sequence[FeedRow]:
-        streams, wanted = self._streams, self._wanted
-        for pause in (*PAUSES, None):
-            try:
-                found = await feed_rows(streams.readers.fetch, self._position, self._end, wanted.filters, self._limit)
-            except Unavailable as error:
-                if pause is None or self._place.over:
-                    log.warning("stream cut: the database does not answer", reason=str(error).strip())
-                    self._place.hang_up()
-                    break
-                await asyncio.sleep(pause)
-            else:
-                self._position = found.after
-                return found.rows
-        return ()
+        fetch = self._streams.readers.fetch
+        found = await feed_rows(fetch, self._position, self._end, self._wanted.filters, self._limit)
+        self._position = found.after
+        return found.rows
 
     async def _follow(self, seconds: float) -> Sequence[bytes]:
         """What happens within so many seconds; at their end, a sign of life."""

@@ -5,7 +5,9 @@ for as long, so that commands get at least half of the process, however many str
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import TypeVar
 from weakref import WeakSet
 
 import psycopg
@@ -16,7 +18,10 @@ from api.auth import Credential
 from api.problems import Problem
 from application.line import Unavailable
 from application.reading import Readers
+from projections.pages import Fetch
 from projections.tail import Tail, Wish
+
+Found = TypeVar("Found")
 
 CONNECTIONS = 2
 LOOK_SECONDS = 1.0  # between two looks at keys and at readers that do not read
@@ -64,6 +69,14 @@ class Streams:
         self._places: WeakSet[Place] = WeakSet()  # one that falcon never began to read takes no place
         self._watching: asyncio.Task[None] | None = None
         self._ending = False
+
+    async def in_turn(self, read: Callable[[Fetch], Awaitable[Found]]) -> Found:
+        """Reads one part of a long log, over the connections of the streams, and then stands back for as long."""
+        async with self.turn:
+            begun = asyncio.get_running_loop().time()
+            found = await read(self.readers.fetch)
+            await asyncio.sleep(asyncio.get_running_loop().time() - begun)
+            return found
 
     def take(self, req: Request) -> Place:
         """A place for a stream. Raises Problem: 429 when the caller has too many, 503 when the process has."""

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from queue import Empty, SimpleQueue
 from typing import Any
 from uuid import UUID
@@ -21,11 +21,22 @@ import structlog
 from application.helpdesk import utc_now
 from application.logs import told
 from application.tracing import child_of
-from application.webhook_delivery import PRUNE_BATCH, Chance, Delivery, Settled, prune, settle, settled, uniform
+from application.webhook_delivery import (
+    LONGEST_RETRY_AFTER,
+    PRUNE_BATCH,
+    Chance,
+    Delivery,
+    Settled,
+    prune,
+    settle,
+    settled,
+    uniform,
+)
 from application.webhook_secrets import Locked, Vault, signed
 from application.webhook_sender import TIMEOUT_SECONDS, Answer, Flight, Sender
 from projections.webhook_queue import Sent, Served, bodies, connect_to_serve, follow, leave, served, take, turns
 
+BUSY = frozenset({429, 503})  # what a Retry-After behind it is about is the receiver, and not the one event
 AT_ONCE = 4  # attempts of one subscription
 ROOM = 32  # for attempts beside the first of each subscription
 IDLE_SECONDS = 0.25
@@ -56,6 +67,7 @@ class Dispatcher:
         self._mine: dict[UUID, int] = {}
         self._flights: dict[int, UnderWay] = {}
         self._failing: set[UUID] = set()
+        self._resting: dict[UUID, tuple[int, datetime]] = {}  # at which revision, and until when
         self._landed: Landed = SimpleQueue()
         self._pruned = 0.0
 
@@ -127,6 +139,10 @@ class Dispatcher:
         left = ROOM - sum(count - 1 for count in flying.values())
         room = {}
         for id_ in known:
+            revision, until = self._resting.get(id_, (0, None))
+            if until and revision == known[id_].revision and until > self._clock():
+                room[id_] = 0
+                continue
             first = 1 - min(flying[id_], 1)
             more = 0 if id_ in self._failing else max(0, min(AT_ONCE - flying[id_] - first, left))
             room[id_], left = first + more, left - more
@@ -172,12 +188,21 @@ class Dispatcher:
             delivery, revision = self._flights[id_].delivery, self._flights[id_].revision
             after = settled(delivery, answer, self._clock(), self._chance)
             tried.append(msgspec.structs.replace(after, revision=revision))
+            self._rest(delivery.webhook_id, revision, answer)
             (self._failing.discard if answer.accepted else self._failing.add)(delivery.webhook_id)
         for webhook, reason in settle(connection, tried).items():
             log.warning("webhook switched off", webhook_id=str(webhook), reason=reason)
         for id_, _ in landed:
             del self._flights[id_]
         return len(landed)
+
+    def _rest(self, webhook: UUID, revision: int, answer: Answer) -> None:
+        """A receiver that asks to be left alone for a while is left alone with everything, unless it is mended."""
+        if answer.accepted:
+            self._resting.pop(webhook, None)
+        elif answer.status in BUSY and answer.retry_after:
+            seconds = min(answer.retry_after, LONGEST_RETRY_AFTER)
+            self._resting[webhook] = revision, self._clock() + timedelta(seconds=seconds)
 
     def _come_back(self, wait: float) -> list[tuple[int, Answer]]:
         landed = []

@@ -18,6 +18,7 @@ from served import ROOT, wait_until
 from standardwebhooks import Webhook
 from writing import beside
 
+from api.webhook_dispatcher import AT_ONCE
 from application.database import connect
 from application.webhook_delivery import pause, prune
 from application.webhook_secrets import Vault, new_secret
@@ -224,6 +225,24 @@ def test_retry_after_is_honoured_within_limits(
     at.happen(uuid4())
     at.settle()
     assert at.log("due_at") == [(clock.now + timedelta(seconds=seconds),)]
+
+
+def test_a_receiver_that_asks_for_peace_gets_it(at: Desk, receiver: Receiver, clock: Clock) -> None:
+    """Retry-After with 429 is about the receiver: no other ticket is sent either, until then or until it is mended."""
+    webhook = at.subscribe(receiver.url)
+    receiver.verdict = lambda _: (429, {"Retry-After": "3600"})
+    for _ in range(20):
+        at.happen(uuid4())
+    at.settle()
+    assert 1 <= len(receiver.received) <= AT_ONCE
+    clock.move(minutes=59)
+    at.settle()
+    assert len(receiver.received) <= AT_ONCE
+    receiver.verdict = lambda _: (204, {})
+    at.change(webhook, description="mended")
+    at.settle()
+    assert {one.json["position"] for one in receiver.received} == set(range(1, 21))
+    assert {state for (state,) in at.log("state")} == {"delivered"}
 
 
 @pytest.mark.parametrize("status", [301, 302, 304, 307, 308, 400, 404, 500])
