@@ -19,9 +19,12 @@ from api.manners import STRICT
 from api.problems import MEDIA_TYPE, code_of, document, phrase
 from api.streams import TRANSPORT
 
-HEADER_SECONDS = 10.0  # from the beginning of a connection to the end of the first request's headers
+HEADER_SECONDS = 10.0  # from the beginning of a connection, or of a later request, to the end of the headers
 BODY_SECONDS = 30.0  # from there to the end of the body, 1 MiB at most
 UNREAD_SECONDS = 60.0  # how long a client may leave an answer unread
+IDLE_SECONDS = 75  # longer than proxies keep theirs, most often 60 s: a request must not meet the end of its connection
+CROWDED_IDLE_SECONDS = 2  # where every second connection is taken
+IDLE_ENDING_SECONDS = 0.5  # how long a shutdown waits for a request on an idle connection
 ENDING_SECONDS = 4.0  # how long a shutdown waits for a request that is not whole
 ANSWERING_SECONDS = 15  # how long a shutdown waits for answers; gunicorn kills a worker after `graceful_timeout`
 MOST_CONNECTIONS = 2_000  # of one process
@@ -37,12 +40,31 @@ DETAILS = {  # what gunicorn finds is not always a sentence
 _ABSOLUTE = re.compile(rb"https?://[^/?#]+(?P<path>[/?].*)?$", re.IGNORECASE)
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # what a field value has none of: section 5.5
+_FIELDS = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]++:[^\x00-\x08\x0a-\x1f\x7f]*+\r\n)*+\r\n")
+_FIELD = re.compile(rb"([^:]++):([^\r]*+)\r\n")
+MOST_AT_ONCE = 4_096  # bytes, and fields that are more than a client sends: one by one they are found too large or many
+MOST_FIELDS_AT_ONCE = 50
 
 
 class Parser(parser.PythonProtocol):  # type: ignore[misc]
-    """gunicorn's parser, which looks at each byte of the headers in a loop: here a regular expression does."""
+    """gunicorn's parser, which looks at each line and byte of the headers in a loop: here regular expressions do."""
 
     __slots__ = ()
+
+    def _parse_headers(self) -> bool:
+        """All fields at once, if they have come at once and nothing is wrong with them."""
+        fields = None if self._headers_list else _FIELDS.match(self._buffer)
+        if fields is None or fields.end() > MOST_AT_ONCE:
+            return bool(super()._parse_headers())
+        found = _FIELD.findall(self._buffer, 0, fields.end())
+        if len(found) > MOST_FIELDS_AT_ONCE:
+            return bool(super()._parse_headers())
+        self._headers_list = [(name.lower(), value.strip(b" \t")) for name, value in found]
+        self._header_count = len(found)
+        del self._buffer[: fields.end()]
+        self._scan_from = 0
+        self._finalize_headers()
+        return True
 
     def _is_valid_token(self, data: bytes) -> bool:
         return _TOKEN.fullmatch(data) is not None
@@ -90,15 +112,30 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
 
     def finish(self) -> None:
         """The server ends: what is not whole has to be soon."""
-        if self._deadline:  # else it is idle, and ends by its keep-alive timer, or its answer is under way
+        if self._deadline:
             self._within(ENDING_SECONDS)
+        elif self._keepalive_handle:  # else its answer is under way, and says that it is the last one
+            self._cancel_keepalive_timer()
+            self._keepalive_handle = self.worker.loop.call_later(IDLE_ENDING_SECONDS, self._keepalive_timeout)
+
+    def data_received(self, data: bytes) -> None:
+        """A connection on which a request begins is not idle any more."""
+        super().data_received(data)
+        if self._keepalive_handle and not self._request_ready.is_set():
+            self._cancel_keepalive_timer()
+            self._within(HEADER_SECONDS)
+
+    def _arm_keepalive_timer(self) -> None:
+        crowded = self.worker.nr_conns > MOST_CONNECTIONS // 2
+        self._keepalive = CROWDED_IDLE_SECONDS if crowded else IDLE_SECONDS
+        super()._arm_keepalive_timer()
 
     def _on_headers_complete(self) -> Any:
         parsed = self._callback_parser
         demand(parsed)
         skips = super()._on_headers_complete()
         self._in_time()
-        if parsed.content_length or parsed.is_chunked:
+        if parsed.is_chunked or (parsed.content_length or 0) > len(parsed._buffer):
             self._within(BODY_SECONDS)
         return skips
 

@@ -8,7 +8,7 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 from api.app import create_app
-from api.connection import ANSWERING_SECONDS, Worker
+from api.connection import ANSWERING_SECONDS, IDLE_SECONDS, Worker
 from api.logs import ServerLog
 from application.settings import Settings
 
@@ -32,7 +32,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "worker_class": Worker,
             "http_parser": "python",  # the C parser that installs today accepts bare LF
             "preload_app": True,
-            "keepalive": 2,  # an idle connection must not hold up a shutdown for long
+            "keepalive": IDLE_SECONDS,
             "timeout": 60,
             "graceful_timeout": 20,
             "control_socket_disable": True,

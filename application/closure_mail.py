@@ -45,19 +45,25 @@ DESK = Actor("deskledger", "Deskledger", Role.SYSTEM)
 
 FOLLOW: LiteralString = """
     with place as (select position from followers where name = 'closure_mail' for update skip locked),
-    batch as materialized (  -- row by row: the planner would take the range for a ninth of the log, and read all events
-        select next.position, stream_id, version, type, at
-        from place cross join lateral (
-            select position, ord from log where position > place.position order by position limit %(batch)s) next
-        cross join lateral (select stream_id, version, type, at from events where events.ord = next.ord limit 1) e),
+    batch as materialized (
+        select max(position) as position, count(*) as count, min(ord) as lowest, max(ord) as highest
+        from (select next.position, ord from place cross join lateral (
+            select position, ord from log where position > place.position order by position limit %(batch)s) next) range),
+    closed as (  -- by an index of their own: of all other events nothing is read but the place in the log
+        select stream_id, version from place, batch cross join lateral (
+            select stream_id, version, ord from events
+            where type = 'Ticket.Closed' and ord between batch.lowest and batch.highest) found
+        where exists (
+            select from log
+            where log.ord = found.ord and log.position > place.position and log.position <= batch.position)),
     queued as (
         insert into closure_mails (ticket_id, closed_version, message_id, due_at, queued_at)
         select stream_id, version, '<ticket.' || stream_id || '.closed.' || version || '@' || %(domain)s || '>',
             %(now)s, %(now)s
-        from batch where type = 'Ticket.Closed' on conflict do nothing)
-    update followers set position = (select max(position) from batch)
-    where name = 'closure_mail' and exists (select from batch)
-    returning (select count(*) from batch)"""
+        from closed on conflict do nothing)
+    update followers set position = batch.position from batch
+    where name = 'closure_mail' and batch.count > 0
+    returning batch.count"""
 BEHIND: LiteralString = """
     select position < (select max(position) from log) from followers where name = 'closure_mail'"""
 TAKE: LiteralString = """

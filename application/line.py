@@ -107,7 +107,7 @@ class Line:
             self._prepared[sql] = name
         values = [value.encode() if isinstance(value, str) else value for value in parameters]
         formats = [Format.TEXT if isinstance(value, str) else Format.BINARY for value in parameters]
-        pgconn.send_query_prepared(name, values, formats)
+        pgconn.send_query_prepared(name, values, formats, Format.BINARY)
         return await self._result(pgconn)
 
     async def _result(self, pgconn: PGconn) -> PGresult:

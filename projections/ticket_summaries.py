@@ -86,7 +86,7 @@ class TicketSummaries:
     """Keeps `ticket_summaries`, and `ticket_words`, which searches look into."""
 
     name: ClassVar[str] = "ticket_summaries"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tables: ClassVar[tuple[str, ...]] = ("ticket_summaries", "ticket_words")
     ddl: ClassVar[LiteralString] = """
         create table ticket_summaries (
@@ -94,7 +94,8 @@ class TicketSummaries:
             channel text not null, created_at timestamptz not null, updated_at timestamptz not null, number text,
             level text, qualification text, queue text, client_user_id text, client_name text, summary text,
             category text, impact text, urgency text, priority smallint, assignee text,
-            waiting_on_client boolean not null, escalations int not null, closed_at timestamptz);
+            waiting_on_client boolean not null, escalations int not null, closed_at timestamptz)
+            with (fillfactor = 50);  -- room for the next version of each row beside it: no index has to know of it
         create table ticket_words (
             ticket_id uuid not null, request tsvector not null, client tsvector not null, number tsvector not null,
             issue tsvector not null,
