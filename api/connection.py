@@ -13,6 +13,7 @@ from gunicorn.asgi import parser, protocol
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers import gasgi
 
+from api.accepting import COUNTS, Accepting
 from api.access import unreadable
 from api.decoding import WHOLE
 from api.manners import STRICT
@@ -53,17 +54,18 @@ class Parser(parser.PythonProtocol):  # type: ignore[misc]
 
     def _parse_headers(self) -> bool:
         """All fields at once, if they have come at once and nothing is wrong with them."""
-        fields = None if self._headers_list else _FIELDS.match(self._buffer)
+        own: Any = self  # gunicorn's slots
+        fields = None if own._headers_list else _FIELDS.match(own._buffer)
         if fields is None or fields.end() > MOST_AT_ONCE:
             return bool(super()._parse_headers())
-        found = _FIELD.findall(self._buffer, 0, fields.end())
+        found = _FIELD.findall(own._buffer, 0, fields.end())
         if len(found) > MOST_FIELDS_AT_ONCE:
             return bool(super()._parse_headers())
-        self._headers_list = [(name.lower(), value.strip(b" \t")) for name, value in found]
-        self._header_count = len(found)
-        del self._buffer[: fields.end()]
-        self._scan_from = 0
-        self._finalize_headers()
+        own._headers_list = [(name.lower(), value.strip(b" \t")) for name, value in found]
+        own._header_count = len(found)
+        del own._buffer[: fields.end()]
+        own._scan_from = 0
+        own._finalize_headers()
         return True
 
     def _is_valid_token(self, data: bytes) -> bool:
@@ -76,6 +78,7 @@ class Parser(parser.PythonProtocol):  # type: ignore[misc]
 class Connection(ASGIProtocol):  # type: ignore[misc]
     """One connection. What cannot be handed to the application is answered as a problem, too."""
 
+    _keepalive_handle: asyncio.TimerHandle | None
     _deadline: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
     _answers = 0  # how many requests an answer has begun for; gunicorn counts the requests
@@ -83,6 +86,7 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
     def connection_made(self, transport: Any) -> None:
         """Waits for a request, for so long; one connection too many is told to come again."""
         super().connection_made(transport)
+        COUNTS.add(self.worker.place, 1)
         self.worker.connections.add(self)
         if self.worker.nr_conns > MOST_CONNECTIONS:
             self._end(503, TOO_MANY, (("Retry-After", "1"),))
@@ -93,6 +97,7 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         """Nothing is to be waited for."""
         self._in_time()
         self._has_read()
+        COUNTS.add(self.worker.place, -1)
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -224,9 +229,18 @@ def demand(parsed: Any) -> None:
 class Worker(gasgi.ASGIWorker):  # type: ignore[misc]
     """gunicorn's worker with connections of ours."""
 
+    place = 0  # among the processes; `Counts.begin` sets it
+
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self.connections: WeakSet[Connection] = WeakSet()
+
+    def _setup_event_loop(self) -> None:
+        super()._setup_event_loop()
+        self.loop.create_server = self._create_server
+
+    async def _create_server(self, factory: Any, *, sock: Any, **_: Any) -> Accepting:
+        return Accepting(self.loop, factory, sock, lambda: COUNTS.has_more(self.place, self.cfg.workers))
 
     async def _shutdown(self) -> None:
         self.asgi.end_streams()

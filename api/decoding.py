@@ -77,8 +77,15 @@ def sent(req: Request, name: bytes) -> str | None:
 
 
 def _is_plain(raw: bytes) -> bool:
-    """Whether the JSON is one object with as many members as colons, and no list: then none is there twice."""
-    return raw.count(b"{") == 1 and b"[" not in raw and raw.count(b":") == len(_loose(raw))
+    """Whether JSON has as many colons as its objects have members of different names: then none is there twice."""
+    return raw.count(b":") == _count(_loose(raw))
+
+
+def _count(value: Any) -> int:
+    """How many members the objects in a value have together."""
+    if isinstance(value, dict):
+        return len(value) + sum(map(_count, value.values()))
+    return sum(map(_count, value)) if isinstance(value, list) else 0
 
 
 _loose = msgspec.json.Decoder().decode

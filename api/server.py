@@ -1,18 +1,18 @@
 """gunicorn, started from our own command: its native asgi worker, with limits of ours, one event loop a process."""
 
-import gc
 import os
 import signal
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
+from api.accepting import COUNTS
 from api.app import create_app
 from api.connection import ANSWERING_SECONDS, IDLE_SECONDS, Worker
 from api.logs import ServerLog
 from application.settings import Settings
+from application.vitals import seldom_collect
 
-GARBAGE = 20_000  # new objects between two looks for cycles; the usual 700 are those of a few requests
 ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 
 
@@ -39,6 +39,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "loglevel": "warning" if self._settings.log_level == "info" else self._settings.log_level,
             "proc_name": "deskledger-api",
             "logger_class": ServerLog,
+            "pre_fork": COUNTS.begin,
             "post_worker_init": begin,
             "pre_request": leave_out,
         }
@@ -53,8 +54,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 def begin(worker: Any) -> None:
     """Runs in each child, before its loop does."""
     worker.cfg.set("graceful_timeout", ANSWERING_SECONDS)  # sooner than our parent's, who kills a child after its own
-    gc.freeze()  # what was there before the first request stays: nobody needs to look for garbage in it
-    gc.set_threshold(GARBAGE)
+    seldom_collect()
     worker.loop.call_soon(release)
 
 

@@ -22,7 +22,7 @@ from application.pruning import prune
 from application.sealing import LISTEN, delay, seal_all
 from application.settings import Settings
 from application.smtp import smtp_send
-from application.vitals import Vitals
+from application.vitals import Vitals, seldom_collect
 from application.webhook_address import read_rules
 from application.webhook_secrets import Vault
 from application.webhook_sender import Sender
@@ -53,6 +53,7 @@ class Worker:
 
     def run(self) -> None:
         """Seals and projects in this thread; sends mail in another, which a slow mail server may hold up alone."""
+        seldom_collect()
         mail = threading.Thread(target=self._keep, args=(self._send_mails,), name="mail", daemon=True)
         if self._settings.smtp_url:
             mail.start()

@@ -47,8 +47,10 @@ FOLLOW: LiteralString = """
     with place as (select position from followers where name = 'closure_mail' for update skip locked),
     batch as materialized (
         select max(position) as position, count(*) as count, min(ord) as lowest, max(ord) as highest
-        from (select next.position, ord from place cross join lateral (
-            select position, ord from log where position > place.position order by position limit %(batch)s) next) range),
+        from (
+            select next.* from place cross join lateral (
+                select position, ord from log where position > place.position order by position limit %(batch)s) next
+        ) all_of_them),
     closed as (  -- by an index of their own: of all other events nothing is read but the place in the log
         select stream_id, version from place, batch cross join lateral (
             select stream_id, version, ord from events

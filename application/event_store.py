@@ -7,6 +7,7 @@ side by side, and the sealer gives the committed events their position (`applica
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, LiteralString
 from uuid import UUID
@@ -121,10 +122,19 @@ _sorted = msgspec.json.Encoder(order="sorted").encode
 
 def leaf_hash(stream_id: UUID, version: int, at: datetime, type_: str, body: bytes, meta: bytes) -> bytes:
     """SHA-256(0x00 ‖ envelope), the leaf of RFC 9162; the envelope is canonical JSON: keys sorted, no blanks, UTF-8."""
-    moment = at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00")
-    head = f'{{"at":"{moment}Z","body":'.encode()
-    tail = f',"meta":{meta.decode()},"stream":"{stream_id}","type":"{type_}","version":{version}}}'.encode()
-    return sha256(b"\0" + head + body + tail).digest()
+    head = b'\0{"at":"%b","body":' % _moment(at)
+    tail = b',"meta":%b,"stream":"%b","type":"%b","version":%d}' % (meta, _name(stream_id), type_.encode(), version)
+    return sha256(head + body + tail).digest()
+
+
+@lru_cache(64)  # the events of a command share both
+def _moment(at: datetime) -> bytes:
+    return f"{at.astimezone(UTC).isoformat(timespec='microseconds').removesuffix('+00:00')}Z".encode()
+
+
+@lru_cache(64)
+def _name(stream_id: UUID) -> bytes:
+    return str(stream_id).encode()
 
 
 def to_row(recorded: Recorded) -> StoredRow:

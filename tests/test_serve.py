@@ -16,9 +16,10 @@ import urllib3
 from served import ROOT, free_port, needs_curl, wait_until
 from servers import own_server
 
-from api.server import GARBAGE, Server
+from api.server import Server
 from application.postgres import EmbeddedPostgres
 from application.settings import Settings
+from application.vitals import GARBAGE
 
 
 class Desk:
