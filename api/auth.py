@@ -33,13 +33,14 @@ log = structlog.get_logger()
 class Credential:
     """A key or token that was let in: `req.context.credential`. Long answers ask now and then if it still holds."""
 
-    __slots__ = ("_auth", "again_at", "ends_at", "hash", "kid", "who")
+    __slots__ = ("_auth", "again_at", "changes", "ends_at", "hash", "kid", "who")
 
     def __init__(self, auth: "Authentication", hash_: bytes, who: Principal, seconds: float) -> None:
         self._auth, self.hash, self.who = auth, hash_, who
         self.again_at = time.monotonic() + seconds  # when it is looked at again
         self.ends_at = 0.0  # of a token, seconds since 1970
         self.kid: str | None = None
+        self.changes = 0  # of the issuer's keys, when it was looked at
 
     async def still_good(self) -> bool:
         """Whether it would be let in now: not revoked, not expired, and its issuer has not withdrawn the key.
@@ -78,13 +79,17 @@ class Authentication:
             raise _challenge("key_missing", "Send your API key or token: Authorization: Bearer <key>.")
         hash_ = sha256(secret.encode()).digest()
         known = self._known.get(hash_)
-        if known is None or known.again_at <= time.monotonic():
+        if known is None or known.again_at <= time.monotonic() or self._other_keys(known):
             known = await self._admit(req, secret, hash_, known)
         req.context.who, req.context.credential = known.who, known
         if self._limit:
             self._limit.spend(resp, known.who.id)
         if not known.who.roles:
             raise Problem(403, "role_missing", NO_ROLE)
+
+    def _other_keys(self, known: Credential) -> bool:
+        """Whether the issuer has withdrawn or added a key since this token was looked at."""
+        return bool(known.ends_at) and self._tokens is not None and self._tokens.keys.changes != known.changes
 
     async def still_good(self, credential: Credential) -> bool:
         """As `Credential.still_good`."""
@@ -133,7 +138,7 @@ class Authentication:
                 503, "issuer_unavailable", said, headers={"Retry-After": f"{COOL_DOWN_SECONDS:.0f}"}
             ) from None
         credential = Credential(self, hash_, token.who, min(TOKEN_SECONDS, token.ends_at - time.time()))
-        credential.ends_at, credential.kid = token.ends_at, token.kid
+        credential.ends_at, credential.kid, credential.changes = token.ends_at, token.kid, self._tokens.keys.changes
         return self._remember(credential)
 
     async def _key(self, hash_: bytes) -> Credential | None:

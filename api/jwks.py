@@ -48,6 +48,7 @@ class KeySet:
         self._tried_at = self._fetched_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
         self._failed = False  # while the issuer is down, nobody waits for a key that is known
+        self.changes = 0  # how often other keys than before came
 
     async def find(self, kid: str | None, algorithm: str) -> PyJWK:
         """The key that a token names; without a name, the only one. Raises UnknownKey or NoKeys."""
@@ -93,6 +94,7 @@ class KeySet:
             self._take(found)
 
     def _take(self, found: list[Jwk]) -> None:
+        self.changes += found != self._raw
         self._raw, self._ready, self._fetched_at, self._failed = found, {}, time.monotonic(), False
 
     def _named(self, kid: str | None) -> list[Jwk]:
