@@ -24,7 +24,7 @@ HEADER_SECONDS = 10.0  # from the beginning of a connection, or of a later reque
 BODY_SECONDS = 30.0  # from there to the end of the body, 1 MiB at most
 UNREAD_SECONDS = 60.0  # how long a client may leave an answer unread
 IDLE_SECONDS = 75  # longer than proxies keep theirs, most often 60 s: a request must not meet the end of its connection
-CROWDED_IDLE_SECONDS = 2  # where every second connection is taken
+CROWDED_IDLE_SECONDS = 2  # where every second connection is taken, a new one ends one that is idle so long
 IDLE_ENDING_SECONDS = 0.5  # how long a shutdown waits for a request on an idle connection
 ENDING_SECONDS = 4.0  # how long a shutdown waits for a request that is not whole
 ANSWERING_SECONDS = 15  # how long a shutdown waits for answers; gunicorn kills a worker after `graceful_timeout`
@@ -88,6 +88,8 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         super().connection_made(transport)
         COUNTS.add(self.worker.place, 1)
         self.worker.connections.add(self)
+        if self.worker.nr_conns > MOST_CONNECTIONS // 2:
+            self.worker.make_room()
         if self.worker.nr_conns > MOST_CONNECTIONS:
             self._end(503, TOO_MANY, (("Retry-After", "1"),))
         else:
@@ -131,9 +133,17 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
             self._within(HEADER_SECONDS)
 
     def _arm_keepalive_timer(self) -> None:
-        crowded = self.worker.nr_conns > MOST_CONNECTIONS // 2
-        self._keepalive = CROWDED_IDLE_SECONDS if crowded else IDLE_SECONDS
+        self.worker.idle[self] = self.worker.loop.time()
         super()._arm_keepalive_timer()
+
+    def _cancel_keepalive_timer(self) -> None:
+        self.worker.idle.pop(self, None)
+        super()._cancel_keepalive_timer()
+
+    def end_idle(self) -> None:
+        """Ends, as nobody has used it for long."""
+        self._cancel_keepalive_timer()
+        self._keepalive_timeout()
 
     def _on_headers_complete(self) -> Any:
         parsed = self._callback_parser
@@ -234,6 +244,14 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self.connections: WeakSet[Connection] = WeakSet()
+        self.idle: dict[Connection, float] = {}  # since when; the longest first
+
+    def make_room(self) -> None:
+        """Ends the connection that was idle longest, if that was long."""
+        if self.idle:
+            connection, since = next(iter(self.idle.items()))
+            if self.loop.time() - since >= CROWDED_IDLE_SECONDS:
+                connection.end_idle()
 
     def _setup_event_loop(self) -> None:
         super()._setup_event_loop()

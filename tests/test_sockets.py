@@ -11,16 +11,19 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 from asking import MEMBERS, PROBLEM
-from gunicorn.asgi.parser import PythonProtocol
-from served import ROOT, Served
+from gunicorn.asgi.parser import ParseError, PythonProtocol
+from hypothesis import example, given
+from hypothesis import strategies as st
+from served import ROOT, Served, wait_until
 from wire import Answer, Cut, connected, read_answer, written
 
-from api.connection import Parser
+from api.connection import CROWDED_IDLE_SECONDS, IDLE_SECONDS, Parser
 from api.documentation import BUNDLE, REDOC
 from api.manners import STRICT
 from application.database import connect
@@ -365,6 +368,90 @@ def test_a_deadline_that_was_kept_cuts_nobody_off(desk: Hasty) -> None:
     assert set(asyncio.run(talk())) == {200, 201}
 
 
+def test_an_idle_connection_is_kept_for_the_next_request(desk: Hasty) -> None:
+    """Also where that comes after seconds, as from a proxy: it must not meet the end of the connection half-way."""
+
+    async def talk() -> list[int]:
+        async with connected(desk.port) as (reader, writer):
+            statuses = []
+            for pause in (0.0, CROWDED_IDLE_SECONDS + 0.5):
+                await asyncio.sleep(pause)
+                writer.write(get(desk))
+                statuses.append((await read_answer(reader)).status)
+            return statuses
+
+    assert asyncio.run(talk()) == [200, 200]
+    assert IDLE_SECONDS > 60  # as long as proxies keep theirs
+
+
+def test_a_later_request_that_comes_slowly_is_told_so(desk: Hasty) -> None:
+    """Its headers have as long as those of the first one, however often a byte comes, and not as long as an idle
+    connection."""
+
+    async def talk() -> float:
+        loop = asyncio.get_running_loop()
+        async with connected(desk.port) as (reader, writer):
+            writer.write(get(desk))
+            assert (await read_answer(reader)).status == 200
+            begun, answer = loop.time(), asyncio.create_task(read_answer(reader))
+            while not answer.done():
+                writer.write(b"G")
+                await asyncio.wait([answer], timeout=0.1)
+            problem(await answer, 408)
+            return loop.time() - begun
+
+    assert HEADER_SECONDS * 0.9 < asyncio.run(talk()) < HEADER_SECONDS * 2
+
+
+def shares(desk: Hasty) -> list[int]:
+    """How many connections each process of the API has."""
+    lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    ours = {f"socket:[{line[9]}]" for line in lines if line[1].endswith(f":{desk.port:04X}") and line[3] == "01"}
+    first = desk.processes["api"].pid
+    children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+    return [sum(str(fd.readlink()) in ours for fd in Path(f"/proc/{child}/fd").iterdir()) for child in children]
+
+
+def test_idle_connections_make_room_where_there_are_many(desk: Hasty) -> None:
+    """With more than half of the connections taken, each new one ends the one that was idle longest."""
+
+    async def talk() -> list[int]:
+        async with AsyncExitStack() as stack:
+
+            async def more(count: int) -> list[asyncio.Task[bytes]]:
+                opened = [await stack.enter_async_context(connected(desk.port)) for _ in range(count)]
+                for reader, writer in opened:
+                    writer.write(get(desk, "/livez"))
+                    assert (await read_answer(reader)).status == 200
+                return [asyncio.create_task(reader.read()) for reader, _ in opened]
+
+            first, second = await more(MOST // 2), await more(MOST // 2 + 20)
+            await asyncio.sleep(CROWDED_IDLE_SECONDS + 0.3)
+            third = await more(40)
+            await asyncio.sleep(0.3)
+            return [sum(task.done() for task in tasks) for tasks in (first, second, third)]
+
+    desk.http.clear()
+    wait_until(lambda: sum(shares(desk)) == 0, 10, "the connections of earlier tests have ended")
+    assert asyncio.run(talk()) == [40, 0, 0]
+
+
+def test_each_process_gets_its_share_of_the_connections(desk: Hasty) -> None:
+    """However many there are: a process that has more leaves a new one to another."""
+
+    async def talk() -> list[int]:
+        async with AsyncExitStack() as stack:
+            for _ in range(61):
+                reader, writer = await stack.enter_async_context(connected(desk.port))
+                writer.write(get(desk, "/livez"))
+                assert (await read_answer(reader)).status == 200
+            return shares(desk)
+
+    desk.http.clear()
+    wait_until(lambda: sum(shares(desk)) == 0, 10, "the connections of earlier tests have ended")
+    assert sorted(asyncio.run(talk())) == [30, 31]
+
+
 def test_one_connection_too_many_is_told_so(desk: Hasty) -> None:
     """More connections than the processes take: each of the rest is told 503 at once, and those before are served."""
 
@@ -473,3 +560,29 @@ def test_the_parser_takes_the_same_header_bytes_as_gunicorns() -> None:
     for sample in (b"", *(prefix + bytes([byte]) for byte in range(256) for prefix in (b"", b"x", b"x\n"))):
         assert ours._is_valid_token(sample) == theirs._is_valid_token(sample), sample
         assert ours._has_invalid_header_chars(sample) == theirs._has_invalid_header_chars(sample), sample
+
+
+LINES = [b"Host: desk", b"X:  a\t b \t", b"x-y:", b"X: \xe9", b"X: a:b", b" X: 1", b"X : 1", b"X", b": 1", b"X: \x0b"]
+LINES += [b"X: a\rb", b"X: a\nb", b"\r", b"Content-Length: 3", b"Transfer-Encoding: chunked", b"Connection: close"]
+LINES += [b"X: " + b"a" * 5_000]
+
+
+def parsed(kind: type[PythonProtocol], sent: bytes, cut: int) -> Any:
+    """What a parser makes of a request that comes in two pieces: its headers and body, or its error."""
+    body = bytearray()
+    parser = kind(on_body=body.extend)
+    try:
+        for piece in (sent[:cut], sent[cut:]):
+            parser.feed(piece)
+    except ParseError as error:
+        return type(error), str(error)
+    return parser.headers, parser.content_length, parser.is_complete, bytes(body), parser.remaining()
+
+
+@given(st.lists(st.sampled_from(LINES), max_size=5), st.integers(0, 70), st.integers(0, 400))
+@example([b"X: 1"] * 101, 0, 400)
+@example([b"X: 1"] * 60, 0, 0)
+def test_the_parser_finds_the_same_headers_as_gunicorns(lines: list[bytes], times: int, cut: int) -> None:
+    """All at once or line by line, what it finds is the same, and the same is wrong."""
+    sent = b"GET / HTTP/1.1\r\n" + b"".join(line + b"\r\n" for line in [*lines, *[b"A: 1"] * times]) + b"\r\nabc"
+    assert parsed(Parser, sent, cut) == parsed(PythonProtocol, sent, cut)
