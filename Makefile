@@ -12,7 +12,7 @@ run: $(VENV)/installed  ## set up, then start everything on this machine
 	@$(BIN)/deskledger serve
 
 test: lint  ## set up, lint, then run every test
-	@HYPOTHESIS_PROFILE=full $(BIN)/python -m pytest --cov --cov-fail-under=100
+	@HYPOTHESIS_PROFILE=full $(BIN)/python -m pytest --cov --cov-fail-under=100 --durations=12
 
 test-postgres: $(VENV)/installed  ## every test on a PostgreSQL of yours: DATABASE_URL=postgresql://user@host/postgres
 	@test -n "$$DATABASE_URL" || { echo "Name the server: make test-postgres DATABASE_URL=postgresql://user@host/postgres"; exit 1; }

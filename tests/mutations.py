@@ -769,6 +769,27 @@ MUTATIONS = (
         (f"{SOCKETS}test_one_connection_too_many_is_told_so",),
     ),
     Mutation(
+        "headers of a later request have a deadline of their own, and not that of an idle connection",
+        "wire",
+        ((CONNECTION, "            self._within(HEADER_SECONDS)\n\n    def _arm", "            pass\n\n    def _arm"),),
+        (f"{SOCKETS}test_a_later_request_that_comes_slowly_is_told_so",),
+    ),
+    Mutation(
+        "where many are connected, those make room that were idle longest",
+        "wire",
+        ((CONNECTION, "            self.worker.make_room()", "            pass"),),
+        (f"{SOCKETS}test_idle_connections_make_room_where_there_are_many",),
+    ),
+    Mutation(
+        "a process with more connections than another leaves a new one to it",
+        "wire",
+        (("api/accepting.py", "        if self._leave():", "        if False:"),),
+        (
+            f"{SOCKETS}test_each_process_gets_its_share_of_the_connections",
+            "tests/test_accepting.py::test_who_has_more_leaves_a_connection_to_others",
+        ),
+    ),
+    Mutation(
         "HTTP/1.1 has a Host, and chunked is the only coding",
         "wire",
         ((CONNECTION, "        demand(parsed)\n", ""),),

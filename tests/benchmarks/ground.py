@@ -156,6 +156,15 @@ def cpu_seconds(pid: int) -> float:
     return total
 
 
+def precise_cpu_seconds(pid: int) -> float:
+    """The same for what lives now, to the nanosecond: of seconds of idleness, 10 ms are a third of a percent."""
+    total = 0.0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        total += int((task / "schedstat").read_text().split()[0]) / 1e9
+        total += sum(precise_cpu_seconds(int(child)) for child in (task / "children").read_text().split())
+    return total
+
+
 class Spent:
     """The CPU seconds that groups of processes take from here on."""
 

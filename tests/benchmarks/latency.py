@@ -46,11 +46,12 @@ def measure(quick: bool, count: Callable[[str], None]) -> list[Figure]:
                         note(notebook, database, load, chosen, answered)
             for _ in range(repetitions):
                 count("an idle worker")
-                spent = ground.Spent(worker=served.processes["work"].pid, PostgreSQL=server.pid)
+                pids = {"worker": served.processes["work"].pid, "PostgreSQL": server.pid}
+                before = {name: ground.precise_cpu_seconds(pid) for name, pid in pids.items()}
                 started = time.perf_counter()
                 time.sleep(seconds if quick else IDLE_SECONDS)
-                for name, cpu in spent.so_far().items():
-                    share = cpu / (time.perf_counter() - started) * 100
+                for name, pid in pids.items():
+                    share = (ground.precise_cpu_seconds(pid) - before[name]) / (time.perf_counter() - started) * 100
                     notebook.note("idle", f"{name}, nothing to do", "% of a core", share)
     return notebook.figures()
 
