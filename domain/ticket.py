@@ -114,11 +114,17 @@ class Ticket(msgspec.Struct, frozen=True):
 def fold(events: Iterable[e.Recorded]) -> Ticket | None:
     """The ticket that the events make; None when there are none."""
     ticket: Ticket | None = None
+    remark: e.Recorded | None = None  # the last one; it waits here, since the next event will overwrite what it changes
     for recorded in events:
         if ticket is None:
             ticket = begin(recorded)
+        elif type(recorded.event) in REMARKS and ticket.state not in DOSSIER_STANDS:
+            remark = recorded
         else:
+            remark = None
             _advance(ticket, recorded)  # in place: nobody else has it yet
+    if ticket and remark:
+        _advance(ticket, remark)
     return ticket
 
 
