@@ -75,6 +75,17 @@ class Parser(parser.PythonProtocol):  # type: ignore[misc]
         return _CONTROLS.search(value) is not None
 
 
+class Ready(asyncio.Event):
+    """An event that knows its loop; another one asks each time, and with it the system."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._own = loop
+
+    def _get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._own
+
+
 class Connection(ASGIProtocol):  # type: ignore[misc]
     """One connection. What cannot be handed to the application is answered as a problem, too."""
 
@@ -86,6 +97,7 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
     def connection_made(self, transport: Any) -> None:
         """Waits for a request, for so long; one connection too many is told to come again."""
         super().connection_made(transport)
+        self._request_ready = Ready(self.worker.loop)
         COUNTS.add(self.worker.place, 1)
         self.worker.connections.add(self)
         if self.worker.nr_conns > MOST_CONNECTIONS // 2:

@@ -78,7 +78,8 @@ def sent(req: Request, name: bytes) -> str | None:
 
 def _is_plain(raw: bytes) -> bool:
     """Whether JSON has as many colons as its objects have members of different names: then none is there twice."""
-    return raw.count(b":") == _count(_loose(raw))
+    colons = raw.count(b":")
+    return colons < 2 or colons == _count(_loose(raw))
 
 
 def _count(value: Any) -> int:
@@ -116,6 +117,9 @@ async def read_body(req: Request) -> bytes:
     falcon takes a body whose sender went away in the middle for a whole one; what is done then would be another request
     than the one that was meant, and under its idempotency key.
     """
+    first = req._first_event  # falcon has received it already, and most often it is all
+    if first and not first.get("more_body") and len(first.get("body", b"")) <= MOST_BYTES:
+        return bytes(first.get("body", b""))
     raw, length = bytearray(), req.content_length or 0
     if length <= MOST_DISCARDED:
         length = 0

@@ -65,10 +65,13 @@ class Combined(Generic[In, Out]):
         self._waiting: list[tuple[In, asyncio.Future[Out]]] = []
         self._task: asyncio.Task[None] | None = None
         self._under_way: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __call__(self, wanted: In) -> asyncio.Future[Out]:
         """The future answer to one want."""
-        future: asyncio.Future[Out] = asyncio.get_running_loop().create_future()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()  # which asks the system each time whether the process was forked
+        future: asyncio.Future[Out] = self._loop.create_future()
         self._waiting.append((wanted, future))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._trips())
@@ -240,8 +243,8 @@ class CombiningDesk:
         return [rows.get(hash_) for hash_ in hashes]
 
     async def _wake(self) -> None:
-        """Tells the worker that there is something to seal: at once, in a transaction of its own, and then not again for
-        30 ms, which takes more than a hundredth of a busy machine from the commands otherwise."""
+        """Tells the worker that there is something to seal, in a transaction of its own: at once, and then not again
+        for 30 ms. Each call costs as much as a command."""
         while self._unsealed:
             self._unsealed = False
             try:
