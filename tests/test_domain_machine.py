@@ -36,7 +36,7 @@ from domain.decisions import closure_mail_failed, closure_mail_sent
 from domain.ticket import Ticket, evolve, fold
 from domain.values import Actor, Channel, Grade, Level, Principal, Queue, Relation, Role
 
-QUIET = settings(deadline=None, stateful_step_count=200, suppress_health_check=list(HealthCheck), database=None)
+QUIET = settings(deadline=None, stateful_step_count=100, suppress_health_check=list(HealthCheck), database=None)
 settings.register_profile("full", QUIET, max_examples=250, print_blob=True)
 settings.register_profile("quick", QUIET, max_examples=60, derandomize=True)
 PROFILE = settings.get_profile("full" if os.environ.get("HYPOTHESIS_PROFILE") == "full" else "quick")
