@@ -26,6 +26,7 @@ hot_standby_feedback = on
 wal_sender_timeout = '5s'
 wal_receiver_timeout = '5s'
 """
+STILL_SECONDS = 3
 PROMOTE_SECONDS = 30
 
 
@@ -123,10 +124,22 @@ class Cluster(EmbeddedPostgres):
             return bool(connection.execute(query, (lsn,)).fetchone()[0])  # type: ignore[index]
 
     def replayed(self) -> None:
-        """Waits until this standby has replayed everything that it has received."""
-        query = "select pg_last_wal_receive_lsn() is null or pg_last_wal_replay_lsn() >= pg_last_wal_receive_lsn()"
+        """Waits until this standby has replayed what it has received.
+
+        A record of which only the beginning came is never replayed: then nothing moves any more.
+        """
+        query = "select pg_last_wal_replay_lsn()::text, pg_last_wal_replay_lsn() >= pg_last_wal_receive_lsn()"
+        at, since = "", time.monotonic()
         with connect(self.url, "faults") as connection:
-            wait_until(lambda: connection.execute(query).fetchone()[0], 60, "the standby has replayed")  # type: ignore[index]
+
+            def done() -> bool:
+                nonlocal at, since
+                now, whole = connection.execute(query).fetchone() or ("", None)
+                if now != at:
+                    at, since = now, time.monotonic()
+                return whole is not False or time.monotonic() - since > STILL_SECONDS
+
+            wait_until(done, 60, "the standby has replayed")
 
     def promote(self) -> None:
         """Makes this standby the primary."""
