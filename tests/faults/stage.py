@@ -251,8 +251,8 @@ class Stage:
                 wait_until(lambda: connection.execute(HOLES).fetchone()[0], 20, "no hole is left")  # type: ignore[index]
 
             def read_all() -> bool:
-                ends = [batch.rows[-1][0] for batch in self._batches()[-50:]]
-                return max(ends, default=0) >= log_end(connection)
+                own = [path for path in self._followers if path.name.startswith("follower")][-1:]  # not the standby's
+                return max((batch.rows[-1][0] for batch in follower.batches(own)), default=0) >= log_end(connection)
 
             wait_until(read_all, 20, "the follower has read everything")
 
