@@ -106,7 +106,7 @@ class Served:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.http.clear()  # an idle connection would hold up the shutdown
+        self.hang_up()  # an idle connection would hold up the shutdown
         for part in list(self.processes):
             self.end(part)
         self._controller.stop()
@@ -199,6 +199,12 @@ class Served:
             query = """select not exists (select from events, seal_state where ord > hi)
                 and (select min(position) from projections) = (select coalesce(max(position), 0) from log)"""
             wait_until(lambda: connection.execute(query).fetchone()[0], 20, "the projections have caught up")
+
+    def hang_up(self) -> None:
+        """Closes every idle connection; clearing alone leaves them open until the garbage is collected."""
+        for each in self.http.pools.keys():  # noqa: SIM118 - it is no dict, and cannot be iterated
+            self.http.pools[each].close()
+        self.http.clear()
 
     def _answers(self) -> bool:
         try:

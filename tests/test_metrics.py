@@ -122,7 +122,7 @@ def test_a_killed_process_does_not_take_its_counts_along(served: Served) -> None
     for pid in before:
         os.kill(pid, signal.SIGKILL)
     wait_until(lambda: len(new := children(served)) == 2 and not set(new) & set(before), 10, "gunicorn has new ones")
-    served.http.clear()
+    served.hang_up()
     wait_until(served._answers, 10, "the API answers")
     becomes(served, 10, sample[0], **labels)
     served.request("GET", "/v1/queues")

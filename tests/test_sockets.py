@@ -431,7 +431,7 @@ def test_idle_connections_make_room_where_there_are_many(desk: Hasty) -> None:
             await asyncio.sleep(0.3)
             return [sum(task.done() for task in tasks) for tasks in (first, second, third)]
 
-    desk.http.clear()
+    desk.hang_up()
     wait_until(lambda: sum(shares(desk)) == 0, 10, "the connections of earlier tests have ended")
     assert asyncio.run(talk()) == [40, 0, 0]
 
@@ -447,7 +447,7 @@ def test_each_process_gets_its_share_of_the_connections(desk: Hasty) -> None:
                 assert (await read_answer(reader)).status == 200
             return shares(desk)
 
-    desk.http.clear()
+    desk.hang_up()
     wait_until(lambda: sum(shares(desk)) == 0, 10, "the connections of earlier tests have ended")
     assert sorted(asyncio.run(talk())) == [30, 31]
 
