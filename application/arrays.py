@@ -82,11 +82,6 @@ def times(values: Sequence[datetime]) -> Times:
     return Times(_begin(_TIMESTAMPTZ, values) + b"".join([_int8(8, _microseconds(value)) for value in values]))
 
 
-def same_time(at: datetime, count: int) -> Times:
-    """A column of one time, so many times over."""
-    return Times(_begin(_TIMESTAMPTZ, range(count)) + _int8(8, _microseconds(at)) * count)
-
-
 def texts(values: Iterable[str]) -> Texts:
     """A column of texts."""
     return utf8([value.encode() for value in values])

@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 from eventsourcing.persistence import Mapper, StoredEvent
 
-from application.arrays import Packed, blobs, ints, same_time, texts, times, utf8, uuids
+from application.arrays import Packed, blobs, ints, texts, times, utf8, uuids
 from domain.client import EVENTS
 from domain.events import Event, Recorded
 from domain.values import Actor, Level
@@ -39,8 +39,8 @@ APPEND: LiteralString = """
                              %b::bytea[], %b::text[]::jsonb[], %b::bytea[])
         as given(stream_id, version, first, at, type, body, private, meta, leaf)),
     kept as materialized (
-        select * from unnest(%b::uuid[], %b::text[], %b::text[], %b::bytea[], %b::bytea[], %b::timestamptz[])
-        as kept(stream_id, principal, key, request_hash, answer, at)),
+        select * from unnest(%b::uuid[], %b::text[], %b::text[], %b::bytea[], %b::bytea[])
+        as kept(stream_id, principal, key, request_hash, answer)),
     done as materialized (  -- before, under the same key: "offset 0" keeps it a look-up by the primary key for each
         select stream_id from kept join lateral (
             select from idempotency where principal = kept.principal and key = kept.key offset 0) known on true),
@@ -59,8 +59,9 @@ APPEND: LiteralString = """
             where version > first order by stream_id, version) sorted),
     keys as (
         insert into idempotency (principal, key, request_hash, answer, at)
-        select principal, key, request_hash, answer, at from kept join heads using (stream_id)
-        order by principal, key)  -- a clash is a command that is under way elsewhere: it fails the batch
+        select principal, key, request_hash, answer, now() from kept join heads using (stream_id)
+        -- in the order of `insert_parameters`; a clash is a command that is under way elsewhere: it fails the batch
+        order by principal collate "C", key collate "C")
     select stream_id from heads"""
 
 # The events of commands, all of them or none: any conflict fails it. Cheaper than `APPEND`, which lets the others win.
@@ -69,9 +70,7 @@ _OWN: LiteralString = """
 _KEEP: LiteralString = """,
     keys as (
         insert into idempotency (principal, key, request_hash, answer, at)
-        select principal, key, request_hash, answer, at
-        from unnest(%b::uuid[], %b::text[], %b::text[], %b::bytea[], %b::bytea[], %b::timestamptz[])
-        as kept(stream_id, principal, key, request_hash, answer, at) order by principal, key)"""
+        select unnest(%b::text[]), unnest(%b::text[]), unnest(%b::bytea[]), unnest(%b::bytea[]), now())"""
 _INSERT: LiteralString = """
     insert into events (ord, stream_id, version, at, type, body, private, meta, leaf)
     select nextval('events_ord'), stream_id, version, at, type, body::jsonb, private, meta::jsonb, leaf
@@ -193,13 +192,16 @@ def append_parameters(rows: Iterable[StoredRow], kept: Iterable[tuple[UUID | str
     first: dict[UUID | str, int] = {}
     firsts = [first.setdefault(row.originator_id, row.originator_version) for row in rows]
     streams, versions, *rest = _events(rows)
-    return streams, versions, ints(firsts), *rest, *_keys(kept)
+    keys = list(kept)
+    heads = uuids([_uuid(stream) for stream, _ in keys])
+    return streams, versions, ints(firsts), *rest, heads, *_records([record for _, record in keys])
 
 
 def insert_parameters(rows: Sequence[StoredRow], kept: Sequence[tuple[UUID | str, Kept]] = ()) -> tuple[Packed, ...]:
     """The parameters of `INSERT`, or of `INSERT_AND_KEEP` where something is kept."""
     in_order = sorted(rows, key=_place)  # one order for all, so that two batches cannot deadlock
-    return *(_keys(kept) if kept else ()), *_events(in_order)
+    records = sorted((record for _, record in kept), key=_under)
+    return *(_records(records) if records else ()), *_events(in_order)
 
 
 def _place(row: StoredRow) -> tuple[int, int]:
@@ -219,15 +221,16 @@ def _events(rows: Sequence[StoredRow]) -> tuple[Packed, ...]:
     )
 
 
-def _keys(kept: Iterable[tuple[UUID | str, Kept]]) -> tuple[Packed, ...]:
-    keys, now = list(kept), datetime.now(UTC)
+def _under(record: Kept) -> tuple[str, str]:
+    return record.principal, record.key
+
+
+def _records(records: Sequence[Kept]) -> tuple[Packed, ...]:
     return (
-        uuids([_uuid(stream) for stream, _ in keys]),
-        texts([record.principal for _, record in keys]),
-        texts([record.key for _, record in keys]),
-        blobs([record.request_hash for _, record in keys]),
-        blobs([record.answer for _, record in keys]),
-        same_time(now, len(keys)),
+        texts([record.principal for record in records]),
+        texts([record.key for record in records]),
+        blobs([record.request_hash for record in records]),
+        blobs([record.answer for record in records]),
     )
 
 
