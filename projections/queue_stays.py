@@ -122,8 +122,10 @@ class QueueStays:
         stays, unchanged = _last_stays(connection, sealed)
         before = {ticket: copy(stay) for ticket, stay in stays.items()}
         folded, ranks = _fold(stays, without(sealed, unchanged))
-        STAYS.upsert(connection, [stay for stay in folded if stay != before.get(stay.ticket_id.int)])
-        RANK_CHANGES.upsert(connection, ranks)
+        old = {stay.entered_position: stay for stay in before.values()}
+        STAYS.upsert(connection, [stay for stay in folded if stay != old.get(stay.entered_position, stay)])
+        STAYS.insert(connection, [stay for stay in folded if stay.entered_position not in old])
+        RANK_CHANGES.insert(connection, ranks)
         counts = defaultdict[tuple[str, int], list[int]](lambda: [0, 0])
         _count(counts, before.values(), -1)
         _count(counts, stays.values(), +1)

@@ -124,9 +124,12 @@ class TicketSummaries:
         tickets = {each.stream_id.int: each.stream_id for each in sealed}
         known = connection.execute(_KNOWN, (uuids(list(tickets.values())),))
         rows: dict[int, TicketSummary] = {row.ticket_id.int: row for row in SUMMARIES.read(known)}
+        old = set(rows)
         words = _fold(rows, sealed)
-        SUMMARIES.upsert(connection, rows.values())
-        _write_words(connection, words, _WORDS + _LATER)
+        SUMMARIES.upsert(connection, [row for ticket, row in rows.items() if ticket in old])
+        SUMMARIES.insert(connection, [row for ticket, row in rows.items() if ticket not in old])
+        _write_words(connection, {id_: said for id_, said in words.items() if id_.int not in old}, _WORDS)
+        _write_words(connection, {id_: said for id_, said in words.items() if id_.int in old}, _WORDS + _LATER)
 
     def build(self, connection: psycopg.Connection[Any], streams: Sequence[Sealed]) -> None:
         """Adds the rows of whole tickets."""
