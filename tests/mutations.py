@@ -562,7 +562,7 @@ MUTATIONS = (
     Mutation(
         "only stays that changed are written",
         "view",
-        (("projections/queue_stays.py", "stay != old.get(stay.entered_position, stay)", "stay.entered_position in old"),),
+        (("projections/queue_stays.py", " != old.get(stay.entered_position, stay)", ".entered_position in old"),),
         ("tests/test_remarks.py::test_what_changes_no_stay_writes_none",),
     ),
     Mutation(
