@@ -44,12 +44,17 @@ async def greeted(where: socket.socket) -> bytes:
     return word
 
 
-def test_who_has_more_leaves_a_connection_to_others() -> None:
-    """All come to the one with fewer; once that accepts nothing more, to the other one all the same."""
+@pytest.mark.parametrize("first", [b"laden", b"free"])
+def test_who_has_more_leaves_a_connection_to_others(first: bytes) -> None:
+    """All come to the one with fewer, whoever hears of them first; once it accepts no more, to the other one."""
 
     async def run() -> list[bytes]:
         with listening() as where, where.dup() as same:
-            laden, free = by(b"laden", where, leave=True), by(b"free", same)
+            words = sorted((b"laden", b"free"), key=lambda word: word != first)
+            who = {
+                word: by(word, each, leave=word == b"laden") for word, each in zip(words, (where, same), strict=True)
+            }
+            laden, free = who[b"laden"], who[b"free"]
             words = [await greeted(where) for _ in range(20)]
             free.close()
             await free.wait_closed()

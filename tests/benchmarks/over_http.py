@@ -28,6 +28,7 @@ CONNECTIONS = (1, 8, 32, 128)
 REPETITIONS, LONELY_REPETITIONS = 5, 3  # of one connection, of which no ratio has to be shown
 GTHREAD = "gthread, threads and a pool"
 ASGI = "asgi, tasks and a pool"
+TICKETS = 30_000  # so many that commands find tickets of some six events at the end, too
 THREADS = 16  # of each of the two gthread workers; 32 are slower
 POOL = {GTHREAD: THREADS, ASGI: 16}
 DOCUMENT = {  # about as large as the answer to a ticket read
@@ -65,7 +66,7 @@ def measure(quick: bool, count: Callable[[str], None]) -> list[Figure]:
     """Rates, latencies and CPU times of every target at every number of connections."""
     notebook = Notebook()
     connections, seconds, repetitions = ((8,), 1, 1) if quick else (CONNECTIONS, 1, REPETITIONS)
-    with ground.server() as server, targets(server, 500 if quick else 10_000) as known:
+    with ground.server() as server, targets(server, 500 if quick else TICKETS) as known:
         for target in known:  # prepared statements, pools and caches are there before anything counts
             drive(target, 32, 1)
 
