@@ -33,7 +33,7 @@ from domain.events import NoteAdded, Recorded
 from domain.values import Actor, Role, Visibility
 
 WRITERS = (1, 8, 32)
-REPETITIONS = 5
+REPETITIONS, LONELY_REPETITIONS = 5, 3  # of one writer, of whom no ratio has to be shown
 MANY = 128  # for what combines, and for pgbench
 SEALED = "recorder, sealer running"
 PLAIN = "recorder, no sealer"
@@ -77,7 +77,7 @@ def measure(quick: bool, count: Callable[[str], None]) -> list[Figure]:
             load = "1 writer" if writers == 1 else f"{writers} writers"
             twins = TWINS if name in TWINS else (name,)
             rates: dict[str, list[float]] = {each: [] for each in twins}
-            for each in turns(twins):
+            for each in turns(twins, writers):
                 rates[each].append(runs[each](writers, seconds if len(twins) == 1 else seconds * TURN))
             for each in twins:
                 notebook.note("append", f"{each}, {load}", "appends/s", mean(rates[each]), NOTES.get(each, ""))
@@ -85,11 +85,13 @@ def measure(quick: bool, count: Callable[[str], None]) -> list[Figure]:
         for run in runs.values():  # connections, prepared statements and the first pages of the tables
             run(8 if quick else max(WRITERS), 0.1 if quick else 0.5)
         planned = [
-            (f"{name}, {writers} writers", lambda name=name, writers=writers: one(name, writers))
+            (writers, (f"{name}, {writers} writers", lambda name=name, writers=writers: one(name, writers)))
             for name, writers in points(quick)
             if name in runs and name != PLAIN
         ]
-        interleaved(planned, repetitions, count, server.tidy)
+        lonely = min(repetitions, LONELY_REPETITIONS)
+        interleaved([step for _, step in planned], lonely, count, server.tidy)
+        interleaved([step for writers, step in planned if writers > 1], repetitions - lonely, count, server.tidy)
     return notebook.figures()
 
 
@@ -103,12 +105,14 @@ def points(quick: bool) -> list[tuple[str, int]]:
 
 def steps(quick: bool) -> int:
     """How many measurements there are."""
-    return sum(name != PLAIN for name, _ in points(quick)) * (1 if quick else REPETITIONS)
+    measured = [writers for name, writers in points(quick) if name != PLAIN]
+    rest = REPETITIONS - min(REPETITIONS, LONELY_REPETITIONS)
+    return len(measured) if quick else len(measured) * (REPETITIONS - rest) + sum(w > 1 for w in measured) * rest
 
 
-def turns(names: tuple[str, ...]) -> tuple[str, ...]:
+def turns(names: tuple[str, ...], writers: int) -> tuple[str, ...]:
     """Who runs when: one alone once; two, whose difference is small, many times by turns, neither always first."""
-    return names if len(names) == 1 else (*names, *reversed(names)) * 2
+    return names if len(names) == 1 else (*names, *reversed(names)) * (3 if writers > 1 else 1)
 
 
 @contextmanager

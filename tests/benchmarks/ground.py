@@ -159,9 +159,10 @@ def cpu_seconds(pid: int) -> float:
 def precise_cpu_seconds(pid: int) -> float:
     """The same for what lives now, to the nanosecond: of seconds of idleness, 10 ms are a third of a percent."""
     total = 0.0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        total += int((task / "schedstat").read_text().split()[0]) / 1e9
-        total += sum(precise_cpu_seconds(int(child)) for child in (task / "children").read_text().split())
+    with suppress(OSError):  # it has just ended
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            total += int((task / "schedstat").read_text().split()[0]) / 1e9
+            total += sum(precise_cpu_seconds(int(child)) for child in (task / "children").read_text().split())
     return total
 
 

@@ -20,7 +20,7 @@ DELAYS = """
     where e.type = 'Ticket.Escalated' and e.stream_id = any(%s)"""
 LOADS = {"idle": 5, "100/s": 100, "500/s": 500}
 CONNECTIONS = 32
-REPETITIONS, SECONDS, IDLE_SECONDS = 5, 3, 3
+REPETITIONS, SECONDS = 5, 2
 
 
 def measure(quick: bool, count: Callable[[str], None]) -> list[Figure]:
@@ -49,7 +49,7 @@ def measure(quick: bool, count: Callable[[str], None]) -> list[Figure]:
                 pids = {"worker": served.processes["work"].pid, "PostgreSQL": server.pid}
                 before = {name: ground.precise_cpu_seconds(pid) for name, pid in pids.items()}
                 started = time.perf_counter()
-                time.sleep(seconds if quick else IDLE_SECONDS)
+                time.sleep(seconds)
                 for name, pid in pids.items():
                     share = (ground.precise_cpu_seconds(pid) - before[name]) / (time.perf_counter() - started) * 100
                     notebook.note("idle", f"{name}, nothing to do", "% of a core", share)
