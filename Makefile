@@ -25,31 +25,31 @@ format: $(VENV)/installed  ## let ruff mend what it can
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 bench: $(VENV)/installed  ## measure it beside others, write docs/performance.md; ONLY=append for one group
-	@$(BIN)/python tests/benchmarks/run.py $(ONLY)
+	@$(BIN)/python -m tests.benchmarks.run $(ONLY)
 
 bench-growth: $(VENV)/installed  ## the same requests with 1,000, 100,000 and 1,000,000 tickets; takes longer
-	@$(BIN)/python tests/benchmarks/run.py million
+	@$(BIN)/python -m tests.benchmarks.run million
 
 contract: $(VENV)/installed  ## schemathesis against a running desk: at least 20,000 cases, none of them unlike the contract
-	@PYTHONPATH=.:tests $(BIN)/python tests/conforming.py
+	@$(BIN)/python -m tests.support.contract_check
 
 manners: $(VENV)/installed  ## what keys, authentication, log lines and metrics cost commands, by turns
-	@$(BIN)/python tests/benchmarks/manners.py
+	@$(BIN)/python -m tests.benchmarks.manners
 
 hostile: $(VENV)/installed  ## how long others wait beside slow and bad connections
-	@$(BIN)/python tests/benchmarks/hostile.py
+	@$(BIN)/python -m tests.benchmarks.hostile
 
 streams: $(VENV)/installed  ## commands beside 50 idle streams, and the memory that a million events take
-	@$(BIN)/python tests/benchmarks/streams.py idle && $(BIN)/python tests/benchmarks/streams.py memory
+	@$(BIN)/python -m tests.benchmarks.streams idle && $(BIN)/python -m tests.benchmarks.streams memory
 
 faults: $(VENV)/installed  ## kills, failovers and restores under load, each checked; SEED=1 repeats the choices of a run
-	@PYTHONPATH=.:tests $(BIN)/python -m faults.run $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.faults.run $(if $(SEED),--seed $(SEED))
 
 chaos: $(VENV)/installed  ## 2,000 commands through a proxy that cuts connections: each is recorded once; SEED=1 repeats the choices
-	@PYTHONPATH=.:tests $(BIN)/python -m chaos $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.faults.connection_cuts $(if $(SEED),--seed $(SEED))
 
 mutations: $(VENV)/installed  ## take each mechanism out of a copy of the tree: the tests that guard it must fail
-	@$(BIN)/python tests/mutations.py
+	@$(BIN)/python -m tests.mutations
 
 lock:  ## write requirements.lock anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url \

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -11,16 +10,16 @@ from secrets import token_hex
 
 import psycopg
 import pytest
-import servers
 from psycopg.sql import SQL, Identifier, Literal
-from served import Served
-from servers import Fresh
 
 from application.database import connect, migrate, pool
 from application.helpdesk import HelpDesk
 from application.postgres import EmbeddedPostgres
 from projections.reporting import ROLE
 from projections.runner import ensure_projections
+from tests.support import postgres_servers as servers
+from tests.support.postgres_servers import Fresh, open_directory
+from tests.support.running_desk import Served
 
 _run = f"deskledger_test_{token_hex(4)}"  # two runs on one server do not meet
 _numbers = count(1)
@@ -155,10 +154,3 @@ def served_module(module_database: str, tmp_path_factory: pytest.TempPathFactory
     """The same, shared by the tests of one module."""
     with Served(module_database, tmp_path_factory.mktemp("served")) as running:
         yield running
-
-
-def open_directory() -> Path:
-    """A new directory that everybody may enter."""
-    made = Path(tempfile.mkdtemp(prefix="deskledger-test-"))
-    made.chmod(0o755)
-    return made

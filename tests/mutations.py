@@ -37,13 +37,17 @@ RUNNING = "coalesce((select min(backend_xid::text::int8)::text::xid8 from pg_sta
 BROKEN = re.compile(
     r"[\w.]*(PostgresError|SyntaxError|Undefined|NameError|TypeError|ImportError|ProgrammingError|AttributeError)"
 )
-S, E, C = "tests/test_sealing.py::", "tests/test_event_store.py::", "tests/test_combining.py::"
-G = "tests/test_group_commit.py::"
-SOCKETS, SHUTDOWN = "tests/test_sockets.py::", "tests/test_shutdown.py::"
-CHAOS = "tests/test_chaos.py::test_whoever_sends_again_has_each_command_done_once"
-STORM = "tests/test_claim_storm.py::"
+S, E, C = (
+    "tests/application/test_sealing.py::",
+    "tests/application/test_event_store.py::",
+    "tests/application/test_combining.py::",
+)
+G = "tests/application/test_group_commit.py::"
+SOCKETS, SHUTDOWN = "tests/api/test_sockets.py::", "tests/system/test_shutdown.py::"
+CHAOS = "tests/system/test_connection_cuts.py::test_whoever_sends_again_has_each_command_done_once"
+STORM = "tests/system/test_claim_storm.py::"
 CONNECTION, DEALING = "api/connection.py", "projections/dealing.py"
-FEED, STREAMS = "tests/test_feed.py::", "tests/test_feed_streams.py::"
+FEED, STREAMS = "tests/projections/test_event_feed.py::", "tests/api/test_feed_streams.py::"
 
 PROMISES = {
     "1": "positions are 1, 2, 3 … without a gap, and none is given again",
@@ -154,7 +158,7 @@ MUTATIONS = (
         "a sealer that was overtaken while it waited draws no fence",
         "3 6",
         ((SEALING, "not pg_visible_in_snapshot(pass_xid, pg_current_snapshot()) as overtaken", "false as overtaken"),),
-        ("tests/test_sealing_overtaken.py::test_an_overtaken_sealer_draws_no_fence",),
+        ("tests/application/test_sealing_overtaken.py::test_an_overtaken_sealer_draws_no_fence",),
     ),
     Mutation(
         "a fence from another cluster (a restored dump) is drawn anew",
@@ -402,8 +406,8 @@ MUTATIONS = (
         (("application/migrations/0007_ticket_numbers.sql", "create unique index", "create index"),),
         (
             C + "test_numbers_given_before_do_not_stop_a_batch",
-            "tests/test_helpdesk.py::test_a_number_that_was_given_before_is_not_given_again[helpdesk]",
-            "tests/test_helpdesk.py::test_a_number_that_was_given_before_is_not_given_again[combining]",
+            "tests/application/test_helpdesk.py::test_a_number_that_was_given_before_is_not_given_again[helpdesk]",
+            "tests/application/test_helpdesk.py::test_a_number_that_was_given_before_is_not_given_again[combining]",
         ),
     ),
     Mutation(
@@ -417,7 +421,7 @@ MUTATIONS = (
             ),
             ("application/helpdesk.py", "# a new one for each try\n", "\n        for _ in range(MOST_TRIES):\n"),
         ),
-        ("tests/test_helpdesk.py::test_a_number_that_was_given_before_is_not_given_again[helpdesk]",),
+        ("tests/application/test_helpdesk.py::test_a_number_that_was_given_before_is_not_given_again[helpdesk]",),
     ),
     Mutation(
         "a command without a version is decided again when another came first",
@@ -509,7 +513,7 @@ MUTATIONS = (
                 "await self._find_kept((once.principal, once.key))",
             ),
         ),
-        ("tests/test_repeating.py::test_a_repetition_comes_before_the_version",),
+        ("tests/application/test_idempotency.py::test_a_repetition_comes_before_the_version",),
     ),
     Mutation(
         "two that come at once under one key: the primary key lets one through",
@@ -527,15 +531,15 @@ MUTATIONS = (
         "a checkpoint is compared before it is set",
         "view",
         (("projections/runner.py", "where name = any(%s) and position = %s", "where name = any(%s) and %s >= 0"),),
-        ("tests/test_checkpoints.py::test_a_checkpoint_that_moved_undoes_the_batch",),
+        ("tests/projections/test_checkpoints.py::test_a_checkpoint_that_moved_undoes_the_batch",),
     ),
     Mutation(
         "where a dossier stands, a summary is folded also for a remark",
         "view",
         (("projections/ticket_summaries.py", "and state not in {} returning", "and {} is not null returning"),),
         (
-            "tests/test_remarks.py::test_a_dossier_lapses_by_a_remark",
-            "tests/test_remarks.py::test_remarks_in_any_batch_are_what_a_rebuild_makes_of_them",
+            "tests/projections/test_history_only_events.py::test_a_dossier_lapses_by_a_remark",
+            "tests/projections/test_history_only_events.py::test_remarks_in_any_batch_are_what_a_rebuild_makes_of_them",
         ),
     ),
     Mutation(
@@ -543,42 +547,42 @@ MUTATIONS = (
         "view",
         (("projections/queue_stays.py", "last.state in {} is not false", "last.state is null and {} is not null"),),
         (
-            "tests/test_remarks.py::test_a_dossier_lapses_by_a_remark",
-            "tests/test_remarks.py::test_remarks_in_any_batch_are_what_a_rebuild_makes_of_them",
+            "tests/projections/test_history_only_events.py::test_a_dossier_lapses_by_a_remark",
+            "tests/projections/test_history_only_events.py::test_remarks_in_any_batch_are_what_a_rebuild_makes_of_them",
         ),
     ),
     Mutation(
         "a ticket with a remark and something else in one batch is folded",
         "view",
         (("projections/remarks.py", "last.pop(sealed.stream_id.int, None)", "pass"),),
-        ("tests/test_remarks.py::test_remarks_in_any_batch_are_what_a_rebuild_makes_of_them",),
+        ("tests/projections/test_history_only_events.py::test_remarks_in_any_batch_are_what_a_rebuild_makes_of_them",),
     ),
     Mutation(
         "a remark on a ticket that is not there parks its stream",
         "view",
         (("projections/queue_stays.py", "is not false else", "is true else"),),
-        ("tests/test_parking.py::test_what_has_no_beginning_is_parked",),
+        ("tests/projections/test_parking.py::test_what_has_no_beginning_is_parked",),
     ),
     Mutation(
         "only stays that changed are written",
         "view",
         (("projections/queue_stays.py", " != old.get(stay.entered_position, stay)", ".entered_position in old"),),
-        ("tests/test_remarks.py::test_what_changes_no_stay_writes_none",),
+        ("tests/projections/test_history_only_events.py::test_what_changes_no_stay_writes_none",),
     ),
     Mutation(
         "a stay that changed leaves the count that it was in",
         "view",
         (("projections/queue_stays.py", "_count(counts, before.values(), -1)", "_count(counts, stays.values(), -1)"),),
         (
-            "tests/test_remarks.py::test_remarks_in_any_batch_are_what_a_rebuild_makes_of_them",
-            "tests/test_projections.py::test_counts_are_what_one_would_count",
+            "tests/projections/test_history_only_events.py::test_remarks_in_any_batch_are_what_a_rebuild_makes_of_them",
+            "tests/projections/test_projections.py::test_counts_are_what_one_would_count",
         ),
     ),
     Mutation(
         "the worker looks things up by their keys, also in a table that is still small",
         "view",
         (("projections/runner.py", "    connection.execute(LOOK_UPS)\n", ""),),
-        ("tests/test_remarks.py::test_a_round_reads_no_growing_table_from_end_to_end",),
+        ("tests/projections/test_history_only_events.py::test_a_round_reads_no_growing_table_from_end_to_end",),
     ),
     # ── the event feed ──────────────────────────────────────────────────────────────────────────────────────
     Mutation(
@@ -693,26 +697,26 @@ MUTATIONS = (
         ((DEALING, "order by rank, entered_at, ticket_id limit", "order by rank desc, entered_at, ticket_id limit"),),
         (
             f"{STORM}test_a_storm_on_a_full_queue",
-            "tests/test_api_claim.py::test_the_most_urgent_is_next_and_then_the_oldest",
+            "tests/api/test_claim_next.py::test_the_most_urgent_is_next_and_then_the_oldest",
         ),
     ),
     Mutation(
         "a ticket that was put down without being claimed is dealt out again",
         "claim",
         ((DEALING, "        self._held.discard(free.ticket_id)\n", ""),),
-        ("tests/test_dealing.py::test_what_is_put_down_is_dealt_again",),
+        ("tests/projections/test_claim_dispenser.py::test_what_is_put_down_is_dealt_again",),
     ),
     Mutation(
         "nobody is sent away while somebody may still put a ticket down",
         "claim",
         ((DEALING, "asked.busy = busy", "asked.busy = False"),),
-        ("tests/test_dealing.py::test_who_finds_all_in_other_hands_waits",),
+        ("tests/projections/test_claim_dispenser.py::test_who_finds_all_in_other_hands_waits",),
     ),
     Mutation(
         "who goes away while tickets are dealt out takes none along",
         "claim",
         ((DEALING, "            if not asked.gone:\n", "            if True:\n"),),
-        ("tests/test_dealing.py::test_who_goes_away_takes_no_ticket_along",),
+        ("tests/projections/test_claim_dispenser.py::test_who_goes_away_takes_no_ticket_along",),
     ),
     Mutation(
         "what was passed over is looked at again when it has moved on",
@@ -721,7 +725,7 @@ MUTATIONS = (
             (DEALING, "(ticket_id, last.version) not in (select * from", "ticket_id not in (select id from"),
             (DEALING, "unnest(%s::uuid[], %s::int[]))", "unnest(%s::uuid[], %s::int[]) passed(id, version))"),
         ),
-        ("tests/test_dealing.py::test_what_was_passed_over_comes_again_when_it_has_moved_on",),
+        ("tests/projections/test_claim_dispenser.py::test_what_was_passed_over_comes_again_when_it_has_moved_on",),
     ),
     # ── the wire ────────────────────────────────────────────────────────────────────────────────────────────
     Mutation(
@@ -787,7 +791,7 @@ MUTATIONS = (
         (("api/accepting.py", "        if self._leave():", "        if False:"),),
         (
             f"{SOCKETS}test_each_process_gets_its_share_of_the_connections",
-            "tests/test_accepting.py::test_who_has_more_leaves_a_connection_to_others",
+            "tests/api/test_accepting.py::test_who_has_more_leaves_a_connection_to_others",
         ),
     ),
     Mutation(
@@ -810,7 +814,7 @@ MUTATIONS = (
         "an event that cannot be read is named, and no mistake of ours",
         "wire",
         (("api/problems.py", "    app.add_error_handler(NotReadable, _not_readable)\n", ""),),
-        ("tests/test_api_errors.py::test_a_ticket_with_an_unreadable_event_is_a_problem_and_no_other_is",),
+        ("tests/api/test_errors.py::test_a_ticket_with_an_unreadable_event_is_a_problem_and_no_other_is",),
     ),
 )
 
@@ -853,7 +857,7 @@ def copy() -> Path:
 def verdicts(there: Path, tests: tuple[str, ...], seconds: float = LONGEST_SECONDS) -> dict[str, tuple[str, str]]:
     """What became of each of the tests in a copy (PASSED, FAILED or ERROR) and why; nothing when time ran out."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "-rA", *tests]
-    path = {"PYTHONPATH": os.pathsep.join([str(there), str(there / "tests")]), "PYTHONDONTWRITEBYTECODE": "1"}
+    path = {"PYTHONPATH": str(there), "PYTHONDONTWRITEBYTECODE": "1"}
     environment = os.environ | path | {"COLUMNS": "250"}
     process = subprocess.Popen(
         command, cwd=there, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

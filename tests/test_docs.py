@@ -22,10 +22,6 @@ import falcon.inspect
 import msgspec
 import psycopg
 import pytest
-from given import LATER, QUALITY, after, ticket_in
-from served import free_port, needs_curl, wait_until
-from test_domain_states import COMMANDS as WAYS
-from test_domain_states import STEPS
 
 from api.app import create_app
 from api.cli import parser
@@ -52,11 +48,13 @@ from domain.rules import RULES, Given
 from domain.ticket import Ticket
 from domain.values import Channel, Grade, Level, Relation, Sender, State, Visibility
 from projections.runner import PROJECTIONS
+from tests.support.given import LATER, QUALITY, after, ticket_in
+from tests.support.procedure_tables import COMMANDS as WAYS
+from tests.support.procedure_tables import STEPS
+from tests.support.reference_pages import DECISIONS, FENCE, README, REFERENCE, ROOT, lines, spans, tables
+from tests.support.running_desk import free_port, needs_curl, wait_until
 
-ROOT = Path(__file__).parent.parent
-README, REFERENCE, DECISIONS = ROOT / "README.md", ROOT / "docs" / "reference", ROOT / "docs" / "decisions"
 PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FENCE = re.compile(r"^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 BY_HAND = ("make run", "make test")  # they would start everything anew: they are compared with the Makefile instead
 DEFAULT_ADDRESS = "http://127.0.0.1:8000"
 MARK = "\x1eblock {}\n"
@@ -236,33 +234,9 @@ def test_the_pictures_show_the_procedure() -> None:
 
 # ── The reference names all that there is ───────────────────────────────────────────────────────────────────
 
-RULE = re.compile(r"\|(?: ?-+ ?\|)+")
 FORMS = [("Line", forms.Line), ("Text", forms.Text), ("UserId", forms.UserId), ("Email", forms.Email)]
 FORMS += [("Sha256", forms.Sha256)]
 PLAIN = {str: "text", int: "number", bool: "true or false", type(None): "null", UUID: "UUID", tuple: "list of text"}
-
-
-def cells(line: str) -> list[str]:
-    """The cells of a line of a table."""
-    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip()[1:-1])]
-
-
-def tables(text: str) -> list[list[list[str]]]:
-    """The tables of a text: for each its lines of cells, without the line below the head."""
-    found = re.findall(r"(?:^\|.*\|$\n?)+", FENCE.sub("", text), re.MULTILINE)
-    return [[cells(line) for line in table.splitlines() if not RULE.fullmatch(line)] for table in found]
-
-
-def lines(page: str, *head: str) -> list[list[str]]:
-    """The lines of all tables of a page of the reference that have this head."""
-    found = [table[1:] for table in tables((REFERENCE / page).read_text()) if table[0][: len(head)] == list(head)]
-    assert found, f"no table of {page} begins with {head}"
-    return [line for table in found for line in table]
-
-
-def spans(text: str) -> list[str]:
-    """What stands in backticks."""
-    return re.findall(r"`([^`]+)`", text)
 
 
 def in_words(type_: Any) -> str:

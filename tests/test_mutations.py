@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from mutations import MUTATIONS, PROMISES, ROOT, Mutation, applied, table
+
+from tests.mutations import MUTATIONS, PROMISES, ROOT, Mutation, applied, table
 
 PAGE = ROOT / "docs" / "explanation" / "what-each-test-guards.md"
 FUNCTION = re.compile(r"^(?:async )?def (test_\w+)\(", re.MULTILINE)
@@ -52,5 +53,5 @@ def test_no_mechanism_is_listed_twice() -> None:
 
 
 def test_the_page_has_the_table() -> None:
-    """docs/explanation/what-each-test-guards.md says what the table says: python tests/mutations.py --table."""
+    """docs/explanation/what-each-test-guards.md says what the table says: python -m tests.mutations --table."""
     assert table() in PAGE.read_text()

@@ -15,11 +15,9 @@ from statistics import mean
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
-import ground
 import uvloop
 from eventsourcing.persistence import StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
-from figures import Figure, Notebook, interleaved
 from psycopg_pool import ConnectionPool
 
 from api.worker import IDLE_SECONDS, LONGEST_BREATH, PAUSE_TIMES
@@ -31,6 +29,8 @@ from application.recorder import EventRecorder
 from application.sealing import LISTEN, seal_all
 from domain.events import NoteAdded, Recorded
 from domain.values import Actor, Role, Visibility
+from tests.benchmarks import ground
+from tests.benchmarks.figures import Figure, Notebook, interleaved
 
 WRITERS = (1, 8, 32)
 REPETITIONS, LONELY_REPETITIONS = 5, 3  # of one writer, of whom no ratio has to be shown

@@ -4,12 +4,11 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
-import ground
-from append import recorded
-from figures import Figure, Notebook
-
 from application.event_store import to_row
 from application.sealing import seal_all
+from tests.benchmarks import ground
+from tests.benchmarks.append import recorded
+from tests.benchmarks.figures import Figure, Notebook
 
 BACKLOG = """
     insert into events (ord, stream_id, version, at, type, body, private, meta, leaf)

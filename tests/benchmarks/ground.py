@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,17 +11,14 @@ from pathlib import Path
 
 import urllib3
 
+from application import postgres
+from application.database import connect, migrate
+from projections.runner import ensure_projections
+from tests.support.postgres_servers import Fresh
+from tests.support.running_desk import Served, free_port, wait_until
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-sys.path[:0] = [str(ROOT), str(HERE.parent)]
-
-from served import Served, free_port, wait_until  # noqa: E402
-from servers import Fresh  # noqa: E402
-
-from application import postgres  # noqa: E402
-from application.database import connect, migrate  # noqa: E402
-from projections.runner import ensure_projections  # noqa: E402
-
 TICKS = os.sysconf("SC_CLK_TCK")
 PLACE = Path("/var/tmp")  # on a disk, where /tmp is often memory and fsync costs nothing
 

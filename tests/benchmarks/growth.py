@@ -1,8 +1,8 @@
 """Does a desk get slower as its past gets longer? The same requests with 1,000, 100,000 and 1,000,000 tickets.
 
-    python tests/benchmarks/growth.py --tickets 1000 --tickets 100000 --json growth.json
-    python tests/benchmarks/growth.py --tickets 1000 --tickets 1000000 --directory /var/tmp/growth --load
-    python tests/benchmarks/growth.py --tickets 1000 --tickets 1000000 --directory /var/tmp/growth --json growth.json
+    python -m tests.benchmarks.growth --tickets 1000 --tickets 100000 --json growth.json
+    python -m tests.benchmarks.growth --tickets 1000 --tickets 1000000 --directory /var/tmp/growth --load
+    python -m tests.benchmarks.growth --tickets 1000 --tickets 1000000 --directory /var/tmp/growth --json growth.json
 
 All databases lie on one server, and each has an API and a worker of its own. The rounds are interleaved, so that what
 disturbs the machine for a while disturbs all of them. With `--directory`, the databases stay there and are used again;
@@ -19,19 +19,19 @@ from statistics import median
 from typing import NamedTuple
 from uuid import UUID
 
-import ground
-from figures import Figure, Notebook, interleaved, write
-from over_http import Said, Target, drive
-from population import FIRST, SPAN, populate
 from psycopg.errors import UndefinedTable
 from psycopg.sql import SQL, Identifier
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from served import Served
-from servers import of
 
 from application import postgres
+from tests.benchmarks import ground
+from tests.benchmarks.figures import Figure, Notebook, interleaved, write
+from tests.benchmarks.over_http import Said, Target, drive
+from tests.benchmarks.population import FIRST, SPAN, populate
+from tests.support.postgres_servers import of
+from tests.support.running_desk import Served
 
 SIZES = (1_000, 100_000, 1_000_000)
 SEED = 1

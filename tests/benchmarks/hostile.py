@@ -1,6 +1,6 @@
 """How long others wait while somebody sends what no client library would: slowly, too much, too deep, not HTTP at all.
 
-    python tests/benchmarks/hostile.py
+    python -m tests.benchmarks.hostile
 
 By turns, on one desk: in calm, and with 200 connections that send byte by byte and a stream of bad requests. Meanwhile,
 somebody asks and commands 50 times a second each, and is timed. Exit status 1 when the p99 of any turn with hostile
@@ -11,17 +11,13 @@ import asyncio
 import sys
 import time
 from itertools import cycle
-from pathlib import Path
 from random import Random
 from statistics import median, quantiles
 
-ROOT = Path(__file__).parent.parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)]
-
-import ground  # noqa: E402
-from served import Served  # noqa: E402
-from test_sockets import REFUSED, SLOW, UNREADABLE, get, head, post  # noqa: E402
-from wire import connected, read_answer  # noqa: E402
+from tests.api.test_sockets import REFUSED, SLOW, UNREADABLE, get, head, post
+from tests.benchmarks import ground
+from tests.support.raw_http import connected, read_answer
+from tests.support.running_desk import Served
 
 TURNS, TURN_SECONDS, MOST_MS = 4, 6.0, 100.0
 PAUSE = 0.02

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-import ground
 import uvloop
-from figures import Figure, Notebook
-from over_http import open_tickets
+
+from tests.benchmarks import ground
+from tests.benchmarks.figures import Figure, Notebook
+from tests.benchmarks.over_http import open_tickets
 
 # PostgreSQL notes when each transaction committed; the rows know which transaction wrote them. Nobody has to watch.
 DELAYS = """

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import ground
+from tests.benchmarks import ground
 
 LIBRARIES = ("eventsourcing", "falcon", "gunicorn", "msgspec", "psycopg", "psycopg-pool", "uvloop")
 SETTINGS = ("fsync", "synchronous_commit", "wal_sync_method", "full_page_writes", "shared_buffers", "max_wal_size")

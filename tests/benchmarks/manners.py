@@ -1,7 +1,7 @@
 """What manners cost: commands over HTTP with an idempotency key, a checked API key, an access line and metrics, beside
 commands with none of the four, and beside commands that lack one of them.
 
-    python tests/benchmarks/manners.py [--turns 9] [--each]
+    python -m tests.benchmarks.manners [--turns 9] [--each]
 
 Every desk is a server of its own on a database of its own in one PostgreSQL, and idle while another one is measured;
 they take turns, in changing order. In each turn they get tickets that are as young: a ticket with more events takes
@@ -18,10 +18,9 @@ from contextlib import ExitStack
 from functools import partial
 from statistics import median, quantiles
 
-import ground
-import over_http
-from figures import Notebook, interleaved
-from over_http import Target
+from tests.benchmarks import ground, over_http
+from tests.benchmarks.figures import Notebook, interleaved
+from tests.benchmarks.over_http import Target
 
 CONNECTIONS, SECONDS, TURNS = 32, 2, 9
 AGE = 4_000  # tickets in each turn

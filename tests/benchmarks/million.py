@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-import ground
-import growth
 import msgspec
-from figures import Figure
+
+from tests.benchmarks import ground, growth
+from tests.benchmarks.figures import Figure
 
 REPETITIONS = 9  # their spread is what the ratios are about
 

@@ -11,18 +11,18 @@ from functools import partial
 from pathlib import Path
 from uuid import UUID
 
-import ground
 import msgspec
 import psycopg
-from figures import Figure, Notebook, Step, interleaved
 from psycopg.types.json import Jsonb
-from writing import CONTACT, ISSUE, NOW, STAFF
 
 from application.combining import CombiningDesk
 from application.commands import OpenTicket
 from application.deciding import Request, new_stream_id
 from application.helpdesk import utc_now
 from domain.values import Channel
+from tests.benchmarks import ground
+from tests.benchmarks.figures import Figure, Notebook, Step, interleaved
+from tests.support.write_side import CONTACT, ISSUE, NOW, STAFF
 
 CONNECTIONS = (1, 8, 32, 128)
 REPETITIONS, LONELY_REPETITIONS = 5, 3  # of one connection, of which no ratio has to be shown

@@ -5,8 +5,9 @@ from pathlib import Path
 from statistics import median
 
 import msgspec
-from figures import Figure, by_group
-from targets import Shown
+
+from tests.benchmarks.figures import Figure, by_group
+from tests.benchmarks.targets import Shown
 
 WIDTH, HEIGHT = 860, 420
 

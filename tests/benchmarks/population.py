@@ -1,6 +1,6 @@
 """A desk with a past: so many tickets, made by the domain's own decisions, bulk-loaded.
 
-    python tests/benchmarks/population.py postgresql://… --tickets 100000 --seed 1
+    python -m tests.benchmarks.population postgresql://… --tickets 100000 --seed 1
 
 Some thousand tickets walk through the procedure on the paths of `PATHS`, each step decided by the domain. Every ticket
 of the population is one of them once more, with an id, a number, a client and times of its own; its leaf hashes are
@@ -14,7 +14,6 @@ The projections are brought to the end of the log by the product's own code.
 import argparse
 import re
 import struct
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -23,7 +22,6 @@ from functools import cache
 from hashlib import sha256
 from itertools import accumulate
 from multiprocessing import get_context
-from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -32,8 +30,6 @@ import msgspec
 import psycopg
 from psycopg.sql import SQL, Identifier
 from rich.progress import Progress as Bar
-
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from application.closure_mail import DESK
 from application.command import Command, Opening

@@ -1,6 +1,6 @@
 """How fast are both large projections built anew, and what does a command feel of it?
 
-    python tests/benchmarks/rebuild.py [--tickets 30000] [--quick]
+    python -m tests.benchmarks.rebuild [--tickets 30000] [--quick]
 
 A rebuild is `deskledger rebuild ticket_summaries queue_stays`: the whole command, with the start of its processes, the
 indexes, the comparison and the swap. Its rate is that on an idle desk. Then commands are given at 100 a second, first
@@ -15,12 +15,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-import ground
 import uvloop
-from figures import Figure, Notebook
-from latency import escalate, quantile
-from over_http import open_tickets
-from population import populate
+
+from tests.benchmarks import ground
+from tests.benchmarks.figures import Figure, Notebook
+from tests.benchmarks.latency import escalate, quantile
+from tests.benchmarks.over_http import open_tickets
+from tests.benchmarks.population import populate
 
 COMMAND = [sys.executable, "-m", "api.cli", "rebuild", "ticket_summaries", "queue_stays"]
 TICKETS, REPETITIONS, SECONDS, RATE = 20_000, 5, 2, 100

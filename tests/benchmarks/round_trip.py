@@ -1,6 +1,6 @@
 """What a round trip to PostgreSQL costs the API: the desk's own line beside psycopg's cursor.
 
-python tests/benchmarks/round_trip.py [repetitions]
+python -m tests.benchmarks.round_trip [repetitions]
 """
 
 import resource
@@ -8,12 +8,12 @@ import statistics
 import sys
 from collections.abc import Awaitable, Callable
 
-import ground
 import psycopg
 import uvloop
 
 from application.database import connection_settings
 from application.line import Line
+from tests.benchmarks import ground
 
 TRIPS = 3_000
 

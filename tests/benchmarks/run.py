@@ -2,7 +2,7 @@
 
     make bench
     make bench ONLY="append http"
-    python tests/benchmarks/run.py append http --quick --out /tmp/figures
+    python -m tests.benchmarks.run append http --quick --out /tmp/figures
 
 Needs wrk for the group http; without it the other groups still run. All of it is on this machine: a PostgreSQL of its
 own, with fsync on, in a directory under /var/tmp that is gone at the end.
@@ -16,23 +16,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-import append
-import drain
-import ground
-import growth
-import latency
-import machine
-import million
 import msgspec
-import over_http
-import rebuild
-from figures import Figure, merged, read, rounded, write
-from page import targets as lines
-from page import write_page
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
-from targets import Shown, shown
+
+from tests.benchmarks import append, drain, ground, growth, latency, machine, million, over_http, rebuild
+from tests.benchmarks.figures import Figure, merged, read, rounded, write
+from tests.benchmarks.page import targets as lines
+from tests.benchmarks.page import write_page
+from tests.benchmarks.targets import Shown, shown
 
 
 class Group(Protocol):

@@ -1,6 +1,6 @@
 """How long from `deskledger serve` to ready, and how much memory does it take?
 
-    python tests/benchmarks/startup.py [RUNS]
+    python -m tests.benchmarks.startup [RUNS]
 
 A fresh start makes the database; a later one finds it. Memory is the proportional set size (PSS) of supervisor, API and
 worker, without PostgreSQL, after 200 tickets were opened.
@@ -19,8 +19,7 @@ from pathlib import Path
 
 import urllib3
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from served import free_port
+from tests.support.running_desk import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -1,7 +1,7 @@
 """What do streams of events cost? Commands beside 50 idle streams and beside readers that catch up; a million events.
 
-    python tests/benchmarks/streams.py idle
-    python tests/benchmarks/streams.py memory --events 1000000
+    python -m tests.benchmarks.streams idle
+    python -m tests.benchmarks.streams memory --events 1000000
 
 `idle` runs the same commands alone, beside 50 streams of server-sent events that wait for what does not happen, and
 beside two readers that read the log from its beginning over and over. They take turns, so that what disturbs the
@@ -20,13 +20,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
-import ground
-from figures import Figure, Notebook, interleaved
-from over_http import Target, drive, open_tickets
-from served import Served
-
 from application.database import connect
 from domain.values import Role
+from tests.benchmarks import ground
+from tests.benchmarks.figures import Figure, Notebook, interleaved
+from tests.benchmarks.over_http import Target, drive, open_tickets
+from tests.support.running_desk import Served
 
 STREAMS, READERS, TICKETS = 50, 2, 2_000
 ALONE, IDLE, CATCHING_UP = "alone", f"beside {STREAMS} idle streams", f"beside {READERS} readers that catch up"

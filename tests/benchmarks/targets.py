@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-import append
 import msgspec
-import over_http
-from figures import Figure
+
+from tests.benchmarks import append, over_http
+from tests.benchmarks.figures import Figure
 
 
 class Target(msgspec.Struct, frozen=True):

@@ -11,7 +11,8 @@ from itertools import pairwise
 from uuid import UUID
 
 import msgspec
-from faults.journal import RECORDED, REFUSED, Line, Sent
+
+from tests.faults.journal import RECORDED, REFUSED, Line, Sent
 
 MOST_PASSES = 1  # within which an acknowledged event is sealed, whatever is held open elsewhere
 MOST_SECONDS = 30.0  # within which everything is sealed and projected again, however much was killed

@@ -23,7 +23,6 @@ from uuid import UUID
 import psycopg
 import urllib3
 from eventsourcing.persistence import PersistenceError
-from faults.journal import Journal
 from psycopg_pool import ConnectionPool
 
 from api.serve import end_with_parent
@@ -36,6 +35,7 @@ from application.line import Unavailable
 from application.supporting import AddNote, ChangePriority
 from domain.errors import DeskError
 from domain.values import Channel, Grade, Level, Principal, Role
+from tests.faults.journal import Journal
 
 CLIENT = "client-1"
 ISSUE = {"summary": "s", "description": "it fails", "category": "c", "impact": "low", "urgency": "low"}

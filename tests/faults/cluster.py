@@ -12,11 +12,11 @@ from urllib.parse import quote
 
 import psycopg
 from psycopg.sql import SQL, Literal
-from served import wait_until
 
 from application.database import connect, migrate
 from application.postgres import EmbeddedPostgres, PostgresError, claim, socket_dir
 from projections.runner import ensure_projections
+from tests.support.running_desk import wait_until
 
 CONFIGURATION = """
 max_prepared_transactions = 20

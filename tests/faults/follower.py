@@ -18,10 +18,10 @@ from typing import Any
 
 import msgspec
 import psycopg
-from faults.checker import Batch
 
 from api.serve import end_with_parent
 from application.database import connect
+from tests.faults.checker import Batch
 
 AFTER = """
     select position, stream_id, version, leaf from log join events using (ord)

@@ -12,12 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from faults.checker import Held, Probe
-from faults.clients import WHO
-from faults.journal import Journal
-from faults.store import log_end
 from psycopg.sql import SQL, Literal
-from writing import append
 
 from application.commands import ReceiveRequest, RequestSender
 from application.database import connect
@@ -26,6 +21,11 @@ from application.event_store import StoredRow, to_row
 from application.helpdesk import utc_now
 from application.sealing import seal
 from domain.values import Channel
+from tests.faults.checker import Held, Probe
+from tests.faults.clients import WHO
+from tests.faults.journal import Journal
+from tests.faults.store import log_end
+from tests.support.write_side import append
 
 REQUEST = ReceiveRequest(Channel.API, "held back", RequestSender())
 LONGEST = 4.0  # seconds that something is held

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import psycopg
-from faults.stage import Stage
 
 from application.database import connect
+from tests.faults.stage import Stage
 
 OURS = """select pid from pg_stat_activity
     where application_name like 'deskledger %' and application_name <> 'deskledger faults'"""

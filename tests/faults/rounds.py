@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from faults.checker import Cut, History, Violation
-from faults.cluster import Cluster, children_of, moment
-from faults.holding import roll_back_prepared
-from faults.kills import OF_POSTGRES, OF_PROCESSES, WEIGHTS, kill
-from faults.stage import Stage
-from faults.store import log_end
-
 from application.database import connect
+from tests.faults.checker import Cut, History, Violation
+from tests.faults.cluster import Cluster, children_of, moment
+from tests.faults.holding import roll_back_prepared
+from tests.faults.kills import OF_POSTGRES, OF_PROCESSES, WEIGHTS, kill
+from tests.faults.stage import Stage
+from tests.faults.store import log_end
 
 LONGEST_BREATH = 1.5  # seconds
 LOG = "select position, stream_id, version, leaf from log join events using (ord) order by position"

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType
 
-from faults import rounds
-from faults.checker import RULES, History, Violation
-from faults.stage import Stage
+from tests.faults import rounds
+from tests.faults.checker import RULES, History, Violation
+from tests.faults.stage import Stage
 
 Round = FunctionType
 LEAST_KILLS, LEAST_CHANGES = 200, 20

@@ -11,17 +11,17 @@ from contextlib import suppress
 from pathlib import Path
 
 import psycopg
-from faults import clients, follower, journal
-from faults.checker import Batch, Cut, Held, History, Probe, Resumption, Violation, check, commands_of
-from faults.cluster import Cluster, address_of, children_of, prepare
-from faults.holding import Holder
-from faults.store import log_end, snapshot, unsealed
-from served import ROOT, Served, wait_until
 
 from api.serve import end_with_parent
 from application.database import connect
 from projections.rebuild import Difference, rebuild
 from projections.runner import PROJECTIONS
+from tests.faults import clients, follower, journal
+from tests.faults.checker import Batch, Cut, Held, History, Probe, Resumption, Violation, check, commands_of
+from tests.faults.cluster import Cluster, address_of, children_of, prepare
+from tests.faults.holding import Holder
+from tests.faults.store import log_end, snapshot, unsealed
+from tests.support.running_desk import ROOT, Served, wait_until
 
 WORKERS = ("work", "work 2")
 CLIENTS = ("api", "desk", "combining")
@@ -107,7 +107,9 @@ class Stage:
         """A process of clients of this kind, with a journal of its own."""
         self._names[kind] += 1
         where = (self.desk.base, self.desk.staff) if kind == "api" else (self.url,)
-        self._start(kind, "faults.clients", kind, f"{kind}{self._names[kind]}", str(self.directory), self.seed, *where)
+        self._start(
+            kind, "tests.faults.clients", kind, f"{kind}{self._names[kind]}", str(self.directory), self.seed, *where
+        )
 
     def start_follower(self, name: str, url: str, position: int) -> None:
         """A follower that begins after a position."""
@@ -115,10 +117,10 @@ class Stage:
         path = self.directory / f"{name}{self._names[name]}.read"
         path.touch()
         self._followers.append(path)
-        self._start(name, "faults.follower", url, str(path), str(position))
+        self._start(name, "tests.faults.follower", url, str(path), str(position))
 
     def _start(self, name: str, module: str, *words: str) -> None:
-        environment = {**self.desk.environment, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+        environment = {**self.desk.environment, "PYTHONPATH": str(ROOT)}
         with (self.directory / f"{name}.said").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", module, *words],

@@ -4,10 +4,10 @@ from typing import Any
 
 import msgspec
 import psycopg
-from faults.checker import Store, Stored
 
 from application.event_store import to_recorded, to_row
 from domain.events import TICKET_EVENTS
+from tests.faults.checker import Store, Stored
 
 EVENTS = """
     select stream_id, version, ord, leaf, meta ->> 'correlation_id', type, body ->> 'number' from events order by ord"""

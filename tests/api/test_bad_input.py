@@ -1,0 +1,703 @@
+"""Bad input of every kind: it is refused as a problem document, records nothing, and the server goes on."""
+
+import json
+import random
+import re
+import socket
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode
+from uuid import uuid4
+
+import pytest
+
+from domain.values import Role
+from tests.support.api_requests import BODIES, ISSUE, JSON, PROBLEM, brought, filled, problem, request, version
+from tests.support.running_desk import ROOT, Reply, Served
+
+MIB = 1024 * 1024
+REQUEST = {"channel": "email", "text": "no network", "sender": {}}
+OPENING = {"client_user_id": "client-1", "channel": "email", "text": "no network", "issue": ISSUE}
+ENTRY = {"name": "Ann", "email": "ann@example.org", "phone": "1", "organisation": "ACME"}
+FUZZ, SEED = 1500, 20261123
+MISSING = object()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def healthy(served_module: Served) -> Iterator[None]:
+    """Whatever these tests send: the API never meets an error that it does not know, and still serves at the end."""
+    served_module.client("client-1")
+    yield
+    assert served_module.get("/v1/queues").status == 200
+    log = (served_module.directory / "api.log").read_text()
+    assert "Traceback" not in log
+    assert "unexpected error" not in log
+
+
+class Raw:
+    """An answer read from the socket."""
+
+    def __init__(self, received: bytes) -> None:
+        head, _, self.data = received.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        assert re.match(r"HTTP/1\.[01] \d{3} ", first), received[:200]
+        self.status = int(first.split()[1])
+        self.headers = {name.title(): value for name, _, value in (line.partition(": ") for line in lines)}
+
+    @property
+    def json(self) -> Any:
+        """The body."""
+        return json.loads(self.data)
+
+
+def raw(served: Served, sent: bytes) -> Raw:
+    """Sends bytes on a connection of their own, and reads until the server closes it."""
+    received = b""
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as connection:
+        connection.sendall(sent)
+        while chunk := connection.recv(65536):
+            received += chunk
+    return Raw(received)
+
+
+def asked(
+    served: Served, method: bytes, target: bytes, body: bytes | None = None, headers: tuple[bytes, ...] = ()
+) -> Raw:
+    """A request written by hand, with a key that may do everything."""
+    lines = [method + b" " + target + b" HTTP/1.1", b"Host: desk", b"Connection: close", *headers]
+    lines.append(b"Authorization: Bearer " + served.staff.encode())
+    if body is not None:
+        lines.append(b"Content-Length: %d" % len(body))
+    return raw(served, b"\r\n".join([*lines, b"", body or b""]))
+
+
+def good(answer: Raw, *statuses: int) -> None:
+    """Whether it is one of these statuses, and a problem document where it is an error."""
+    assert answer.status in statuses, (answer.status, answer.data[:300])
+    if answer.status >= 400:
+        problem(answer, answer.status)  # type: ignore[arg-type]
+
+
+def with_field(body: dict[str, Any], pointer: str, value: Any) -> dict[str, Any]:
+    """A copy of a body with one field changed, or left out."""
+    *parents, name = pointer.split("/")[1:]
+    changed = json.loads(json.dumps(body))
+    inner = changed
+    for parent in parents:
+        inner = inner[parent]
+    if value is MISSING:
+        del inner[name]
+    else:
+        inner[name] = value
+    return changed
+
+
+TEXT_WRONG: list[Any] = [
+    None,
+    7,
+    1e300,
+    True,
+    [],
+    ["a"],
+    {},
+    {"a": {"b": [1]}},
+    "",
+    " ",
+    "\t\n ",
+    "a\0b",
+    "\0",
+    "x" * 100_001,
+]
+LINE_WRONG: list[Any] = [None, 7, [], {}, "", "  ", "two\nlines", "tab\there", "nul\0", "\x7f", "\u2028", "x" * 501]
+USER_WRONG: list[Any] = [None, 7, [], "", " ", "a b", "a/b", "-a", "é", "a\n", "a\0", "x" * 201]
+GRADE_WRONG: list[Any] = [None, 1, "", "HIGH", "urgent", [], {}]
+HASH_WRONG: list[Any] = [None, 1, "", "a" * 63, "a" * 65, "A" * 64, "g" * 64, "a" * 64 + "\n"]
+BOOL_WRONG: list[Any] = [None, 0, 1, "true", [], {}]
+ID_WRONG: list[Any] = [None, 1, "", "T-000001", "x" * 36, [], str(uuid4())[:-1]]
+EMAIL_WRONG: list[Any] = [
+    None,
+    7,
+    "",
+    "a",
+    "a@",
+    "@a",
+    "a@b@c",
+    "a b@c",
+    "a@b\n",
+    "<a@b>",
+    "a@b,c@d",
+    "a\0@b",
+    "a" * 255 + "@b",
+]
+OPTIONAL = {
+    "/sender/name",
+    "/sender/email",
+    "/sender/phone",
+    "/phone",
+    "/organisation",
+    "/assignee",
+    "/to",
+    "/visibility",
+}
+FIELDS: dict[str, list[tuple[str, list[Any]]]] = {
+    "requests": [
+        ("/channel", [None, "", "fax", "EMAIL", 1, []]),
+        ("/text", TEXT_WRONG),
+        ("/sender", [None, "Ann", [], 1]),
+        ("/sender/name", LINE_WRONG[1:]),
+        ("/sender/email", EMAIL_WRONG[1:]),
+        ("/sender/phone", LINE_WRONG[1:]),
+    ],
+    "tickets": [
+        ("/client_user_id", USER_WRONG),
+        ("/channel", [None, "fax"]),
+        ("/text", TEXT_WRONG),
+        ("/issue", ["no", [], 1]),
+        ("/issue/summary", LINE_WRONG),
+        ("/issue/description", TEXT_WRONG),
+        ("/issue/category", LINE_WRONG),
+        ("/issue/impact", GRADE_WRONG),
+        ("/issue/urgency", GRADE_WRONG),
+    ],
+    "clients": [
+        ("/name", LINE_WRONG),
+        ("/email", EMAIL_WRONG),
+        ("/phone", LINE_WRONG[1:]),
+        ("/organisation", LINE_WRONG[1:]),
+    ],
+    "identify_client": [("/client_user_id", USER_WRONG)],
+    "document_issue": [("/summary", LINE_WRONG), ("/description", TEXT_WRONG), ("/impact", GRADE_WRONG)],
+    "route": [("/to", ["", "tier9", 1, []])],
+    "assign": [("/assignee", LINE_WRONG[1:])],
+    "qualify": [("/can_resolve", BOOL_WRONG), ("/rationale", TEXT_WRONG)],
+    "escalate": [("/reason", TEXT_WRONG)],
+    "resolve": [("/resolution", TEXT_WRONG)],
+    "verify": [("/satisfied", BOOL_WRONG), ("/confirmed_via", [None, "fax"]), ("/comment", TEXT_WRONG)],
+    "document_resolution": [("/cause", TEXT_WRONG), ("/actions", TEXT_WRONG), ("/checked_by_method", TEXT_WRONG)],
+    "compile_dossier": [("/summary", TEXT_WRONG)],
+    "approve": [("/dossier_sha256", HASH_WRONG), ("/confirmed_via", [None, "fax"])],
+    "decline": [("/dossier_sha256", HASH_WRONG), ("/reason", TEXT_WRONG)],
+    "return_to_level": [("/level", [None, "", "tier9"]), ("/reason", TEXT_WRONG)],
+    "add_note": [("/text", TEXT_WRONG), ("/visibility", ["", "public", 1])],
+    "change_priority": [("/impact", GRADE_WRONG), ("/urgency", GRADE_WRONG), ("/reason", TEXT_WRONG)],
+    "await_client": [("/reason", TEXT_WRONG)],
+    "client_responded": [("/text", TEXT_WRONG)],
+    "cancel": [("/reason", TEXT_WRONG)],
+    "reopen": [("/reason", TEXT_WRONG)],
+    "link": [("/other_ticket_id", ID_WRONG), ("/relation", [None, "", "twin_of"])],
+}
+
+
+def sent(served: Served, name: str, ticket: str, body: Any) -> Reply:
+    """The body to where bodies of that name go."""
+    match name:
+        case "requests" | "tickets":
+            return served.request("POST", f"/v1/{name}", body)
+        case "clients":
+            return served.request("PUT", "/v1/clients/wrong", body)
+    return served.request("POST", f"/v1/tickets/{ticket}:{name}", body, headers={"If-Match": "*"})
+
+
+def proper(served: Served, name: str, ticket: str) -> dict[str, Any]:
+    """A body that fits."""
+    bodies = {"requests": REQUEST, "tickets": OPENING, "clients": ENTRY}
+    return bodies.get(name) or filled(served, ticket, name)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_field_that_does_not_fit_is_pointed_at(served_module: Served, name: str) -> None:
+    """422 with the JSON pointer of the field for a wrong type, a blank, a NUL, too much, or an unknown word; nothing is
+    recorded."""
+    ticket = request(served_module)
+    fitting = proper(served_module, name, ticket)
+    served_module.caught_up()
+    before = served_module.get("/v1/events?limit=1").headers["Deskledger-Position"]
+    for pointer, wrong in FIELDS[name]:
+        missing = [] if pointer in OPTIONAL or pointer == "/issue" else [MISSING]
+        for value in [*wrong, *missing]:
+            told = problem(sent(served_module, name, ticket, with_field(fitting, pointer, value)), 422)
+            assert [error["pointer"] for error in told["errors"]] == [pointer], (value, told)
+            assert told["errors"][0]["detail"]
+            assert len(told["detail"]) < 1000
+    assert version(served_module, ticket) == 1
+    served_module.caught_up()
+    assert served_module.get("/v1/events?limit=1").headers["Deskledger-Position"] == before
+    problem(served_module.get("/v1/clients/wrong"), 404)
+
+
+@pytest.mark.parametrize("name", [*FIELDS, "create", "release", "close"])
+def test_an_unknown_field_is_refused(served_module: Served, name: str) -> None:
+    """422 points at a field that the command does not take, also beside right ones, also deep inside."""
+    ticket = request(served_module)
+    fitting = proper(served_module, name, ticket)
+    for field in ("extra", "Text", "__proto__", "a/b~c", "\0", "💥", "x" * 5000, ""):
+        told = problem(sent(served_module, name, ticket, fitting | {field: 1}), 422, "invalid_body")
+        assert told["errors"][0]["pointer"].startswith("/")
+        assert len(told["detail"]) < 1000
+    for parent in fitting.keys() & {"issue", "sender"}:
+        told = problem(sent(served_module, name, ticket, with_field(fitting, f"/{parent}/extra", 1)), 422)
+        assert told["errors"][0]["pointer"] == f"/{parent}/extra"
+    told = problem(sent(served_module, name, ticket, fitting | {"a/b~c": 1}), 422)
+    assert told["errors"][0]["pointer"] == "/a~1b~0c"
+    assert version(served_module, ticket) == 1
+
+
+def test_a_field_that_stands_there_twice_is_refused(served_module: Served) -> None:
+    """422: JSON readers disagree on which one counts (RFC 8259, section 4), so none does."""
+    for body, pointer in [
+        (b'{"channel":"email","text":"a","text":"b","sender":{}}', "/text"),
+        (b'{"channel":"email","text":"a","t\\u0065xt" : "a","sender":{}}', "/text"),
+        (b'{"channel":"email","text":"a","sender":{"name":"a","name":"b"}}', "/sender/name"),
+    ]:
+        told = problem(served_module.request("POST", "/v1/requests", body), 422, "invalid_body")
+        assert told["errors"][0]["pointer"] == pointer
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"}",
+        b"{'channel': 'email'}",
+        b'{"channel":"email",}',
+        json.dumps(REQUEST).encode() + b" {}",
+        b"nonsense",
+        b"NaN",
+        b'{"text": NaN}',
+        b'{"text": 01}',
+        b'{"text": "a\nb"}',
+        b'{"text": "\xff"}',
+        b'{"text": "\xed\xa0\x80"}',
+        b'{"text": "\\ud800"}',
+        b'{"text": "\\udc00x"}',
+        b'{"text": "\\x41"}',
+        b"\xef\xbb\xbf{}",
+        json.dumps(REQUEST).encode("utf-16"),
+        b"\0",
+        b" ",
+        b'{"channel":"email","text":"a","sender":' + b"[" * 100_000,
+        b'{"channel":' * 50_000,
+    ],
+    ids=lambda body: repr(body[:24]),
+)
+def test_what_is_not_json_is_malformed(served_module: Served, body: bytes) -> None:
+    """400, or 422 where a wrong value comes before the place at which the text breaks off."""
+    told = problem(served_module.request("POST", "/v1/requests", body), 422 if len(body) > 10_000 else 400)
+    assert told["code"] == ("invalid_body" if len(body) > 10_000 else "malformed_json")
+
+
+@pytest.mark.parametrize("body", [b"[]", b"null", b"7", b'"text"', b"true", b"[" * 100_000, b"9" * 100_000, b"1e999"])
+def test_a_body_that_is_no_object_is_refused(served_module: Served, body: bytes) -> None:
+    """422, at any depth and of any size."""
+    ticket = request(served_module)
+    for path in ("/v1/requests", "/v1/tickets", f"/v1/tickets/{ticket}:close", "/v1/queues/tier1:claim_next"):
+        problem(served_module.request("POST", path, body, headers={"If-Match": "*"}), 422, "invalid_body")
+
+
+def test_a_huge_number_is_no_text(served_module: Served) -> None:
+    """422 for numbers of any length in the place of a text."""
+    for number in (b"9" * 500_000, b"-" + b"9" * 400, b"1e99999", b"0." + b"1" * 100_000):
+        body = b'{"channel":"email","text":' + number + b',"sender":{}}'
+        assert problem(served_module.request("POST", "/v1/requests", body), 422)["errors"][0]["pointer"] == "/text"
+
+
+def test_an_empty_body_stands_for_no_fields(served_module: Served) -> None:
+    """A command without fields needs no body and no Content-Type; one with fields names the first that is missing."""
+    ticket = brought(served_module, "identified")
+    response = served_module.http.request(
+        "POST",
+        f"{served_module.base}/v1/tickets/{ticket}:create",
+        headers={"Authorization": f"Bearer {served_module.staff}", "If-Match": '"2"'},
+    )
+    assert response.status == 200
+    for path in ("/v1/requests", "/v1/tickets", f"/v1/tickets/{ticket}:cancel"):
+        problem(served_module.request("POST", path, b"", headers={"If-Match": "*"}), 422, "invalid_body")
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["text/plain", "application/x-www-form-urlencoded", "application/xml", "json", "", "application/jsonx"],
+)
+def test_a_body_of_another_type_is_refused(served_module: Served, content_type: str) -> None:
+    """415 says what to send."""
+    reply = served_module.request("POST", "/v1/requests", REQUEST, headers={"Content-Type": content_type})
+    assert "application/json" in problem(reply, 415, "not_json")["detail"]
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json; charset=utf-8", "Application/JSON", 'application/json;a="b"']
+)
+def test_parameters_of_the_content_type_do_no_harm(served_module: Served, content_type: str) -> None:
+    """The media type decides, whatever its case and parameters."""
+    reply = served_module.request("POST", "/v1/requests", REQUEST, headers={"Content-Type": content_type})
+    assert reply.status == 201
+
+
+def test_the_limits_of_texts_are_what_is_kept(served_module: Served) -> None:
+    """100,000 characters of any script are kept as they came; a body of exactly 1 MiB is read."""
+    text = "🖨️ñ\n" * 20_000
+    text += "x" * (100_000 - len(text))
+    reply = served_module.request("POST", "/v1/requests", REQUEST | {"text": text})
+    assert reply.status == 201
+    assert served_module.get(reply.headers["Location"]).json["text"] == text
+    body = json.dumps(REQUEST).encode()
+    assert served_module.request("POST", "/v1/requests", body + b" " * (MIB - len(body))).status == 201
+    problem(served_module.request("POST", "/v1/requests", body + b" " * (MIB - len(body) + 1)), 413, "body_too_large")
+
+
+def test_a_text_cannot_keep_the_server_busy(served_module: Served) -> None:
+    """A long text that is refused at its end is refused at once: no pattern goes back and forth over it."""
+    for text in ("a" * 99_999 + "\0", " " * 100_000, "a " * 49_999 + "\0", " " * 99_999 + "\0"):
+        body = json.dumps(REQUEST | {"text": text}).encode()
+        headers = {"Authorization": f"Bearer {served_module.staff}", "Content-Type": JSON}
+        response = served_module.http.request(
+            "POST", served_module.base + "/v1/requests", body=body, headers=headers, timeout=3.0
+        )
+        assert response.status == 422
+
+
+@pytest.mark.parametrize("size", [MIB + 1, 5 * MIB, 20 * MIB])
+def test_too_large_a_body_is_refused(served_module: Served, size: int) -> None:
+    """413, with Content-Length and in chunks, and the connection's next request is answered."""
+    problem(served_module.request("POST", "/v1/requests", b"x" * size), 413, "body_too_large")
+    if size < 16 * MIB:  # beyond that the server hangs up on whoever goes on sending
+        chunks = iter([b"x" * 65_536] * (size // 65_536 + 1))
+        headers = {"Authorization": f"Bearer {served_module.staff}", "Content-Type": JSON}
+        response = served_module.http.request("POST", served_module.base + "/v1/requests", body=chunks, headers=headers)
+        assert (response.status, response.json()["code"]) == (413, "body_too_large")
+    assert served_module.get("/v1/queues").status == 200
+
+
+def test_a_length_that_is_announced_is_believed(served_module: Served) -> None:
+    """413 before all of it has come."""
+    key = b"Authorization: Bearer " + served_module.staff.encode() + b"\r\nConnection: close\r\n"
+    head = b"POST /v1/requests HTTP/1.1\r\nHost: desk\r\nContent-Type: application/json\r\n" + key
+    good(raw(served_module, head + b"Content-Length: 999999999999\r\n\r\nx"), 413)
+
+
+def test_what_is_not_http_is_answered_as_a_problem(served_module: Served) -> None:
+    """400, 414, 431 or 501 for what cannot be read as a request; the connection ends, the server does not."""
+    key = b"Authorization: Bearer " + served_module.staff.encode() + b"\r\n"
+    start = b"GET /v1/queues HTTP/1.1\r\nHost: desk\r\n" + key
+    post = b"POST /v1/requests HTTP/1.1\r\nHost: desk\r\nContent-Type: application/json\r\n" + key
+    for bytes_, status in [
+        (b"\0\1\2\3\r\n\r\n", 400),
+        (b"hello\r\n\r\n", 400),
+        (b"GET\r\n\r\n", 400),
+        (b"get /v1/queues HTTP/1.1\r\n\r\n", 400),
+        (b"GET /v1/queues HTTP/9.9\r\n\r\n", 400),
+        (b"GET * HTTP/1.1\r\nHost: desk\r\n\r\n", 400),
+        (b"GET /v1/queues\xc3\xa9 HTTP/1.1\r\nHost: desk\r\n\r\n", 400),
+        (b"GET /v1/queues HTTP/1.1\nHost: desk\n\n", 400),
+        (start + b"Bad Name: x\r\n\r\n", 400),
+        (start + b"X: a\0b\r\n\r\n", 400),
+        (start + b": no name\r\n\r\n", 400),
+        (start + b"X: " + b"a" * 100_000 + b"\r\n\r\n", 431),
+        (start + b"".join(b"X-%d: a\r\n" % n for n in range(500)) + b"\r\n", 431),
+        (b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: desk\r\n\r\n", 414),
+        (post + b"Content-Length: two\r\n\r\n{}", 400),
+        (post + b"Content-Length: -2\r\n\r\n{}", 400),
+        (post + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{} ", 400),
+        (post + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (post + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n", 400),
+    ]:
+        answer = raw(served_module, bytes_)
+        good(answer, status)
+        assert answer.json["instance"] == "/"
+        assert b"Traceback" not in answer.data
+
+
+def test_paths_and_queries_of_any_bytes_are_answered(served_module: Served) -> None:
+    """Bad percent-encoding, bytes that are no UTF-8, NUL, dots and slashes: 400, 404, 422, or what is meant."""
+    ticket = request(served_module).encode()
+    for odd in (
+        b"%",
+        b"%zz",
+        b"%0",
+        b"%00",
+        b"%ff%fe",
+        b"%ed%a0%80",
+        b"%f0%9f%92%a5",
+        b"..%2f..",
+        b"%2e%2e",
+        b"%0d%0a",
+    ):
+        for path in (
+            b"/" + odd,
+            b"/v1/tickets/" + odd,
+            b"/v1/tickets/" + ticket + b":" + odd,
+            b"/v1/tickets/" + ticket + odd,
+            b"/v1/queues/" + odd,
+            b"/v1/clients/" + odd,
+        ):
+            good(asked(served_module, b"GET", path), 404, 405)
+            good(asked(served_module, b"POST", path, b"{}", (b"Content-Type: application/json",)), 404, 405, 428)
+        good(
+            asked(
+                served_module,
+                b"PUT",
+                b"/v1/clients/" + odd,
+                json.dumps(ENTRY).encode(),
+                (b"Content-Type: application/json",),
+            ),
+            404,
+            422,
+        )
+        for path in (
+            b"/v1/tickets",
+            b"/v1/queues/tier1",
+            b"/v1/events",
+            b"/v1/closure_mails",
+            b"/v1/tickets/" + ticket,
+        ):
+            for query in (odd, b"q=" + odd, odd + b"=1", b"cursor=" + odd, b"limit=" + odd, b"assignee=" + odd):
+                good(asked(served_module, b"GET", path + b"?" + query), 200, 400)
+
+
+def test_the_instance_of_a_problem_is_a_uri(served_module: Served) -> None:
+    """RFC 9457: `instance` is percent-encoded as a path has to be, and stands for what was asked."""
+    answer = asked(served_module, b"GET", b"/v1/queues/%22%3Cb%3E%20%C3%A9%00")
+    assert answer.json["instance"] == "/v1/queues/%22%3Cb%3E%20%C3%A9%00"
+
+
+def test_methods_that_nobody_knows_are_refused(served_module: Served) -> None:
+    """400 for a word that is no method, 405 for one that the address does not take."""
+    for method, status in [(b"FOO", 400), (b"TRACE", 405), (b"CONNECT", 405), (b"PATCH", 405), (b"PROPFIND", 400)]:
+        good(asked(served_module, method, b"/v1/queues"), status, 405)
+    options = asked(served_module, b"OPTIONS", b"/v1/queues")
+    assert options.status == 204
+    assert "GET" in options.headers["Allow"]
+
+
+def test_the_wish_for_another_protocol_is_ignored(served_module: Served) -> None:
+    """WebSocket and HTTP/2 are not spoken here: such a request needs its key, and is answered like any other."""
+    socket_ = (b"Upgrade: websocket", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", b"Sec-WebSocket-Version: 13")
+    cleartext = (b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA")
+    for headers in (socket_, cleartext):
+        lines = [b"GET /v1/queues HTTP/1.1", b"Host: desk", b"Connection: Upgrade, close, HTTP2-Settings", *headers]
+        good(raw(served_module, b"\r\n".join([*lines, b"", b""])), 401)
+        lines.append(b"Authorization: Bearer " + served_module.staff.encode())
+        good(raw(served_module, b"\r\n".join([*lines, b"", b""])), 200)
+
+
+def test_a_body_where_none_is_wanted_does_no_harm(served_module: Served) -> None:
+    """A GET with a body is answered, and its body is not taken for the next request."""
+    smuggled = b"DELETE /v1/queues HTTP/1.1\r\nHost: desk\r\n\r\n"
+    answer = asked(served_module, b"GET", b"/v1/queues", smuggled)
+    assert (answer.status, answer.data.count(b"HTTP/1.1")) == (200, 0)
+    key = b"Authorization: Bearer " + served_module.staff.encode() + b"\r\n"
+    first = (
+        b"GET /v1/queues HTTP/1.1\r\nHost: desk\r\n" + key + b"Content-Length: %d\r\n\r\n" % len(smuggled) + smuggled
+    )
+    second = b"GET /livez HTTP/1.1\r\nHost: desk\r\nConnection: close\r\n\r\n"
+    answer = raw(served_module, first + second)
+    assert answer.data.count(b"HTTP/1.1 200 OK") == 1  # the first answer's own line was read as the head
+    assert b"HTTP/1.1 405" not in answer.data
+
+
+def test_headers_that_come_twice_are_one_list(served_module: Served) -> None:
+    """Two If-Match are a list, which is refused; two keys are no key."""
+    ticket = request(served_module).encode()
+    path, body = b"/v1/tickets/" + ticket + b":cancel", json.dumps(BODIES["cancel"]).encode()
+    headers = (b"Content-Type: application/json", b'If-Match: "1"', b'If-Match: "1"')
+    assert asked(served_module, b"POST", path, body, headers).json["code"] == "bad_if_match"
+    twice = (b"Content-Type: application/json", b'If-Match: "1"', b"Authorization: Bearer dl_other")
+    good(asked(served_module, b"POST", path, body, twice), 401)
+    assert version(served_module, ticket.decode()) == 1
+
+
+def test_one_connection_serves_good_and_bad_requests(served_module: Served) -> None:
+    """After a refusal the connection goes on with the next request."""
+    key = b"Host: desk\r\nAuthorization: Bearer " + served_module.staff.encode() + b"\r\n"
+    bad = b"POST /v1/requests HTTP/1.1\r\n" + key + b"Content-Type: application/json\r\nContent-Length: 1\r\n\r\n{"
+    last = b"GET /v1/queues HTTP/1.1\r\n" + key + b"Connection: close\r\n\r\n"
+    answer = raw(served_module, bad * 3 + last)
+    assert answer.status == 400
+    assert answer.data.count(b"HTTP/1.1 400") == 2
+    assert answer.data.count(b"HTTP/1.1 200") == 1
+
+
+def test_who_hangs_up_harms_nobody(served_module: Served) -> None:
+    """Connections that end in the middle of a request leave the server as it was."""
+    head = b"POST /v1/requests HTTP/1.1\r\nHost: desk\r\nContent-Type: application/json\r\nContent-Length: 100\r\n"
+    head += b"Authorization: Bearer " + served_module.staff.encode() + b"\r\n\r\n"
+    for part in (b"", b"GET", head[:40], head, head + b'{"channel":'):
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", served_module.port)) as connection:
+                connection.sendall(part)
+    assert served_module.get("/v1/queues").status == 200
+
+
+def test_secrets_and_internals_are_in_no_answer(served_module: Served) -> None:
+    """Neither a key nor SQL nor a path of the server stands in what is refused."""
+    ticket = request(served_module)
+    replies = [
+        served_module.request("POST", "/v1/requests", b"{"),
+        served_module.get("/v1/tickets?q=%27%3B%20drop%20table%20events%3B--"),
+        served_module.get("/v1/tickets?cursor=x"),
+        served_module.get("/v1/queues", "dl_wrong"),
+        served_module.request("POST", f"/v1/tickets/{ticket}:explode", {}),
+        served_module.do(ticket, "close"),
+        served_module.do(ticket, "cancel", version=9, reason="x"),
+    ]
+    for reply in replies:
+        text = reply.data.decode()
+        assert served_module.staff not in text
+        assert not re.search(r"Traceback|File \"|select |insert |psycopg|msgspec", text, re.IGNORECASE)
+        assert str(ROOT) not in text
+
+
+FRAGMENTS = [
+    b"",
+    b"0",
+    b"-1",
+    b"1",
+    b"null",
+    b"true",
+    b'"a"',
+    b"a",
+    b"%00",
+    b"%ff",
+    b"%",
+    b"..",
+    b"'",
+    b'"',
+    b"*",
+    b"x" * 300,
+    b"\xe2\x80\xa8".hex().encode(),
+    b"2026-11-23T09:00:00Z",
+    b"0001-01-01T00:00:00Z",
+    b"9999-12-31T23:59:59Z",
+    b"tier1",
+    b"it_manager",
+    b"in_support",
+    b"closed",
+    b"99999999999999999999",
+    b"1e400",
+    b"W/",
+    b"[]",
+    b"{}",
+    b"Infinity",
+]
+NAMES = [b"limit", b"cursor", b"q", b"state", b"level", b"queue", b"as_of", b"version", b"position", b"after", b"from"]
+NAMES += [
+    b"to",
+    b"type",
+    b"actor",
+    b"ticket_id",
+    b"client_user_id",
+    b"priority",
+    b"unassigned",
+    b"assignee",
+    b"created_from",
+]
+METHODS = [b"GET"] * 5 + [b"POST"] * 6 + [b"PUT", b"DELETE", b"PATCH", b"HEAD", b"OPTIONS", b"BREW"]
+HEADERS = [b"If-Match", b"Prefer", b"Content-Type", b"X-Correlation-Id", b"traceparent", b"Accept", b"Expect", b"Range"]
+HEADERS += [b"If-None-Match", b"Content-Encoding", b"X-Forwarded-For", b"Forwarded", b"Cookie", b"Upgrade", b"TE"]
+VALUES = [
+    b'"1"',
+    b"*",
+    b'W/"1"',
+    b"wait=0",
+    b"application/json",
+    b"text/html",
+    b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01",
+]
+VALUES += [b"100-continue", b"bytes=0-1", b"gzip", b"\xff\xfe", b"a" * 1000, b"websocket", b"h2c", b""]
+
+
+class Chance:
+    """Requests put together from fragments, the same ones in every run: mostly right, and wrong somewhere."""
+
+    def __init__(self, tickets: list[str]) -> None:
+        self._random = random.Random(SEED)
+        self._tickets = [ticket.encode() for ticket in tickets]
+
+    def request(self) -> tuple[bytes, bytes, bytes | None, tuple[bytes, ...]]:
+        """Method, target, body and headers."""
+        pick = self._random.choice
+        method, path, fitting = self._aim()
+        if self._seldom(5):
+            method = pick(METHODS)
+        query = b"&".join(pick(NAMES) + b"=" + pick(FRAGMENTS) for _ in range(self._random.randrange(3)))
+        target = path + (b"?" + query if query and (method == b"GET" or self._seldom(5)) else b"")
+        body = None if fitting is None and not self._seldom(9) else self._body(fitting or {})
+        headers = [pick(HEADERS) + b": " + pick([*VALUES, *FRAGMENTS]) for _ in range(self._random.randrange(2))]
+        headers += [b"Content-Type: application/json"] * (body is not None and not self._seldom(9))
+        headers += [b"If-Match: " + pick([b"*", b"*", b'"1"', b'"7"'])] * (not self._seldom(5))
+        return method, target.replace(b'"', b"%22").replace(b" ", b"%20"), body, tuple(headers)
+
+    def _seldom(self, often: int) -> bool:
+        return self._random.randrange(often) == 0
+
+    def _aim(self) -> tuple[bytes, bytes, dict[str, Any] | None]:
+        pick = self._random.choice
+        ticket, word, command = pick(self._tickets), pick(FRAGMENTS), pick(list(BODIES))
+        if self._seldom(2):
+            body = BODIES[command] | ({"other_ticket_id": pick(self._tickets).decode()} if command == "link" else {})
+            return b"POST", b"/v1/tickets/" + ticket + b":" + command.encode(), body
+        posts = [(b"/v1/tickets", OPENING), (b"/v1/requests", REQUEST), (b"/v1/queues/tier1:claim_next", {})]
+        posts.append((b"/v1/tickets/" + ticket + b":" + word, {}))
+        paths = [
+            b"/v1/tickets",
+            b"/v1/tickets/" + ticket,
+            b"/v1/tickets/" + ticket + b"/history",
+            b"/v1/tickets/" + word,
+        ]
+        paths += [b"/v1/queues", b"/v1/queues/" + pick([b"tier1", word]), b"/v1/clients/" + pick([b"client-1", word])]
+        paths += [b"/v1/closure_mails", b"/" + word]
+        return pick(
+            [
+                (b"POST", *pick(posts)),
+                (b"PUT", b"/v1/clients/" + pick([b"fuzz", word]), ENTRY),
+                (b"GET", pick(paths), None),
+            ]
+        )
+
+    def _body(self, fitting: dict[str, Any]) -> bytes:
+        pick = self._random.choice
+        if self._seldom(12):
+            return pick(FRAGMENTS)
+        fields = {name: value for name, value in fitting.items() if not self._seldom(12)}
+        if self._seldom(4):
+            name = pick([*fields, "text", "reason", "level", "zz", ""])
+            fields[name] = pick([None, 0, -1, 1e308, True, "", "a", "\0", "\ud7ff", [], {}, [[{}]], "x" * 600, 10**30])
+        text = json.dumps(fields).encode()
+        return text[: self._random.randrange(len(text) + 1)] if self._seldom(12) else text
+
+
+def test_no_request_from_fragments_breaks_the_server(served_module: Served) -> None:
+    """1,500 requests put together at random from good and bad parts: no 500, and every refusal is a problem."""
+    tickets = [brought(served_module, standing) for standing in ("received", "tier1", "tier2", "deciding", "closed")]
+    chance = Chance([*tickets, str(uuid4())])
+    seen: dict[int, int] = {}
+    for number in range(FUZZ):
+        method, target, body, headers = chance.request()
+        answer = asked(served_module, method, target, body, headers)
+        seen[answer.status] = seen.get(answer.status, 0) + 1
+        where = (number, method, target, body, headers, answer.status, answer.data[:300])
+        assert answer.status < 500 or answer.status == 501, where
+        if answer.status >= 400:
+            assert answer.headers["Content-Type"] == PROBLEM, where
+            if method != b"HEAD":
+                problem(answer, answer.status)  # type: ignore[arg-type]
+    assert seen.keys() >= {200, 201, 400, 404, 405, 409, 412, 422}, seen
+    assert seen[200] > FUZZ / 20, seen
+
+
+def test_clients_cannot_break_it_either(served_module: Served) -> None:
+    """The same for a key that may do nearly nothing: what it may not see is never more than refused."""
+    key = served_module.key(Role.REPORTER)
+    ticket = request(served_module)
+    for command in BODIES:
+        reply = served_module.request(
+            "POST", f"/v1/tickets/{ticket}:{command}", BODIES[command], key, {"If-Match": "*"}
+        )
+        assert reply.status in (403, 422)
+        problem(reply, reply.status)
+
+
+@pytest.mark.parametrize("words", ["-" * 40 + "a", "- " * 100 + "a", '-"' * 60, "a -b or -c", "((" * 50 + "!&|" * 50])
+def test_no_search_is_too_much_for_the_parser(served_module: Served, words: str) -> None:
+    """PostgreSQL takes 32 operators inside one another, and says so with an error of its own."""
+    assert served_module.get(f"/v1/tickets?{urlencode({'q': words})}").status == 200

@@ -1,0 +1,24 @@
+"""The whole path over real HTTP, with a real worker and a real mail server."""
+
+from tests.support.running_desk import Served, wait_until
+
+
+def test_a_ticket_goes_from_request_to_closing_mail(served: Served) -> None:
+    """The thinnest whole path: opened, resolved, verified, documented, closed, mailed, and the outcome recorded."""
+    ticket = served.ticket()
+    served.close(ticket)
+    wait_until(lambda: served.mailbox.messages, 10, "the closing e-mail arrives")
+    wait_until(lambda: served.get(f"/v1/tickets/{ticket}").version == 10, 10, "the outcome is recorded")
+    types = [event["type"] for event in served.get(f"/v1/tickets/{ticket}/history").json["items"]]
+    assert types == [
+        "Ticket.RequestReceived",
+        "Ticket.ClientIdentified",
+        "Ticket.Created",
+        "Ticket.IssueDocumented",
+        "Ticket.Routed",
+        "Ticket.Resolved",
+        "Ticket.QCVerified",
+        "Ticket.ResolutionDocumented",
+        "Ticket.Closed",
+        "Ticket.ClosureEmailSent",
+    ]

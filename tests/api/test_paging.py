@@ -1,0 +1,224 @@
+"""Lists page by page: nothing missing and nothing twice, also while the desk is at work."""
+
+import json
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from itertools import count
+from threading import Event, Thread
+from uuid import uuid4
+
+import pytest
+
+from application.helpdesk import utc_now
+from tests.support.api_requests import brought, give, pages, problem, request, walk
+from tests.support.running_desk import Served, wait_until
+
+BUSY = 3  # rounds of work beside a walk
+MANY = 55  # more than a page has when nobody says how many
+LISTS = (
+    "/v1/tickets",
+    "/v1/tickets?state=in_support",
+    "/v1/tickets?client_user_id=pager",
+    "/v1/tickets?q=printer",
+    "/v1/queues/tier1",
+    "/v1/queues/tier1?unassigned=true",
+    "/v1/queues/intake",
+    "/v1/queues/tier1?as_of=2999-01-01T00:00:00Z",
+    "/v1/events",
+    "/v1/events?type=Ticket.Created",
+    "/v1/closure_mails",
+)
+
+
+@pytest.fixture(scope="module")
+def tickets(served_module: Served) -> Iterator[list[str]]:
+    """Tickets enough for several pages, in two queues, some of them closed."""
+    found = [served_module.ticket("pager", *(("low", "medium", "high")[n % k] for k in (2, 3))) for n in range(MANY)]
+    for _ in range(8):
+        request(served_module)
+    for ticket in [served_module.ticket("closer") for _ in range(8)]:
+        served_module.close(ticket)
+    return found
+
+
+def quiet(served: Served) -> None:
+    """Waits until every closed ticket has the outcome of its e-mail, and the lists have it too."""
+
+    def settled() -> bool:
+        served.caught_up()
+        closed, sent = (len(walk(served, f"/v1/events?type=Ticket.{name}")) for name in ("Closed", "ClosureEmailSent"))
+        return closed == sent
+
+    wait_until(settled, 20, "all closing e-mails are sent")
+
+
+class Busy:
+    """A desk at work in the background: tickets come, move, get notes and are closed."""
+
+    def __init__(self, served: Served) -> None:
+        self._served, self._stop = served, Event()
+        self._thread = Thread(target=self._work)
+        self.done = 0
+
+    def __enter__(self) -> "Busy":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        for n in count():
+            ticket = self._served.ticket("busy", "high" if n % 2 else "low", "high")
+            for command in ("add_note", "change_priority", "assign"):
+                give(self._served, ticket, command)
+            if n % 3 == 0:
+                self._served.close(ticket)
+            elif n % 3 == 1:
+                give(self._served, ticket, "escalate")
+            self.done += 1
+            if self._stop.is_set():
+                return
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_every_size_of_page_gives_the_same_list(served_module: Served, tickets: list[str], path: str) -> None:
+    """Walked by 1, 7, 50 and 200, a list is the same list."""
+    quiet(served_module)
+    whole = walk(served_module, path, 200)
+    assert len(whole) >= 8
+    for limit in (1, 7, 50):
+        assert walk(served_module, path, limit) == whole
+
+
+@pytest.mark.parametrize("limit", [1, 7, 200])
+def test_a_walk_through_a_busy_list_misses_nothing_and_sees_nothing_twice(
+    served_module: Served, tickets: list[str], limit: int
+) -> None:
+    """What was there before the walk and stays there is read once, whatever comes and goes beside it."""
+    for path, expected in (
+        ("/v1/tickets", set(tickets)),
+        ("/v1/tickets?state=in_support", set(tickets)),
+        ("/v1/queues/tier1", set(tickets)),
+    ):
+        with Busy(served_module) as busy:
+            while busy.done < BUSY:
+                rows = [row["ticket_id"] for row in walk(served_module, path, limit)]
+                assert sorted(ticket for ticket in rows if ticket in expected) == sorted(expected)
+                if path == "/v1/tickets":
+                    assert len(rows) == len(set(rows))
+
+
+def test_a_walk_through_the_busy_log_reads_every_position_once(served_module: Served, tickets: list[str]) -> None:
+    """The log only grows: a walk by 7 reads 1, 2, 3 … and what came on the way."""
+    with Busy(served_module) as busy:
+        while busy.done < BUSY:
+            positions = [event["position"] for event in walk(served_module, "/v1/events", 7)]
+            assert positions == list(range(1, len(positions) + 1))
+            assert len(positions) > 5 * MANY
+
+
+def test_a_page_has_fifty_items_when_nobody_says_how_many(served_module: Served, tickets: list[str]) -> None:
+    """The default limit; the rest is on the next page."""
+    served_module.caught_up()
+    sizes = [len(page.json["items"]) for page in pages(served_module, "/v1/tickets?client_user_id=pager")]
+    assert sizes == [50, MANY - 50]
+
+
+def test_the_last_page_says_so(served_module: Served, tickets: list[str]) -> None:
+    """`next` is null and Link is missing on the last page, also when it is full; an empty list is one page."""
+    served_module.caught_up()
+    full = served_module.get(f"/v1/tickets?client_user_id=pager&limit={MANY}")
+    assert (len(full.json["items"]), full.json["next"]) == (MANY, None)
+    assert "Link" not in full.headers
+    assert served_module.get("/v1/tickets?client_user_id=none").json == {"items": [], "next": None}
+
+
+def test_the_link_is_the_next_page(served_module: Served, tickets: list[str]) -> None:
+    """Link keeps path, filters and limit, and carries the cursor that `next` names."""
+    for path in ("/v1/tickets?client_user_id=pager&state=in_support", "/v1/queues/tier1?unassigned=true"):
+        reply = served_module.get(f"{path}&limit=3")
+        assert reply.headers["Link"] == f'<{path}&limit=3&cursor={reply.json["next"]}>; rel="next"'
+
+
+@pytest.mark.parametrize("limit", ["0", "201", "-1", "abc", "", "1.5", "1e9", "99999999999999999999", "5&limit=6"])
+@pytest.mark.parametrize(
+    "path", ["/v1/tickets", "/v1/queues/tier1", "/v1/events", "/v1/closure_mails", "/v1/clients/x"]
+)
+def test_a_limit_is_a_number_from_1_to_200(served_module: Served, path: str, limit: str) -> None:
+    """400 for any other, named by its pointer."""
+    told = problem(served_module.get(f"{path}?limit={limit}"), 400, "invalid_parameter")
+    assert [error["pointer"] for error in told["errors"]] == ["/limit"]
+
+
+def encoded(text: str) -> str:
+    """A cursor as the desk would write it."""
+    return urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+GARBAGE = [
+    "",
+    "x",
+    "====",
+    "%00",
+    "%ff%fe",
+    "a" * 3000,
+    encoded(""),
+    encoded("null"),
+    encoded("[]"),
+    encoded("{}"),
+    encoded('["tickets"]'),
+    encoded('["tickets","x"]'),
+    encoded(json.dumps(["tickets", str(uuid4()), 1])),
+    encoded(json.dumps([str(uuid4())])),
+    encoded(json.dumps(["queue", "tier1", None, "1' or 1=1", "2026-11-23T09:00:00Z", str(uuid4())])),
+    encoded(json.dumps(["queue", "tier9", None, 1, "2026-11-23T09:00:00Z", str(uuid4())])),
+    encoded('["closure_mails","' + str(uuid4()) + '","1"]'),
+    encoded("[" * 2000),
+]
+
+
+@pytest.mark.parametrize("path", ["/v1/tickets", "/v1/queues/tier1", "/v1/closure_mails"])
+@pytest.mark.parametrize("cursor", GARBAGE)
+def test_a_cursor_that_the_desk_did_not_give_is_refused(served_module: Served, path: str, cursor: str) -> None:
+    """400 bad_cursor, which says how to begin anew."""
+    told = problem(served_module.get(f"{path}?cursor={cursor}"), 400)
+    assert told["code"] == ("invalid_parameter" if cursor == "%00" else "bad_cursor")
+
+
+def test_a_number_too_large_for_the_database_is_no_error_of_the_server(served_module: Served) -> None:
+    """A forged cursor of the right shape pages from where it says, or is refused."""
+    for place in (10**30, -(10**30)):
+        queue = encoded(json.dumps(["queue", "tier1", None, place, "2026-11-23T09:00:00", str(uuid4())]))
+        mails = encoded(json.dumps(["closure_mails", str(uuid4()), place]))
+        for path in (f"/v1/queues/tier1?cursor={queue}", f"/v1/closure_mails?cursor={mails}"):
+            assert served_module.get(path).status in (200, 400)
+
+
+def test_a_cursor_of_another_list_is_refused(served_module: Served, tickets: list[str]) -> None:
+    """400: a cursor goes on in its own list, its own queue and its own past."""
+    brought(served_module, "closed")
+    served_module.caught_up()
+    now = utc_now().isoformat().replace("+00:00", "Z")
+    lists = ("/v1/tickets?", "/v1/queues/tier1?", "/v1/queues/intake?", "/v1/closure_mails?")
+    lists += (f"/v1/queues/tier1?as_of={now}&", "/v1/queues/tier1?as_of=2999-01-01T00:00:00Z&")
+    cursors = {path: served_module.get(f"{path}limit=1").json["next"] for path in lists}
+    assert None not in cursors.values()
+    for given, cursor in cursors.items():
+        for path in lists:
+            reply = served_module.get(f"{path}limit=1&cursor={cursor}")
+            if path == given:
+                assert len(reply.json["items"]) == 1
+            else:
+                problem(reply, 400, "bad_cursor")
+
+
+def test_history_is_one_page(served_module: Served) -> None:
+    """A ticket's history comes whole, oldest first, in the shape of a list."""
+    ticket = brought(served_module, "tier1")
+    for _ in range(60):
+        served_module.request("POST", f"/v1/tickets/{ticket}:add_note", {"text": "one of many"})
+    told = served_module.get(f"/v1/tickets/{ticket}/history").json
+    assert (len(told["items"]), told["next"]) == (65, None)
+    problem(served_module.get(f"/v1/tickets/{ticket}/history?limit=1"), 400, "invalid_parameter")

@@ -1,0 +1,588 @@
+"""What no client library would send, through a real socket: each is answered with the right 4xx, or served when it is
+right after all; nothing hangs, and others are served meanwhile."""
+
+import asyncio
+import json
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from gunicorn.asgi.parser import ParseError, PythonProtocol
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from api.connection import CROWDED_IDLE_SECONDS, IDLE_SECONDS, Parser
+from api.documentation import BUNDLE, REDOC
+from api.manners import STRICT
+from application.database import connect
+from tests.support.api_requests import MEMBERS, PROBLEM
+from tests.support.raw_http import Answer, Cut, connected, read_answer, written
+from tests.support.running_desk import ROOT, Served, wait_until
+
+SLOW = 200  # connections that send a byte now and then
+HEADER_SECONDS, BODY_SECONDS = 2.0, 3.0  # in place of 10 and 30, so that the tests need not wait so long
+UNREAD_SECONDS = 2.0
+MOST = 300  # connections of a process, in place of 2,000
+REQUEST = json.dumps({"channel": "email", "text": "no network", "sender": {}}).encode()
+STATUS = re.compile(rb"HTTP/1\.\d (\d{3}) [A-Z]")
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+HASTY = """
+import sys, api.connection as limits
+limits.HEADER_SECONDS, limits.BODY_SECONDS, limits.MOST_CONNECTIONS, limits.UNREAD_SECONDS = {}, {}, {}, {}
+from api.cli import main
+sys.exit(main(["api"]))
+"""
+
+
+class Hasty(Served):
+    """A desk that waits less long for what comes slowly."""
+
+    def start(self, part: str) -> None:
+        """As usual, but for the deadlines of the API."""
+        if part != "api":
+            super().start(part)
+            return
+        with (self.directory / f"{part}.log").open("ab") as log:
+            command = [sys.executable, "-c", HASTY.format(HEADER_SECONDS, BODY_SECONDS, MOST, UNREAD_SECONDS)]
+            self.processes[part] = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
+
+
+@pytest.fixture(scope="module")
+def desk(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hasty]:
+    """A hasty desk that these tests share. At the end it still serves, and has met no error that it does not know."""
+    with Hasty(module_database, tmp_path_factory.mktemp("sockets")) as running:
+        running.client("client-1")
+        yield running
+        assert running.get("/v1/queues").status == 200
+        log = (running.directory / "api.log").read_text()
+        assert "Traceback" not in log
+        assert "unexpected error" not in log
+
+
+def answers(desk: Served, sent: bytes, count: int = 1) -> list[Answer]:
+    """Sends bytes on a connection of their own; so many answers, and nothing behind them once the server hangs up."""
+
+    async def talk() -> list[Answer]:
+        async with connected(desk.port) as (reader, writer):
+            writer.write(sent)
+            return [await read_answer(reader) for _ in range(count)]
+
+    return asyncio.run(talk())
+
+
+def whole(desk: Served, sent: bytes) -> bytes:
+    """Everything that comes back until the server hangs up."""
+
+    async def talk() -> bytes:
+        async with connected(desk.port) as (reader, writer), asyncio.timeout(20):
+            writer.write(sent)
+            return await reader.read()
+
+    return asyncio.run(talk())
+
+
+def get(desk: Served, path: str = "/v1/queues", *lines: bytes, first: bytes = b"") -> bytes:
+    """A GET with more header lines."""
+    return head(desk, first or f"GET {path} HTTP/1.1".encode(), *lines) + b"\r\n"
+
+
+def post(desk: Served, *lines: bytes, body: bytes = REQUEST, path: str = "/v1/requests", length: bool = True) -> bytes:
+    """A POST of JSON with more header lines."""
+    size = [b"Content-Length: %d" % len(body)] if length else []
+    type_ = [] if any(line.startswith(b"Content-Type") for line in lines) else [b"Content-Type: application/json"]
+    return head(desk, f"POST {path} HTTP/1.1".encode(), *type_, *size, *lines) + b"\r\n" + body
+
+
+def head(desk: Served, first: bytes, *lines: bytes, host: bytes = b"Host: desk") -> bytes:
+    """The first line and headers."""
+    given = [host] * bool(host) + [b"Authorization: Bearer " + desk.staff.encode(), *lines]
+    return b"".join(line + b"\r\n" for line in [first, *given])
+
+
+def chunked(*chunks: bytes, trailer: bytes = b"") -> bytes:
+    """A body in chunks, each with an extension."""
+    return b"".join(b"%x;n=1\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n" + trailer + b"\r\n"
+
+
+CHUNKED = b"Transfer-Encoding: chunked"
+TICKET = "/v1/tickets/0190f3a0-0000-7000-8000-000000000001"
+UNREADABLE: dict[str, tuple[int, Any]] = {
+    # answered before the application sees it: gunicorn's parser, and what the desk demands beside it
+    "a header of 100 kB": (431, lambda desk: get(desk, "/livez", b"X: " + b"a" * 100_000)),
+    "headers without an end": (431, lambda desk: head(desk, b"GET /livez HTTP/1.1", b"X: " + b"a" * 500_000)),
+    "500 headers": (431, lambda desk: get(desk, "/livez", *(b"X-%d: 1" % n for n in range(500)))),
+    "a line of 100 kB": (414, lambda desk: get(desk, "/" + "a" * 100_000)),
+    "a query of 9 kB": (414, lambda desk: get(desk, "/v1/tickets?q=" + "a" * 9_000)),
+    "no Host": (400, lambda desk: head(desk, b"GET /v1/queues HTTP/1.1", host=b"") + b"\r\n"),
+    "two Hosts": (400, lambda desk: get(desk, "/v1/queues", b"Host: other")),
+    "two lengths": (400, lambda desk: post(desk, b"Content-Length: 3")),
+    "twice the same length": (400, lambda desk: post(desk, b"Content-Length: %d" % len(REQUEST))),
+    "two lengths in one": (400, lambda desk: post(desk, b"Content-Length: 42, 42", length=False)),
+    "a negative length": (400, lambda desk: post(desk, b"Content-Length: -1", length=False)),
+    "a length with a sign": (400, lambda desk: post(desk, b"Content-Length: +1", length=False)),
+    "a blank before the colon": (400, lambda desk: post(desk, b"Content-Length : 9", length=False)),
+    "two types": (400, lambda desk: post(desk, b"Content-Type: application/json\r\nContent-Type: text/plain")),
+    "two keys for one request": (400, lambda desk: post(desk, b"Idempotency-Key: a", b"Idempotency-Key: b")),
+    "length and chunks": (400, lambda desk: post(desk, CHUNKED)),
+    "smuggled behind chunks": (
+        400,
+        lambda desk: post(
+            desk, b"Content-Length: 6", CHUNKED, body=b"0\r\n\r\nGET /livez HTTP/1.1\r\n\r\n", length=False
+        ),
+    ),
+    "chunked twice": (400, lambda desk: post(desk, CHUNKED, CHUNKED, body=chunked(REQUEST), length=False)),
+    "chunked, hidden": (
+        501,
+        lambda desk: post(desk, b"Transfer-Encoding: xchunked", body=chunked(REQUEST), length=False),
+    ),
+    "gzip and chunked": (
+        501,
+        lambda desk: post(desk, b"Transfer-Encoding: gzip, chunked", body=chunked(REQUEST), length=False),
+    ),
+    "identity": (400, lambda desk: post(desk, b"Transfer-Encoding: identity", length=False)),
+    "chunks in HTTP/1.0": (
+        400,
+        lambda desk: post(desk, CHUNKED, body=chunked(REQUEST), length=False).replace(b"HTTP/1.1", b"HTTP/1.0"),
+    ),
+    "a size that is none": (400, lambda desk: post(desk, CHUNKED, body=b"zz\r\n{}\r\n0\r\n\r\n", length=False)),
+    "a negative size": (400, lambda desk: post(desk, CHUNKED, body=b"-2\r\n{}\r\n0\r\n\r\n", length=False)),
+    "a size in C": (400, lambda desk: post(desk, CHUNKED, body=b"0x2\r\n{}\r\n0\r\n\r\n", length=False)),
+    "chunks with bare LF": (400, lambda desk: post(desk, CHUNKED, body=b"2\n{}\n0\n\n", length=False)),
+    "a chunk longer than it says": (400, lambda desk: post(desk, CHUNKED, body=b"1\r\n{}\r\n0\r\n\r\n", length=False)),
+    "a length in the trailer": (
+        400,
+        lambda desk: post(desk, CHUNKED, body=chunked(REQUEST, trailer=b"Content-Length: 1\r\n"), length=False),
+    ),
+    "a folded header": (400, lambda desk: get(desk, "/v1/queues", b"X: a\r\n b")),
+    "a bare CR": (400, lambda desk: get(desk, "/v1/queues", b"X: a\rb")),
+    "a bare LF": (400, lambda desk: get(desk, "/v1/queues", b"X: a\nY: b")),
+    "NUL in a header": (400, lambda desk: get(desk, "/v1/queues", b"X: a\0b")),
+    "a header without a name": (400, lambda desk: get(desk, "/v1/queues", b": b")),
+    "NUL in the address": (400, lambda desk: get(desk, first=b"GET /v1/queues/\0 HTTP/1.1")),
+    "bytes in the address": (400, lambda desk: get(desk, first=b"GET /v1/queues/\xff HTTP/1.1")),
+    "a word for an address": (400, lambda desk: get(desk, first=b"GET v1/queues HTTP/1.1")),
+    "a small method": (400, lambda desk: get(desk, first=b"get /v1/queues HTTP/1.1")),
+    "HTTP/0.9": (400, lambda desk: b"GET /livez\r\n\r\n"),
+    "HTTP/2 without TLS": (400, lambda desk: b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+}
+REFUSED: dict[str, tuple[int, str, Any]] = {
+    # answered by the application
+    "a body of 1 MiB and a byte": (413, "body_too_large", lambda desk: post(desk, body=b" " * (2**20 + 1))),
+    "that body in chunks": (
+        413,
+        "body_too_large",
+        lambda desk: post(desk, CHUNKED, body=chunked(*[b" " * 2**16] * 17), length=False),
+    ),
+    "a length of many digits": (
+        413,
+        "body_too_large",
+        lambda desk: post(desk, b"Content-Length: " + b"9" * 30, length=False),
+    ),
+    "100,000 arrays": (422, "invalid_body", lambda desk: post(desk, body=b"[" * 100_000 + b"]" * 100_000)),
+    "100,000 objects": (422, "invalid_body", lambda desk: post(desk, body=b'{"a":' * 100_000 + b"1" + b"}" * 100_000)),
+    "100,000 arrays for a text": (
+        422,
+        "invalid_body",
+        lambda desk: post(desk, body=REQUEST.replace(b'"no network"', b"[" * 100_000 + b"]" * 100_000)),
+    ),
+    "100,000 arrays without an end": (422, "invalid_body", lambda desk: post(desk, body=b"[" * 100_000)),
+    "UTF-16": (400, "malformed_json", lambda desk: post(desk, body=REQUEST.decode().encode("utf-16"))),
+    "a byte order mark": (400, "malformed_json", lambda desk: post(desk, body=b"\xef\xbb\xbf" + REQUEST)),
+    "no UTF-8": (400, "malformed_json", lambda desk: post(desk, body=REQUEST.replace(b"no network", b"\xff\xfe"))),
+    "half a surrogate pair": (400, "malformed_json", lambda desk: post(desk, body=REQUEST.replace(b"no ", b"\\ud800"))),
+    "a surrogate in UTF-8": (
+        400,
+        "malformed_json",
+        lambda desk: post(desk, body=REQUEST.replace(b"no", b"\xed\xa0\x80")),
+    ),
+    "NUL in a text": (422, "invalid_body", lambda desk: post(desk, body=REQUEST.replace(b"no ", b"\\u0000"))),
+    "NUL in the JSON": (400, "malformed_json", lambda desk: post(desk, body=REQUEST + b"\0")),
+    "gzip": (415, "unsupported_media_type", lambda desk: post(desk, b"Content-Encoding: gzip")),
+    "a form": (415, "not_json", lambda desk: post(desk, b"Content-Type: application/x-www-form-urlencoded")),
+    "two keys": (401, "key_unknown", lambda desk: get(desk, "/v1/queues", b"Authorization: Bearer dl_other")),
+    "two versions": (
+        400,
+        "bad_if_match",
+        lambda desk: post(desk, b'If-Match: "1"', b'If-Match: "2"', body=b"{}", path=f"{TICKET}:create"),
+    ),
+    "bytes for a key": (400, "bad_idempotency_key", lambda desk: post(desk, b"Idempotency-Key: \xff")),
+    "an encoded slash": (404, "not_found", lambda desk: get(desk, "/v1/queues/a%2Fb")),
+    "an encoded NUL": (404, "unknown_queue", lambda desk: get(desk, "/v1/queues/%00")),
+    "encoded bytes": (404, "unknown_queue", lambda desk: get(desk, "/v1/queues/%ff%fe")),
+    "half an escape": (404, "unknown_queue", lambda desk: get(desk, "/v1/queues/%z")),
+    "a way up": (404, "not_found", lambda desk: get(desk, "/v1/../../etc/passwd")),
+    "NUL in the query": (400, "invalid_parameter", lambda desk: get(desk, "/v1/tickets?q=%00")),
+    "8,000 parameters": (400, "invalid_parameter", lambda desk: get(desk, "/v1/tickets?" + "&".join("a" * 2000))),
+    "a method of another protocol": (
+        405,
+        "method_not_allowed",
+        lambda desk: get(desk, first=b"TRACE /v1/queues HTTP/1.1"),
+    ),
+}
+
+
+def problem(answer: Answer, status: int) -> dict[str, Any]:
+    """The problem document of an answer; it quotes neither key nor code."""
+    assert (answer.status, answer.headers["content-type"]) == (status, PROBLEM), answer
+    assert answer.json.keys() >= MEMBERS
+    assert answer.json["detail"].endswith(".")
+    assert b"dl_" not in answer.body
+    assert b"gunicorn" not in answer.body.lower()
+    document: dict[str, Any] = answer.json
+    return document
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_is_no_request_is_a_problem_and_ends_the_connection(desk: Hasty, name: str) -> None:
+    """400, 414, 431 or 501, and then the server hangs up: whatever comes behind it is no request of anybody."""
+    status, sent = UNREADABLE[name]
+    received = whole(desk, sent(desk) + get(desk, "/livez"))
+    first, _, body = received.partition(b"\r\n\r\n")
+    assert len(STATUS.findall(received)) == 1, received
+    assert b"Connection: close" in first
+    assert {line.partition(b":")[0].lower() for line in first.split(b"\r\n")} >= {name.encode() for name in STRICT}
+    named = re.search(rb"x-request-id: ([0-9a-f]{16})", first)
+    assert named
+    assert json.loads(body)["request_id"] == named[1].decode()
+    answer = Answer(int(first.split()[1]), {"content-type": PROBLEM if PROBLEM.encode() in first else ""}, body)
+    assert problem(answer, status)["instance"] == "/"
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_request_that_cannot_be_meant_is_refused(desk: Hasty, name: str) -> None:
+    """The right 4xx with its code; nothing is recorded."""
+    status, code, sent = REFUSED[name]
+    (answer,) = answers(desk, sent(desk))
+    assert problem(answer, status)["code"] == code
+
+
+def test_chunks_make_a_body(desk: Hasty) -> None:
+    """A body in chunks of any size, with extensions and a trailer, is the same as one with a length."""
+    chance = Random(1)
+    cuts = sorted(chance.sample(range(1, len(REQUEST)), 10))
+    pieces = [REQUEST[a:b] for a, b in zip([0, *cuts], [*cuts, len(REQUEST)], strict=True)]
+    sent = post(desk, CHUNKED, body=chunked(*pieces, trailer=b"X-Checksum: 1\r\n"), length=False)
+    (answer,) = answers(desk, sent)
+    assert answer.status == 201
+
+
+def test_requests_that_come_at_once_are_answered_in_order(desk: Hasty) -> None:
+    """Pipelining: 20 requests with bodies in one write, each its own answer; a bad one in between ends it."""
+    many = [post(desk, body=REQUEST.replace(b"no network", b"%d" % n)) for n in range(20)]
+    told = answers(desk, b"".join(many), 20)
+    assert [answer.status for answer in told] == [201] * 20
+    texts = [desk.get(answer.headers["location"]).json["text"] for answer in told]
+    assert texts == [str(n) for n in range(20)]
+    received = whole(desk, get(desk, "/livez") + b"GARBAGE\r\n\r\n" + get(desk, "/livez"))
+    assert STATUS.findall(received) == [b"200", b"400"]
+
+
+def test_old_and_rare_ways_to_ask_are_answered(desk: Hasty) -> None:
+    """HTTP/1.0, with and without Host; the absolute form of an address; a fragment of nothing in front."""
+    old = head(desk, b"GET /v1/queues HTTP/1.0", host=b"") + b"\r\n"
+    received = whole(desk, old)
+    assert received.startswith(b"HTTP/1.0 200 OK\r\n")
+    for address in ("http://desk/v1/queues", "HTTP://other:80/v1/queues", "http://desk/v1/queues?min_position=0"):
+        (answer,) = answers(desk, get(desk, address))
+        assert answer.json["items"][0]["queue"] == "intake", answer
+    (answer,) = answers(desk, get(desk, "https://desk"))
+    assert problem(answer, 404)["instance"] == "/"
+
+
+def test_who_waits_to_be_asked_for_the_body_is_asked(desk: Hasty) -> None:
+    """Expect: 100-continue is answered with 100 before the body comes."""
+
+    async def talk() -> Answer:
+        async with connected(desk.port) as (reader, writer), asyncio.timeout(20):
+            headers = post(desk, b"Expect: 100-continue").removesuffix(REQUEST)
+            writer.write(headers)
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            writer.write(REQUEST)
+            return await read_answer(reader)
+
+    assert asyncio.run(talk()).status == 201
+
+
+def test_a_body_that_breaks_off_is_no_body(desk: Hasty) -> None:
+    """Cut off where what has come is valid JSON: nothing is done, and nothing is remembered under the key."""
+    text = REQUEST + b"\n"
+    for kind, sent in {
+        "length": post(desk, b"Idempotency-Key: cut-length", body=text)[:-1],
+        "chunks": post(desk, b"Idempotency-Key: cut-chunks", CHUNKED, body=chunked(REQUEST), length=False)[:-5],
+    }.items():
+        before = known(desk)
+
+        async def cut(sent: bytes = sent) -> None:
+            async with connected(desk.port) as (reader, writer):
+                writer.write(sent)
+                writer.write_eof()
+                await reader.read()
+
+        asyncio.run(cut())
+        assert known(desk) == before
+        again = post(desk, b"Idempotency-Key: cut-" + kind.encode(), body=text)
+        assert answers(desk, again)[0].status == 201, kind
+
+
+def known(desk: Served) -> tuple[int, int]:
+    """How many requests have come in, and how many keys are remembered."""
+    query = (
+        "select (select count(*) from events where type = 'Ticket.RequestReceived'), (select count(*) from idempotency)"
+    )
+    with connect(desk.database, "test look") as connection:
+        requests, keys = connection.execute(query).fetchone()
+    return requests, keys
+
+
+def test_the_trace_of_two_is_none(desk: Hasty) -> None:
+    """Two traceparent headers are no trace, as W3C says; the request is done all the same."""
+    trace = f"traceparent: {TRACE}".encode()
+    (answer,) = answers(desk, post(desk, trace, trace))
+    assert answer.status == 201
+
+
+def test_a_deadline_that_was_kept_cuts_nobody_off(desk: Hasty) -> None:
+    """One connection for longer than both deadlines, with requests now and then: every one is answered on it."""
+
+    async def talk() -> list[int]:
+        statuses = []
+        async with connected(desk.port) as (reader, writer):
+            end = asyncio.get_running_loop().time() + HEADER_SECONDS + BODY_SECONDS
+            while asyncio.get_running_loop().time() < end:
+                for sent in (get(desk), post(desk)):
+                    writer.write(sent)
+                    statuses.append((await read_answer(reader)).status)
+                with suppress(TimeoutError):
+                    assert await asyncio.wait_for(reader.read(1), 0.5) == b"something else"
+        return statuses
+
+    assert set(asyncio.run(talk())) == {200, 201}
+
+
+def test_an_idle_connection_is_kept_for_the_next_request(desk: Hasty) -> None:
+    """Also where that comes after seconds, as from a proxy: it must not meet the end of the connection half-way."""
+
+    async def talk() -> list[int]:
+        async with connected(desk.port) as (reader, writer):
+            statuses = []
+            for pause in (0.0, CROWDED_IDLE_SECONDS + 0.5):
+                await asyncio.sleep(pause)
+                writer.write(get(desk))
+                statuses.append((await read_answer(reader)).status)
+            return statuses
+
+    assert asyncio.run(talk()) == [200, 200]
+    assert IDLE_SECONDS > 60  # as long as proxies keep theirs
+
+
+def test_a_later_request_that_comes_slowly_is_told_so(desk: Hasty) -> None:
+    """Its headers have as long as those of the first one, however often a byte comes, and not as long as an idle
+    connection."""
+
+    async def talk() -> float:
+        loop = asyncio.get_running_loop()
+        async with connected(desk.port) as (reader, writer):
+            writer.write(get(desk))
+            assert (await read_answer(reader)).status == 200
+            begun, answer = loop.time(), asyncio.create_task(read_answer(reader))
+            while not answer.done():
+                writer.write(b"G")
+                await asyncio.wait([answer], timeout=0.1)
+            problem(await answer, 408)
+            return loop.time() - begun
+
+    assert HEADER_SECONDS * 0.9 < asyncio.run(talk()) < HEADER_SECONDS * 2
+
+
+def shares(desk: Hasty) -> list[int]:
+    """How many connections each process of the API has."""
+    lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    ours = {f"socket:[{line[9]}]" for line in lines if line[1].endswith(f":{desk.port:04X}") and line[3] == "01"}
+    first = desk.processes["api"].pid
+    children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+    return [sum(str(fd.readlink()) in ours for fd in Path(f"/proc/{child}/fd").iterdir()) for child in children]
+
+
+def test_idle_connections_make_room_where_there_are_many(desk: Hasty) -> None:
+    """With more than half of the connections taken, each new one ends the one that was idle longest."""
+
+    async def talk() -> list[int]:
+        async with AsyncExitStack() as stack:
+
+            async def more(count: int) -> list[asyncio.Task[bytes]]:
+                opened = [await stack.enter_async_context(connected(desk.port)) for _ in range(count)]
+                for reader, writer in opened:
+                    writer.write(get(desk, "/livez"))
+                    assert (await read_answer(reader)).status == 200
+                return [asyncio.create_task(reader.read()) for reader, _ in opened]
+
+            first, second = await more(MOST // 2), await more(MOST // 2 + 20)
+            await asyncio.sleep(CROWDED_IDLE_SECONDS + 0.3)
+            third = await more(40)
+            await asyncio.sleep(0.3)
+            return [sum(task.done() for task in tasks) for tasks in (first, second, third)]
+
+    desk.hang_up()
+    wait_until(lambda: sum(shares(desk)) == 0, 10, "the connections of earlier tests have ended")
+    assert asyncio.run(talk()) == [40, 0, 0]
+
+
+def test_each_process_gets_its_share_of_the_connections(desk: Hasty) -> None:
+    """However many there are: a process that has more leaves a new one to another."""
+
+    async def talk() -> list[int]:
+        async with AsyncExitStack() as stack:
+            for _ in range(61):
+                reader, writer = await stack.enter_async_context(connected(desk.port))
+                writer.write(get(desk, "/livez"))
+                assert (await read_answer(reader)).status == 200
+            return shares(desk)
+
+    desk.hang_up()
+    wait_until(lambda: sum(shares(desk)) == 0, 10, "the connections of earlier tests have ended")
+    assert sorted(asyncio.run(talk())) == [30, 31]
+
+
+def test_one_connection_too_many_is_told_so(desk: Hasty) -> None:
+    """More connections than the processes take: each of the rest is told 503 at once, and those before are served."""
+
+    async def talk() -> Counter[int]:
+        async with AsyncExitStack() as stack:
+            many = [await stack.enter_async_context(connected(desk.port)) for _ in range(2 * MOST + 50)]
+            refused = [asyncio.create_task(reader.readuntil(b"\r\n\r\n")) for reader, _ in many]
+            await asyncio.wait(refused, timeout=0.5)
+            heads = [one.result() for one in refused if one.done() and not one.exception()]
+            assert len(heads) >= 50
+            assert all(b" 503 " in one and b"\r\nRetry-After: 1\r\n" in one for one in heads)
+            for (_, writer), one in zip(many, refused, strict=True):
+                if not one.done():
+                    writer.write(get(desk))
+            return Counter([int((await one).split()[1]) for one in refused])
+
+    statuses = asyncio.run(talk())
+    assert statuses.keys() == {200, 503}
+    assert statuses[200] >= MOST
+
+
+# ── Those who send slowly, many at once ─────────────────────────────────────────────────────────────────────
+
+
+async def dribble(desk: Served, sent: bytes, chance: Random) -> str:
+    """Sends a byte now and then until the server has had enough; what it said."""
+    async with connected(desk.port) as (reader, writer), asyncio.timeout(30):
+        writer.write(sent[: chance.randint(0, 40)])
+        answer = asyncio.create_task(read_answer(reader))
+        for byte in sent[40:]:
+            writer.write(bytes([byte]))
+            done, _ = await asyncio.wait([answer], timeout=0.2)
+            if done:
+                break
+        try:
+            document = problem(await answer, 408)
+        except Cut:
+            return "cut"
+        assert await reader.read() == b""
+        return str(document["code"])
+
+
+async def probe(desk: Served, until: asyncio.Event, seconds: list[float]) -> None:
+    """Asks and commands all the time, as everybody else does; each must be answered."""
+    loop = asyncio.get_running_loop()
+    while not until.is_set():
+        for sent, status in ((get(desk), 200), (post(desk), 201)):
+            begun = loop.time()
+            async with connected(desk.port) as (reader, writer):
+                writer.write(sent)
+                answer = await read_answer(reader)
+            seconds.append(loop.time() - begun)
+            assert answer.status == status
+        await asyncio.sleep(0.02)
+
+
+def test_the_slow_are_told_so_and_others_are_served_meanwhile(desk: Hasty) -> None:
+    """200 connections that send headers or bodies byte by byte: each is told 408 within its deadline, and whoever asks
+    meanwhile is answered."""
+    slow_headers = head(desk, b"GET /v1/queues HTTP/1.1", *(b"X-%d: a" % n for n in range(60)))
+    slow_body = post(desk, body=REQUEST + b" " * 2_000)
+    chance = Random(2)
+
+    async def together() -> tuple[Counter[str], list[float]]:
+        until, seconds = asyncio.Event(), list[float]()
+        others = asyncio.create_task(probe(desk, until, seconds))
+        slow = [dribble(desk, (slow_headers, slow_body)[n % 2], chance) for n in range(SLOW)]
+        told = Counter(await asyncio.gather(*slow))
+        until.set()
+        await others
+        return told, seconds
+
+    told, seconds = asyncio.run(together())
+    assert told == {"request_timeout": SLOW}
+    assert len(seconds) >= 20
+    assert max(seconds) < 10
+
+
+def test_who_does_not_read_the_answer_is_cut_off(desk: Hasty) -> None:
+    """An answer that is larger than what the system keeps waits for its reader so long, and no longer; one who reads
+    slowly gets all of it."""
+    wanted, times = written("GET", REDOC, desk.staff), 8
+
+    whole = times * BUNDLE.stat().st_size
+
+    def receive(pauses: float) -> int:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.settimeout(10)
+            client.connect(("127.0.0.1", desk.port))
+            client.sendall(wanted * times)
+            time.sleep(pauses)
+            total = 0
+            with suppress(ConnectionResetError):
+                while total < whole and (part := client.recv(1 << 20)):
+                    total += len(part)
+            return total
+
+    assert receive(UNREAD_SECONDS * 2) < whole
+    assert receive(UNREAD_SECONDS / 4) >= whole
+
+
+def test_the_parser_takes_the_same_header_bytes_as_gunicorns() -> None:
+    """The regular expressions stand for gunicorn's loops: what they take and refuse is the same, byte by byte."""
+    ours, theirs = Parser(), PythonProtocol()
+    for sample in (b"", *(prefix + bytes([byte]) for byte in range(256) for prefix in (b"", b"x", b"x\n"))):
+        assert ours._is_valid_token(sample) == theirs._is_valid_token(sample), sample
+        assert ours._has_invalid_header_chars(sample) == theirs._has_invalid_header_chars(sample), sample
+
+
+LINES = [b"Host: desk", b"X:  a\t b \t", b"x-y:", b"X: \xe9", b"X: a:b", b" X: 1", b"X : 1", b"X", b": 1", b"X: \x0b"]
+LINES += [b"X: a\rb", b"X: a\nb", b"\r", b"Content-Length: 3", b"Transfer-Encoding: chunked", b"Connection: close"]
+LINES += [b"X: " + b"a" * 5_000]
+
+
+def parsed(kind: type[PythonProtocol], sent: bytes, cut: int) -> Any:
+    """What a parser makes of a request that comes in two pieces: its headers and body, or its error."""
+    body = bytearray()
+    parser = kind(on_body=body.extend)
+    try:
+        for piece in (sent[:cut], sent[cut:]):
+            parser.feed(piece)
+    except ParseError as error:
+        return type(error), str(error)
+    return parser.headers, parser.content_length, parser.is_complete, bytes(body), parser.remaining()
+
+
+@given(st.lists(st.sampled_from(LINES), max_size=5), st.integers(0, 70), st.integers(0, 400))
+@example([b"X: 1"] * 101, 0, 400)
+@example([b"X: 1"] * 60, 0, 0)
+def test_the_parser_finds_the_same_headers_as_gunicorns(lines: list[bytes], times: int, cut: int) -> None:
+    """All at once or line by line, what it finds is the same, and the same is wrong."""
+    sent = b"GET / HTTP/1.1\r\n" + b"".join(line + b"\r\n" for line in [*lines, *[b"A: 1"] * times]) + b"\r\nabc"
+    assert parsed(Parser, sent, cut) == parsed(PythonProtocol, sent, cut)

@@ -1,0 +1,736 @@
+"""The closing e-mail: one for each closing, whatever the mail server says, and its outcome in the ticket's history."""
+
+import ssl
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from email.message import EmailMessage
+from functools import partial
+from pathlib import Path
+from smtplib import (
+    SMTPAuthenticationError,
+    SMTPConnectError,
+    SMTPDataError,
+    SMTPException,
+    SMTPHeloError,
+    SMTPNotSupportedError,
+    SMTPRecipientsRefused,
+    SMTPSenderRefused,
+    SMTPServerDisconnected,
+)
+from threading import Event as Flag
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+import psycopg
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult
+
+from application import database as databases
+from application import supporting as s
+from application.closure_mail import ClosureMailer, follow, is_final, pause, reason_of
+from application.commands import CloseTicket, DocumentResolution, ResolveTicket, VerifyTicket
+from application.database import connect
+from application.deciding import Trace
+from application.event_store import StoredRow
+from application.helpdesk import HelpDesk
+from application.mail_text import closing_mail
+from application.sealing import seal_all
+from application.smtp import smtp_send
+from domain.client import Client, Contact
+from domain.events import ClosureEmailFailed, ClosureEmailSent, Recorded
+from domain.values import Channel, Principal, Role
+from tests.support.given import BEGUN, after
+from tests.support.running_desk import Mailbox, free_port
+from tests.support.tls_identity import IDENTITY
+from tests.support.write_side import (
+    CHECKER,
+    CONTACT,
+    ISSUE,
+    NOW,
+    OPEN,
+    STAFF,
+    append,
+    beside,
+    notes,
+    opened,
+    request,
+    wait_for_locks,
+)
+
+NO_TRACE = Trace()
+FROM = "Service desk <desk@example.org>"
+WINDOW = timedelta(days=14)
+CLIENT = Principal("key-of-client-1", "Client One", frozenset({Role.CLIENT}), client_user_id="client-1")
+SEND_MAILS = "deskledger test mail"
+
+
+Send = Callable[[EmailMessage], None]
+Pool = Any
+
+
+class PickyMailbox(Mailbox):
+    """A mail server that also refuses senders and recipients, and keeps who logged in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.senders: list[str] = []
+        self.recipients: list[str] = []
+        self.envelopes: list[tuple[str, list[str]]] = []
+        self.logins: list[tuple[bytes, bytes]] = []
+        self.secure: list[bool] = []
+
+    async def handle_MAIL(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:  # noqa: N802
+        """Accepts a sender, or answers the next verdict."""
+        envelope.mail_from = address
+        return self.senders.pop(0) if self.senders else "250 OK"
+
+    async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:  # noqa: N802
+        """Accepts a recipient, or answers the next verdict."""
+        envelope.rcpt_tos.append(address)
+        return self.recipients.pop(0) if self.recipients else "250 OK"
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
+        """Keeps the envelope too."""
+        self.envelopes.append((envelope.mail_from, envelope.rcpt_tos))
+        self.secure.append(session.ssl is not None)
+        return await super().handle_DATA(server, session, envelope)
+
+    def login(self, server: Any, session: Any, envelope: Any, mechanism: str, given: Any) -> AuthResult:
+        """Lets everybody in."""
+        self.logins.append((given.login, given.password))
+        return AuthResult(success=True)
+
+
+class MailServer:
+    """A mail server on a port of its own."""
+
+    def __init__(self, **how: Any) -> None:
+        self.mailbox = PickyMailbox()
+        self._controller = Controller(self.mailbox, "127.0.0.1", free_port(), authenticator=self.mailbox.login, **how)
+        self.place = f"127.0.0.1:{self._controller.port}"
+
+    def __enter__(self) -> "MailServer":
+        self._controller.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._controller.stop()
+
+
+@pytest.fixture
+def server() -> Iterator[MailServer]:
+    """A mail server that accepts everything, as most do."""
+    with MailServer() as running:
+        yield running
+
+
+@pytest.fixture
+def identity(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
+    """What a mail server speaks TLS with, and the file that its certificate lies in."""
+    file = tmp_path / "identity.pem"
+    file.write_text(IDENTITY)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(file)
+    return context, file
+
+
+@pytest.fixture
+def connections(database: str) -> Iterator[Pool]:
+    """The pool that mails are sent with."""
+    with databases.pool(database, "test mail", size=2) as opened_pool:
+        yield opened_pool
+
+
+@pytest.fixture
+def mailer(connections: Pool, server: MailServer) -> ClosureMailer:
+    """Sends to the mail server."""
+    return mailer_with(connections, partial(smtp_send, f"smtp://{server.place}"))
+
+
+def mailer_with(connections: Pool, send: Send) -> ClosureMailer:
+    """A mailer that hands its messages to `send`."""
+    return ClosureMailer(connections, send, FROM, WINDOW)
+
+
+def close(desk: HelpDesk, ticket_id: UUID, trace: Trace = NO_TRACE) -> None:
+    """From in support to closed: four versions."""
+    commands = [
+        (ResolveTicket("new toner"), STAFF),
+        (VerifyTicket(True, Channel.PHONE, "It prints."), CHECKER),
+        (DocumentResolution("no toner", "toner replaced", "test page"), STAFF),
+        (CloseTicket(), STAFF),
+    ]
+    for command, who in commands:
+        desk.execute(request(ticket_id, command, who, trace=trace))
+
+
+def closed(desk: HelpDesk, contact: Contact = CONTACT, summary: str = ISSUE.summary, trace: Trace = NO_TRACE) -> UUID:
+    """A ticket that was closed with its version 9."""
+    desk.register_client("client-1", contact, STAFF, NOW)
+    issue = msgspec.structs.replace(ISSUE, summary=summary)
+    ticket_id = uuid4()
+    desk.execute(request(ticket_id, msgspec.structs.replace(OPEN, issue=issue)))
+    close(desk, ticket_id, trace)
+    return ticket_id
+
+
+def queue(connection: psycopg.Connection[Any], now: datetime = NOW) -> int:
+    """What the worker does before it sends: seals, and follows the log."""
+    seal_all(connection)
+    return follow(connection, "example.org", now)
+
+
+def outbox(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
+    """Closed version, state, attempts and last error of each mail."""
+    query = "select closed_version, state, attempts, last_error from closure_mails order by queued_at, closed_version"
+    return connection.execute(query).fetchall()
+
+
+def due_in(connection: psycopg.Connection[Any], now: datetime = NOW) -> float:
+    """In how many seconds the only mail is due."""
+    return (connection.execute("select due_at from closure_mails").fetchone()[0] - now).total_seconds()
+
+
+def last(desk: HelpDesk, ticket_id: UUID) -> Recorded:
+    """The last event of a ticket."""
+    return desk.history(ticket_id)[-1]
+
+
+def test_a_closing_is_mailed_once(
+    desk: HelpDesk, connection: psycopg.Connection, mailer: ClosureMailer, server: MailServer
+) -> None:
+    """One closing, one mail, however often the log is followed and the outbox looked into."""
+    ticket_id = closed(desk)
+    assert queue(connection) > 0
+    assert mailer.send_next(NOW)
+    assert not mailer.send_next(NOW)
+    queue(connection)
+    assert not mailer.send_next(NOW + timedelta(days=9))
+    assert len(server.mailbox.messages) == 1
+    assert server.mailbox.envelopes == [("desk@example.org", ["client-1@example.org"])]
+    assert outbox(connection) == [(9, "sent", 1, None)]
+    assert [event.type for event in desk.history(ticket_id)][8:] == ["Ticket.Closed", "Ticket.ClosureEmailSent"]
+
+
+def test_the_mail_says_what_was_done_and_how_to_reopen(
+    desk: HelpDesk, connection: psycopg.Connection, mailer: ClosureMailer, server: MailServer
+) -> None:
+    """Ticket number, the client's request, the resolution, and what to do when it is not fixed: in text and in HTML."""
+    ticket_id = closed(desk)
+    queue(connection)
+    mailer.send_next(NOW)
+    (message,) = server.mailbox.messages
+    assert message["Message-ID"] == f"<ticket.{ticket_id}.closed.9@example.org>"
+    assert message["Auto-Submitted"] == "auto-generated"
+    assert message["X-Auto-Response-Suppress"] == "All"
+    assert message["From"] == FROM
+    assert message["To"] == "Client One <client-1@example.org>"
+    assert message["Subject"] == "[T-000001] Closed: printer is silent"
+    assert message["Date"].datetime == NOW
+    assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain", "text/html"]
+    for part in message.iter_parts():
+        words = part.get_content()
+        for said in (
+            "Dear Client One",
+            "T-000001",
+            "printer is silent",
+            "new toner",
+            "no toner",
+            "test page",
+            "14 days",
+        ):
+            assert said in words
+
+
+def test_the_outcome_is_an_event_of_the_ticket(
+    desk: HelpDesk, connection: psycopg.Connection, mailer: ClosureMailer
+) -> None:
+    """The event names the closing, the Message-ID and the attempts, and follows from the closing."""
+    ticket_id = closed(desk)
+    queue(connection)
+    mailer.send_next(NOW + timedelta(minutes=1))
+    sent = last(desk, ticket_id)
+    assert sent.event == ClosureEmailSent(9, f"<ticket.{ticket_id}.closed.9@example.org>", 1)
+    assert (sent.at, sent.actor.role) == (NOW + timedelta(minutes=1), Role.SYSTEM)
+    assert sent.causation_id == f"{ticket_id}/9"
+    assert sent.level == desk.history(ticket_id)[8].level
+
+
+def test_a_refusal_for_now_is_tried_again_with_growing_pauses(
+    desk: HelpDesk, connection: psycopg.Connection, mailer: ClosureMailer, server: MailServer
+) -> None:
+    """4xx: the mail waits about 5 seconds, then about 10, and is not sent before; then it goes out."""
+    ticket_id = closed(desk)
+    queue(connection)
+    server.mailbox.verdicts = ["451 try again later", "452 still no room"]
+    assert mailer.send_next(NOW)
+    assert 4 <= due_in(connection) <= 6
+    assert not mailer.send_next(NOW + timedelta(seconds=3.9))
+    assert mailer.send_next(NOW + timedelta(seconds=6))
+    assert 8 <= due_in(connection, NOW + timedelta(seconds=6)) <= 12
+    assert outbox(connection)[0][1:] == ("due", 2, "SMTPDataError: (452, b'still no room')")
+    assert last(desk, ticket_id).type == "Ticket.Closed"
+    assert mailer.send_next(NOW + timedelta(seconds=18))
+    assert len(server.mailbox.messages) == 1
+    assert last(desk, ticket_id).event.attempts == 3
+
+
+def test_a_refusal_for_good_is_recorded_as_failed(
+    desk: HelpDesk, connection: psycopg.Connection, mailer: ClosureMailer, server: MailServer
+) -> None:
+    """5xx: the mail is given up at once, with what the mail server said, where people look."""
+    ticket_id = closed(desk)
+    queue(connection)
+    server.mailbox.verdicts = ["554 no such content here"]
+    mailer.send_next(NOW)
+    reason = "SMTPDataError: (554, b'no such content here')"
+    assert outbox(connection) == [(9, "failed", 1, reason)]
+    message_id = f"<ticket.{ticket_id}.closed.9@example.org>"
+    assert last(desk, ticket_id).event == ClosureEmailFailed(9, message_id, 1, reason)
+    assert not mailer.send_next(NOW + timedelta(days=9))
+
+
+@pytest.mark.parametrize(
+    ("senders", "recipients", "state", "reason"),
+    [
+        ([], ["550 no such user"], "failed", "550 no such user"),
+        ([], ["450 mailbox busy"], "due", "450 mailbox busy"),
+        ([], ["530 log in first"], "due", "530 log in first"),
+        (["553 not your address"], [], "failed", "SMTPSenderRefused: (553, b'not your address', 'desk@example.org')"),
+        (["530 log in first"], [], "due", "SMTPSenderRefused: (530, b'log in first', 'desk@example.org')"),
+    ],
+)
+def test_refusals_of_the_envelope(
+    desk: HelpDesk,
+    connection: psycopg.Connection,
+    mailer: ClosureMailer,
+    server: MailServer,
+    senders: list[str],
+    recipients: list[str],
+    state: str,
+    reason: str,
+) -> None:
+    """A recipient or sender that is refused for good ends the mail; refused for now, or for us, it waits."""
+    closed(desk)
+    queue(connection)
+    server.mailbox.senders, server.mailbox.recipients = senders, recipients
+    mailer.send_next(NOW)
+    assert outbox(connection) == [(9, state, 1, reason)]
+    assert server.mailbox.messages == []
+
+
+def test_an_unreachable_mail_server_is_waited_for(
+    desk: HelpDesk, connection: psycopg.Connection, connections: Pool
+) -> None:
+    """Without a mail server the mail waits; after five days it is given up and recorded as failed."""
+    ticket_id = closed(desk)
+    queue(connection)
+    mailer = mailer_with(connections, partial(smtp_send, f"smtp://127.0.0.1:{free_port()}"))
+    assert mailer.send_next(NOW)
+    assert outbox(connection)[0][1:3] == ("due", 1)
+    assert mailer.send_next(NOW + timedelta(days=5))
+    assert outbox(connection)[0][1:3] == ("due", 2)
+    assert mailer.send_next(NOW + timedelta(days=5, hours=2))
+    assert outbox(connection)[0][1:3] == ("failed", 3)
+    assert last(desk, ticket_id).event.reason.startswith("ConnectionRefusedError: ")
+
+
+def test_pauses_grow_up_to_an_hour() -> None:
+    """Twice as long each time, up to an hour, with some chance in it so that a mail server is not stormed."""
+    for attempts, seconds in [(1, 5), (2, 10), (3, 20), (10, 2560), (11, 3600), (1_000, 3600)]:
+        pauses = {pause(attempts).total_seconds() for _ in range(50)}
+        assert all(0.8 * seconds <= one <= 1.2 * seconds for one in pauses)
+        assert len(pauses) > 1
+
+
+@pytest.mark.parametrize(
+    ("error", "final"),
+    [
+        (SMTPDataError(552, b"too big"), True),
+        (SMTPDataError(451, b"later"), False),
+        (SMTPSenderRefused(550, b"no", "desk@example.org"), True),
+        (SMTPRecipientsRefused({"a": (550, b"no"), "b": (450, b"busy")}), False),
+        (SMTPRecipientsRefused({"a": (550, b"no"), "b": (551, b"moved")}), True),
+        (SMTPNotSupportedError("no SMTPUTF8"), True),
+        (ValueError("not an address"), True),
+        (SMTPAuthenticationError(535, b"wrong password"), False),
+        (SMTPConnectError(554, b"no service for you"), False),
+        (SMTPHeloError(550, b"who are you?"), False),
+        (SMTPServerDisconnected("gone"), False),
+        (SMTPException("no suitable authentication method"), False),
+        (TimeoutError(), False),
+        (ssl.SSLCertVerificationError(1, "self-signed"), False),
+    ],
+    ids=repr,
+)
+def test_only_a_refusal_of_this_mail_is_final(error: Exception, final: bool) -> None:
+    """What is wrong with the mail ends it; what is wrong with the desk, the server or the network is waited out."""
+    assert is_final(error) is final
+
+
+def test_a_reason_is_one_short_text() -> None:
+    """What a mail server says may be long, and of any bytes: what is kept can be stored and shown."""
+    assert (
+        reason_of(SMTPRecipientsRefused({"a": (550, b"no \xff"), "b": (551, b"moved")})) == "550 no \ufffd; 551 moved"
+    )
+    assert reason_of(OSError("nul \0 " + "x" * 1000)) == ("OSError: nul  " + "x" * 1000)[:500]
+
+
+def test_what_others_record_meanwhile_does_not_lose_the_outcome(
+    desk: HelpDesk, connection: psycopg.Connection, connections: Pool, server: MailServer
+) -> None:
+    """The ticket may go on while its mail is under way: the outcome is recorded behind what happened meanwhile."""
+    ticket_id = closed(desk)
+    queue(connection)
+
+    def send(message: EmailMessage) -> None:
+        desk.execute(request(ticket_id, s.ReopenTicket("it came back"), CLIENT))
+        smtp_send(f"smtp://{server.place}", message)
+
+    mailer_with(connections, send).send_next(NOW)
+    assert [event.type for event in desk.history(ticket_id)][9:] == ["Ticket.Reopened", "Ticket.ClosureEmailSent"]
+
+
+def test_an_outcome_that_comes_second_is_recorded_third(
+    desk: HelpDesk, database: str, connection: psycopg.Connection, mailer: ClosureMailer
+) -> None:
+    """Overtaken at the very moment of recording, the outcome goes behind the other event, and stays settled once."""
+    ticket_id = closed(desk)
+    queue(connection)
+    with connect(database, "test rival") as rival:
+        rival.execute("begin")
+        append(rival, notes(ticket_id, 10))
+        with beside(lambda: mailer.send_next(NOW)):
+            wait_for_locks(connection, 1)
+            rival.execute("commit")
+    assert [event.type for event in desk.history(ticket_id)][9:] == ["Ticket.NoteAdded", "Ticket.ClosureEmailSent"]
+    assert outbox(connection) == [(9, "sent", 1, None)]
+
+
+def test_a_mail_that_nobody_can_handle_holds_up_no_other(
+    desk: HelpDesk, connection: psycopg.Connection, connections: Pool, server: MailServer
+) -> None:
+    """Whatever goes wrong with one mail, it is postponed with its reason, and the next one is sent."""
+    tickets = [closed(desk), closed(desk)]
+    queue(connection)
+    troubles = [RuntimeError("the printer of envelopes is on fire")]
+
+    def send(message: EmailMessage) -> None:
+        if troubles:
+            raise troubles.pop()
+        smtp_send(f"smtp://{server.place}", message)
+
+    mailer = mailer_with(connections, send)
+    assert [mailer.send_next(NOW) for _ in range(3)] == [True, True, False]
+    assert sorted(state for _, state, _, _ in outbox(connection)) == ["due", "sent"]
+    assert "RuntimeError: the printer of envelopes is on fire" in [error for *_, error in outbox(connection)]
+    assert mailer.send_next(NOW + timedelta(minutes=1))
+    assert {last(desk, ticket).type for ticket in tickets} == {"Ticket.ClosureEmailSent"}
+
+
+def test_a_database_that_fails_is_not_taken_for_a_mail_that_fails(
+    desk: HelpDesk, connection: psycopg.Connection, connections: Pool
+) -> None:
+    """An error of the database is the worker's to wait out; the mail stays due as it was, without an attempt."""
+    closed(desk)
+    queue(connection)
+
+    def send(message: EmailMessage) -> None:
+        raise psycopg.OperationalError("gone")
+
+    with pytest.raises(psycopg.OperationalError):
+        mailer_with(connections, send).send_next(NOW)
+    assert outbox(connection) == [(9, "due", 0, None)]
+
+
+def test_two_mailers_at_once_send_one_mail(
+    desk: HelpDesk, connection: psycopg.Connection, connections: Pool, mailer: ClosureMailer, server: MailServer
+) -> None:
+    """While one worker sends a mail, another one finds nothing to send, and does not wait for it."""
+    closed(desk)
+    queue(connection)
+    sending, go_on = Flag(), Flag()
+
+    def send(message: EmailMessage) -> None:
+        sending.set()
+        assert go_on.wait(20)
+        smtp_send(f"smtp://{server.place}", message)
+
+    with beside(lambda: mailer_with(connections, send).send_next(NOW)) as first:
+        try:
+            assert sending.wait(20)
+            assert not mailer.send_next(NOW)
+        finally:
+            go_on.set()
+    assert first[0].result()
+    assert len(server.mailbox.messages) == 1
+    assert not mailer.send_next(NOW)
+
+
+def test_a_mailer_that_dies_after_sending_sends_the_same_mail_again(
+    desk: HelpDesk, connection: psycopg.Connection, connections: Pool, mailer: ClosureMailer, server: MailServer
+) -> None:
+    """Cut off between the server's OK and the record, the mail goes out once more, with the same Message-ID."""
+    ticket_id = closed(desk)
+    queue(connection)
+
+    def send_and_die(message: EmailMessage) -> None:
+        smtp_send(f"smtp://{server.place}", message)
+        end = "select pg_terminate_backend(pid, 5000) from pg_stat_activity where application_name = %s"
+        connection.execute(end, (SEND_MAILS,))
+
+    with pytest.raises(psycopg.OperationalError):
+        mailer_with(connections, send_and_die).send_next(NOW)
+    assert outbox(connection) == [(9, "due", 0, None)]
+    connections.check()
+    assert mailer.send_next(NOW)
+    first, second = server.mailbox.messages
+    assert first["Message-ID"] == second["Message-ID"]
+    assert [event.type for event in desk.history(ticket_id)][8:] == ["Ticket.Closed", "Ticket.ClosureEmailSent"]
+
+
+def test_a_mail_continues_the_trace_of_its_command(
+    desk: HelpDesk, connection: psycopg.Connection, mailer: ClosureMailer, server: MailServer
+) -> None:
+    """With a span of its own; the mail of a command without a trace names none."""
+    sent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    closed(desk, trace=Trace(traceparent=sent))
+    queue(connection)
+    assert mailer.send_next(NOW)
+    (mail,) = server.mailbox.messages
+    assert mail["traceparent"][:36] == sent[:36]
+    assert mail["traceparent"] != sent
+    closed(desk)
+    queue(connection)
+    assert mailer.send_next(NOW)
+    assert server.mailbox.messages[1]["traceparent"] is None
+
+
+def test_closed_again_is_mailed_again(
+    desk: HelpDesk, connection: psycopg.Connection, mailer: ClosureMailer, server: MailServer
+) -> None:
+    """A ticket that was reopened and closed again has two mails, each with a Message-ID of its own."""
+    ticket_id = closed(desk)
+    queue(connection)
+    mailer.send_next(NOW)
+    desk.execute(request(ticket_id, s.ReopenTicket("it came back"), CLIENT))
+    close(desk, ticket_id)
+    queue(connection, NOW + timedelta(seconds=1))
+    mailer.send_next(NOW + timedelta(seconds=1))
+    ids = [message["Message-ID"].strip() for message in server.mailbox.messages]
+    assert ids == [f"<ticket.{ticket_id}.closed.{version}@example.org>" for version in (9, 15)]
+    assert [(version, state) for version, state, *_ in outbox(connection)] == [(9, "sent"), (15, "sent")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Eve\r\nBcc: evil@example.org",
+        "Eve <evil@example.org>, Bob",
+        'Eve" <evil@example.org> "',
+        "Eve <evil@example.org>, " + "x" * 300,
+        "[]:;, :, " + "x" * 90,
+        ". " + "x" * 90,
+    ],
+)
+def test_a_name_cannot_add_headers_or_recipients(
+    desk: HelpDesk, connection: psycopg.Connection, mailer: ClosureMailer, server: MailServer, name: str
+) -> None:
+    """Whatever a client's name is, the mail goes to the one address, under the headers that the desk writes."""
+    closed(desk, msgspec.structs.replace(CONTACT, name=name))
+    queue(connection)
+    mailer.send_next(NOW)
+    check_headers(server)
+
+
+@pytest.mark.parametrize("summary", ["a\r\nBcc: evil@example.org", "a\n\nbody of somebody else", "\u2028x\x85y" * 200])
+def test_a_summary_cannot_add_headers(
+    desk: HelpDesk, connection: psycopg.Connection, mailer: ClosureMailer, server: MailServer, summary: str
+) -> None:
+    """Whatever a ticket's summary is, it stays in the subject, on one line."""
+    closed(desk, summary=summary)
+    queue(connection)
+    mailer.send_next(NOW)
+    check_headers(server)
+
+
+def check_headers(server: MailServer) -> None:
+    """One mail, to the one address, with the desk's headers and no other; `X-…` are aiosmtpd's own."""
+    (message,) = server.mailbox.messages
+    assert server.mailbox.envelopes == [("desk@example.org", ["client-1@example.org"])]
+    assert [one.addr_spec for one in message["To"].addresses] == ["client-1@example.org"]
+    headers = {name for name in message if not name.startswith("X-")}
+    desks = {"From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted", "MIME-Version", "Content-Type"}
+    assert headers == desks
+    assert "Dear " in message.get_body(("plain",)).get_content()
+
+
+def test_html_shows_what_was_written_as_text(
+    desk: HelpDesk, connection: psycopg.Connection, mailer: ClosureMailer, server: MailServer
+) -> None:
+    """No word of client or agent becomes markup."""
+    closed(desk, msgspec.structs.replace(CONTACT, name="<b>Eve & Bob</b>"), summary='<script>alert("x")</script>')
+    queue(connection)
+    mailer.send_next(NOW)
+    html = server.mailbox.messages[0].get_body(("html",)).get_content()
+    assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;" in html
+    assert "Dear &lt;b&gt;Eve &amp; Bob&lt;/b&gt;," in html
+    assert "<script" not in html
+    assert "<b>" not in html
+
+
+@pytest.mark.parametrize("email", ["", "nobody", "a@b@example.org", "a b@example.org", "a@example.org\r\nBcc: b@e.org"])
+def test_a_client_without_a_valid_address_is_a_failure_with_its_reason(
+    desk: HelpDesk, connection: psycopg.Connection, mailer: ClosureMailer, server: MailServer, email: str
+) -> None:
+    """What cannot be an address is not tried again; the ticket says why its client heard nothing."""
+    ticket_id = closed(desk, msgspec.structs.replace(CONTACT, email=email))
+    queue(connection)
+    mailer.send_next(NOW)
+    assert server.mailbox.messages == []
+    assert "cannot be an e-mail address" in last(desk, ticket_id).event.reason
+    assert outbox(connection)[0][1] == "failed"
+
+
+def test_an_address_that_the_server_cannot_take_is_a_failure(
+    desk: HelpDesk, connection: psycopg.Connection, connections: Pool
+) -> None:
+    """A domain beyond ASCII needs SMTPUTF8; a server without it will not learn it by waiting."""
+    ticket_id = closed(desk, msgspec.structs.replace(CONTACT, email="anne@ännes-büro.example"))
+    queue(connection)
+    with MailServer(enable_SMTPUTF8=False) as server:
+        mailer_with(connections, partial(smtp_send, f"smtp://{server.place}")).send_next(NOW)
+    assert last(desk, ticket_id).event.reason.startswith("SMTPNotSupportedError")
+
+
+INTO_OUTBOX = """
+    insert into closure_mails (ticket_id, closed_version, message_id, due_at, queued_at) values (%s, %s, %s, %s, %s)"""
+
+
+def test_a_mail_for_nobody_ends_in_the_outbox(
+    desk: HelpDesk, connection: psycopg.Connection, mailer: ClosureMailer, server: MailServer
+) -> None:
+    """A mail whose ticket or client does not exist fails by itself, and does not stand in the way of the others."""
+    connection.execute(INTO_OUTBOX, (uuid4(), 1, "<x@y>", NOW - timedelta(hours=1), NOW))
+    ticket_id = closed(desk)
+    queue(connection)
+    assert [mailer.send_next(NOW), mailer.send_next(NOW), mailer.send_next(NOW)] == [True, True, False]
+    reason = "ValueError: the ticket has no client in the directory"
+    assert sorted(outbox(connection)) == [(1, "failed", 1, reason), (9, "sent", 1, None)]
+    connection.execute(INTO_OUTBOX, (ticket_id, 1, "<z@y>", NOW, NOW))
+    mailer.send_next(NOW)
+    assert last(desk, ticket_id).event == ClosureEmailFailed(1, "<z@y>", 1, reason)
+
+
+def test_a_mail_without_an_issue_says_what_came_in() -> None:
+    """A ticket of which little is known is mailed with what is known; without a reopen window none is promised."""
+    ticket, client = after(None, BEGUN[:3]), Client(1, "client-a", "Client A", "a@example.org")
+    mail = closing_mail(ticket, client, "<x@y>", FROM, timedelta(0), NOW)
+    words = mail.get_body(("plain",)).get_content()
+    assert mail["Subject"] == "[T-000001] Closed: The printer is silent."
+    assert "What was done" not in words
+    assert "reopen" not in words
+    assert "send a new request that names the number T-000001" in words
+
+
+def test_following_twice_queues_once(desk: HelpDesk, connection: psycopg.Connection, database: str) -> None:
+    """Two followers at once: the second finds the place held, and leaves the work to the first."""
+    closed(desk)
+    seal_all(connection)
+    with connect(database, "test other") as other:
+        other.execute("begin")
+        assert follow(other, "example.org", NOW) == 10
+        assert follow(connection, "example.org", NOW) == 0
+        other.execute("commit")
+    assert follow(connection, "example.org", NOW) == 0
+    assert len(outbox(connection)) == 1
+
+
+def test_a_follower_comes_to_the_end_in_batches(
+    desk: HelpDesk, connection: psycopg.Connection, monkeypatch: Any
+) -> None:
+    """A log that is longer than a batch is followed batch by batch, and no closing is left out."""
+    monkeypatch.setattr("application.closure_mail.FOLLOW_BATCH", 4)
+    closed(desk)
+    assert queue(connection) == 4
+    opened(desk)
+    while queue(connection):
+        continue
+    assert [version for version, *_ in outbox(connection)] == [9]
+    assert connection.execute("select position = (select max(position) from log) from followers").fetchone() == (True,)
+
+
+def message() -> EmailMessage:
+    """Some mail."""
+    mail = EmailMessage()
+    mail["From"], mail["To"], mail["Subject"] = "desk@example.org", "client-1@example.org", "hello"
+    mail.set_content("hello\n")
+    return mail
+
+
+def test_tls_is_used_where_it_is_offered(identity: tuple[ssl.SSLContext, Path]) -> None:
+    """Without a password to protect, an unproven server's TLS is better than none."""
+    with MailServer(tls_context=identity[0]) as server:
+        smtp_send(f"smtp://{server.place}", message())
+    assert server.mailbox.secure == [True]
+
+
+def test_smtps_speaks_tls_from_the_first_byte(identity: tuple[ssl.SSLContext, Path]) -> None:
+    """The scheme smtps means TLS before anything is said."""
+    with MailServer(ssl_context=identity[0]) as server:
+        smtp_send(f"smtps://{server.place}", message())
+    assert len(server.mailbox.messages) == 1
+
+
+@pytest.mark.parametrize("scheme", ["smtp", "smtps"])
+def test_a_password_goes_to_a_proven_server_only(
+    identity: tuple[ssl.SSLContext, Path], monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    """A server whose certificate nobody vouches for does not get the password; a proven one gets it, decoded."""
+    how = {"tls_context": identity[0]} if scheme == "smtp" else {"ssl_context": identity[0], "auth_require_tls": False}
+    with MailServer(**how) as server:
+        url = f"{scheme}://desk%40example.org:p%40ss%2Fword@{server.place}"
+        with pytest.raises(ssl.SSLCertVerificationError):
+            smtp_send(url, message())
+        assert server.mailbox.logins == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(identity[1]))
+        smtp_send(url, message())
+    assert server.mailbox.logins == [(b"desk@example.org", b"p@ss/word")]
+    assert len(server.mailbox.messages) == 1
+
+
+def test_a_password_is_never_sent_in_the_clear(server: MailServer) -> None:
+    """A server without TLS, or somebody on the way who takes it out, gets neither password nor mail."""
+    with pytest.raises(SMTPException, match="offers no TLS"):
+        smtp_send(f"smtp://desk:password@{server.place}", message())
+    assert (server.mailbox.logins, server.mailbox.messages) == ([], [])
+
+
+def test_a_server_that_takes_no_login_is_named_so(
+    identity: tuple[ssl.SSLContext, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user for a server without logins is a wrong setting: the mail waits until it is right."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(identity[1]))
+    refusal = pytest.raises(SMTPException, match="takes no user and password")
+    with MailServer(ssl_context=identity[0]) as server, refusal as refused:
+        smtp_send(f"smtps://desk:password@{server.place}", message())
+    assert not is_final(refused.value)
+
+
+def test_a_ticket_that_cannot_be_read_holds_up_no_other_mail(
+    desk: HelpDesk, connection: psycopg.Connection, mailer: ClosureMailer, server: MailServer
+) -> None:
+    """Its mail waits for a program that reads the event, and ends in the outbox after days; the others go out."""
+    broken = closed(desk)
+    queue(connection)
+    append(connection, [StoredRow(broken, 10, "Ticket.OfTomorrow", b"{}", NOW)])
+    closed(desk)
+    queue(connection)
+    assert [mailer.send_next(NOW), mailer.send_next(NOW), mailer.send_next(NOW)] == [True, True, False]
+    assert len(server.mailbox.messages) == 1
+    assert sorted(row[1] for row in outbox(connection)) == ["due", "sent"]
+    assert mailer.send_next(NOW + timedelta(days=6))
+    assert sorted(row[1] for row in outbox(connection)) == ["failed", "sent"]
+    assert not mailer.send_next(NOW + timedelta(days=6))

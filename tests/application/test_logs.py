@@ -1,0 +1,542 @@
+"""The log: one JSON object a line on standard error, every request in it, nothing in it that was not meant for it."""
+
+import asyncio
+import gc
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import falcon.asgi
+import falcon.testing
+import psycopg
+import pytest
+import structlog
+
+from api.app import create_app
+from application import logs, metrics
+from application.database import connect
+from application.helpdesk import HelpDesk, utc_now
+from application.keys import Wanted, create_key
+from application.logs import MOST_WAITING, SINK, Sink, configure, told
+from application.settings import Settings
+from domain.values import Role
+from projections.crew import crew
+from projections.parking import replay
+from projections.runner import PROJECTIONS, project_all
+from tests.support.running_desk import ROOT, Served, wait_until
+from tests.support.write_side import opened, poison
+
+MARK = "Zebra-4711"
+ESCAPE = "\x1b]0;own\x07"  # would give a terminal another title
+
+
+def lines(served: Served, part: str = "api") -> list[dict[str, Any]]:
+    """What a part has written so far, each line decoded."""
+    return [json.loads(line) for line in (served.directory / f"{part}.log").read_text().split("\n")[:-1]]
+
+
+def line_of(served: Served, request_id: str) -> dict[str, Any]:
+    """The access line of a request, which comes within a moment."""
+    found: list[dict[str, Any]] = []
+
+    def came() -> bool:
+        found[:] = [line for line in lines(served) if line["event"] == "request" and line["request_id"] == request_id]
+        return bool(found)
+
+    wait_until(came, 5, f"{request_id} is logged")
+    assert len(found) == 1
+    return found[0]
+
+
+def named(request_id: str, **more: str) -> dict[str, str]:
+    """The headers of a request that the log is to know by this name."""
+    return {"X-Request-Id": request_id} | {name.replace("_", "-"): value for name, value in more.items()}
+
+
+@pytest.fixture
+def configured() -> Iterator[None]:
+    """Logging as before, after the test."""
+    before, root, level = structlog.get_config(), logging.root.handlers[:], logging.root.level
+    yield
+    structlog.configure(**before)
+    logging.root.handlers[:] = root
+    logging.root.setLevel(level)
+
+
+# ── Access lines ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_command_is_one_line(served_module: Served) -> None:
+    """The line of a command names route, status, time, caller, ticket, command and trace."""
+    ticket = served_module.ticket()
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    path, headers = f"/v1/tickets/{ticket}:add_note", named("cmd-1", traceparent=trace)
+    assert served_module.request("POST", path, {"text": "seen"}, headers=headers).status == 200
+    line = line_of(served_module, "cmd-1")
+    assert 0 < line.pop("duration_ms") < 10_000
+    assert line.pop("timestamp").endswith("Z")
+    assert line.pop("principal").startswith("intake-agent-")
+    assert line == {
+        "event": "request",
+        "level": "info",
+        "request_id": "cmd-1",
+        "trace_id": "0af7651916cd43dd8448eb211c80319c",
+        "method": "POST",
+        "route": "/v1/tickets/{ticket_id}:{command}",
+        "status": 200,
+        "ticket_id": ticket,
+        "command": "add_note",
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "key", "expected"),
+    [
+        (
+            "POST",
+            "/v1/tickets/00000000-0000-0000-0000-000000000001:add_note",
+            None,
+            (404, "unknown_ticket", "add_note"),
+        ),
+        ("POST", "/v1/tickets/00000000-0000-0000-0000-000000000001:dance", None, (404, "unknown_command", "unknown")),
+        ("GET", "/v1/queues", "dk_no", (401, "key_unknown", None)),
+        ("GET", "/nowhere", None, (404, "not_found", None)),
+        ("DELETE", "/v1/queues", None, (405, "method_not_allowed", None)),
+    ],
+)
+def test_what_is_refused_is_logged_too(
+    served_module: Served, method: str, path: str, key: str | None, expected: tuple[int, str, str | None]
+) -> None:
+    """With the code of the problem, which names the request and the trace as the line does."""
+    name = f"refused-{expected[0]}-{expected[1]}"
+    body = {"text": "x"} if method == "POST" else None
+    reply = served_module.request(method, path, body, key, named(name))
+    line = line_of(served_module, name)
+    assert (line["status"], line["code"], line.get("command")) == expected == (reply.status, *expected[1:])
+    assert line["route"] == {"/nowhere": "-", "/v1/queues": path}.get(path, "/v1/tickets/{ticket_id}:{command}")
+    assert (reply.json["request_id"], reply.json["trace_id"]) == (name, line["trace_id"])
+
+
+def test_a_ticket_that_begins_is_named(served_module: Served) -> None:
+    """The line of the command that opens a ticket has the ticket's id, and its command's name."""
+    body = {"channel": "email", "text": "help", "sender": {"email": "a@example.org"}}
+    reply = served_module.request("POST", "/v1/requests", body, headers=named("opens"))
+    line = line_of(served_module, "opens")
+    assert (line["ticket_id"], line["command"]) == (reply.json["ticket_id"], "receive_request")
+
+
+@pytest.mark.parametrize("given", ["abc.DEF-1_2~3", "a" * 128])
+def test_a_request_keeps_its_name(served_module: Served, given: str) -> None:
+    """A well-formed X-Request-Id is answered as it came."""
+    reply = served_module.request("GET", "/livez", headers=named(given))
+    assert reply.headers["X-Request-Id"] == given
+
+
+@pytest.mark.parametrize("given", ["", "a" * 129, "two words", 'quo"te', "a{b}", "caf\xe9"])
+def test_a_bad_name_is_replaced(served_module: Served, given: str) -> None:
+    """One that is not is replaced by one of ours, which differs from request to request."""
+    made = {served_module.request("GET", "/livez", headers=named(given)).headers["X-Request-Id"] for _ in range(2)}
+    assert len(made) == 2
+    assert all(len(name) == 16 and int(name, 16) for name in made)
+
+
+def test_nothing_of_a_request_ends_a_line(served_module: Served) -> None:
+    """Line ends, escapes and quotes in path, query and headers come to nothing: every line is one object of ours."""
+    evil = "%0a%1b%5B31m%22%7D%0d%0A%7B%22event%22:%22forged%22%7D"
+    for path in (f"/v1/{evil}", f"/v1/tickets?q={evil}", f"/v1/clients/{evil}", f"/v1/queues/{evil}:claim_next"):
+        served_module.request("GET", path, headers=named('x"}{', traceparent="\x80\xa0", X_Correlation_Id="\xff\x9b"))
+    served_module.request("GET", "/livez", headers=named("after-evil"))
+    line_of(served_module, "after-evil")
+    raw = (served_module.directory / "api.log").read_bytes()
+    served_module.request("GET", "/livez", headers={"X-Request-Id": "\x7f"})  # no request that HTTP allows
+    events = {line["event"] for line in lines(served_module)}  # gunicorn's own too, when another test ended a process
+    assert not any("forged" in event for event in events)
+    assert all(32 <= byte < 127 or byte == 10 for byte in raw)
+
+
+def test_nothing_private_is_logged(served_module: Served) -> None:
+    """No key, body, free text, parameter or value of a path is in any log, also where the request is refused."""
+    key = served_module.staff
+    served_module.client("client-1", f"{MARK}@example.org")
+    ticket = served_module.request(
+        "POST", "/v1/tickets", {"client_user_id": "client-1", "channel": "email", "text": MARK}
+    )
+    path = f"/v1/tickets/{ticket.json['ticket_id']}:add_note"
+    for body in ({"text": MARK}, {"txet": MARK}, MARK.encode(), {"text": MARK, MARK: 1}):
+        served_module.request("POST", path, body, headers={"Idempotency-Key": MARK, "X-Correlation-Id": MARK})
+    for query in (f"/v1/tickets?q={MARK}", f"/v1/clients/{MARK}", f"/v1/{MARK}", f"/v1/queues/{MARK}"):
+        served_module.request("GET", query)
+    served_module.request("GET", "/v1/queues", key=f"dk_{MARK}")
+    served_module.caught_up()
+    served_module.request("GET", "/livez", headers=named("last"))
+    line_of(served_module, "last")
+    written = "".join((served_module.directory / f"{part}.log").read_text() for part in ("api", "work"))
+    assert "add_note" in written
+    assert key not in written
+    assert MARK not in written
+
+
+def test_the_level_leaves_lines_out(database: str, tmp_path: Path) -> None:
+    """Requests are of level info: above it they are left out, and errors are not."""
+    served = Served(database, tmp_path, workers=1, parts=("api",))
+    served.environment["DESKLEDGER_LOG_LEVEL"] = "warning"
+    with served, connect(database, "test") as connection:
+        assert served.get("/livez").status == 200
+        connection.execute("alter table closure_mails rename column state to condition")
+        assert served.get("/v1/closure_mails").status == 500
+    assert {line["event"] for line in lines(served)} == {"unexpected error"}
+
+
+async def garbage_of(app: falcon.asgi.App, scope: dict[str, Any], requests: int) -> int:
+    """How many objects so many requests leave to the garbage collector."""
+    statuses = set()
+
+    async def send(event: dict[str, Any]) -> None:
+        statuses.add(event.get("status"))
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b'{"text": "x"}', "more_body": False}
+
+    async with falcon.testing.ASGIConductor(app):
+        await app(dict(scope), receive, send)
+        gc.collect()
+        gc.disable()
+        for _ in range(requests):
+            await app(dict(scope), receive, send)
+        left = gc.collect()
+        gc.enable()
+    assert statuses == {200, None}
+    return left
+
+
+def test_a_request_leaves_no_garbage(desk: HelpDesk, database: str, tmp_path: Path, configured: None) -> None:
+    """What is remembered of a request for its line goes with it, and not when the collector comes: that was a sixth of
+    the API's time."""
+    ticket = opened(desk)
+    with connect(database, "test") as connection:
+        key = create_key(connection, Wanted("front desk", [Role.INTAKE]), utc_now())[1]
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", "Content-Length": "13"}
+    scope = falcon.testing.create_scope(path=f"/v1/tickets/{ticket}:add_note", method="POST", headers=headers)
+    scope["headers"] = [tuple(pair) for pair in scope["headers"]]
+    app = create_app(Settings(database_url=database, data_dir=tmp_path))
+    hook = sys.excepthook
+    try:
+        assert asyncio.run(garbage_of(app, scope, 50)) < 50
+    finally:
+        sys.excepthook = hook
+        metrics.begin(None)
+
+
+# ── Errors ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_our_mistake_is_in_the_log_and_not_in_the_answer(served: Served) -> None:
+    """An unexpected error: the log has the traceback under the name that the answer gives, the answer has no word of
+    it."""
+    with connect(served.database, "test") as connection:
+        connection.execute("alter table closure_mails rename column state to condition")
+    reply = served.request("GET", "/v1/closure_mails", headers=named("mistake"))
+    assert (reply.status, reply.json["code"], reply.json["request_id"]) == (500, "internal_error", "mistake")
+    assert not any(word in reply.data for word in (b"Traceback", b"psycopg", b"closure_mails.state", b"column"))
+    line_of(served, "mistake")
+    (line,) = [line for line in lines(served) if line["event"] == "unexpected error"]
+    assert (line["level"], line["request_id"], line["route"]) == ("error", "mistake", "/v1/closure_mails")
+    assert 'File "' in line["exception"]
+    assert "psycopg.errors.UndefinedColumn" in line["exception"]
+
+
+def test_what_gunicorn_says_is_a_line_too(served_module: Served) -> None:
+    """A killed child: gunicorn's words come as JSON, like all others; so does what is no HTTP at all."""
+    children = Path(f"/proc/{served_module.processes['api'].pid}/task/{served_module.processes['api'].pid}/children")
+    os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+    wait_until(
+        lambda: any(line.get("logger") == "gunicorn.error" for line in lines(served_module)), 10, "gunicorn says so"
+    )
+    (said,) = [line for line in lines(served_module) if line.get("logger") == "gunicorn.error"][:1]
+    assert said["level"] in ("warning", "error")
+    assert "SIGKILL" in said["event"]
+
+
+def test_a_child_of_a_rebuild_logs_as_all_do(
+    desk: HelpDesk, connection: psycopg.Connection, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A stream that is parked in a process of a rebuild is a JSON line on standard error, with its trace."""
+    ticket = opened(desk)
+    poison(connection, ticket)
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    connection.execute("alter table events disable trigger insert_only")
+    query = "update events set meta = meta || jsonb_build_object('traceparent', %s::text) where version = 6"
+    connection.execute(query, (trace,))
+    project_all(connection)
+    capfd.readouterr()
+    with crew(connection, 1, ()) as run:
+        list(run([(replay, (PROJECTIONS[0],))]))
+    said = capfd.readouterr()
+    (line,) = [json.loads(line) for line in said.err.splitlines()]
+    assert (line["event"], line["stream_id"]) == ("a stream is parked: see deskledger replay", str(ticket))
+    assert line["trace_id"] == "0af7651916cd43dd8448eb211c80319c"
+    assert said.out == ""
+
+
+def failing(error: Exception) -> None:
+    """Fails, and logs it."""
+    try:
+        raise error
+    except ValueError:
+        structlog.get_logger().exception("it failed")
+
+
+@pytest.mark.usefixtures("configured")
+def test_a_traceback_quotes_no_row(connection: psycopg.Connection, capfd: pytest.CaptureFixture[str]) -> None:
+    """PostgreSQL's DETAIL, which repeats what somebody wrote, is in no line; kinds and frames of all errors are."""
+    configure("info")
+    twice = f"insert into followers values ('{MARK}'), ('{MARK}')"
+    with pytest.raises(psycopg.errors.UniqueViolation, match=MARK) as failed:
+        connection.execute(twice.encode())
+    assert told(failed.value) == 'duplicate key value violates unique constraint "followers_pkey"'
+    outer = ValueError("the outer one")
+    outer.__cause__ = failed.value
+    with suppress(ValueError):
+        failing(outer)
+    line = json.loads(capfd.readouterr().err)
+    assert MARK not in line["exception"]
+    assert line["exception"].index("psycopg.errors.UniqueViolation: ") < line["exception"].index("the outer one")
+
+
+@pytest.mark.usefixtures("configured")
+def test_what_libraries_and_the_last_error_say(capfd: pytest.CaptureFixture[str]) -> None:
+    """The logging module's lines and an error that ends a process are lines like all others; levels are kept."""
+    configure("warning")
+    logging.getLogger("some.library").info("not this")
+    logging.getLogger("some.library").warning("look\nhere %s", ESCAPE)
+    logging.getLogger("some.library").error("failed", exc_info=ValueError("why"))
+    logs._ended_by(KeyError, KeyError("gone"), None)
+    first, second, last = (json.loads(line) for line in capfd.readouterr().err.splitlines())
+    assert (first["event"], first["level"], first["logger"]) == (f"look\nhere {ESCAPE}", "warning", "some.library")
+    assert second["exception"] == "builtins.ValueError: why\n"
+    assert (last["level"], last["exception"]) == ("critical", "builtins.KeyError: 'gone'\n")
+
+
+@pytest.mark.usefixtures("configured")
+def test_on_a_terminal_it_is_for_people(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where somebody is looking, lines have colours, and no value can steer the terminal."""
+    ours, its = os.openpty()
+    with open(its, "w") as terminal:  # noqa: PTH123 - a descriptor
+        monkeypatch.setattr(sys, "stderr", terminal)
+        configure("info")
+        log = structlog.get_logger()
+        log.info("hello", who=f"me{ESCAPE}\n", n=1)
+        log.error("bad", exc_info=ValueError(f"two{ESCAPE}"))
+    os.close(ours)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert not logs.is_console()
+    shown = capfd.readouterr().err
+    assert "\x1b[" in shown
+    assert ESCAPE not in shown
+    assert "me\\x1b]0;own\\x07\\n" in shown
+    assert "ValueError: two\\x1b]0;own\\x07" in shown
+
+
+# ── Nobody waits for whoever reads ──────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """A pipe: where it is read, where it is written."""
+    read, write = os.pipe()
+    yield read, write
+    os.close(read)
+    os.close(write)
+
+
+def test_a_full_pipe_drops_and_says_so(pipe: tuple[int, int], configured: None) -> None:
+    """While nobody reads, so many lines wait and the others are dropped; once somebody reads, a line says how many."""
+    read, write = pipe
+    sink, line = Sink(write), b'{"n": 1}' + b" " * 991 + b"\n"
+    structlog.configure(logger_factory=lambda *_: structlog.BytesLogger(file=sink), processors=[logs._as_json])
+    sink.begin()
+    sink.begin()  # twice is once
+    for _ in range(MOST_WAITING + 200):
+        sink.write(line)
+    got = b""
+    while b"missing" not in got:
+        got += os.read(read, 1 << 16)
+    *written, last = got.splitlines()
+    assert json.loads(last)["lines"] + len(written) == MOST_WAITING + 200
+    assert set(written) == {line.rstrip(b"\n")}
+    sink.end()
+    sink.end()
+
+
+def test_what_waits_is_written_at_the_end(pipe: tuple[int, int]) -> None:
+    """A process that ends writes what it has; before it began to serve, and after, each line at once."""
+    read, write = pipe
+    sink = Sink(write)
+    sink.write(b"before\n")
+    sink.begin()
+    sink.write(b"x" * 5_000 + b"\n")  # longer than a pipe takes at once
+    sink.write(b"while\n")
+    sink.end()
+    sink.write(b"after\n")
+    sink.flush()
+    assert os.read(read, 1 << 16) == b"before\n" + b"x" * 5_000 + b"\nwhile\nafter\n"
+
+
+def test_what_comes_at_the_last_moment_is_written(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a line that comes when the thread that writes has just looked for the last time."""
+    read, write = pipe
+    sink = Sink(write)
+    sink.begin()
+    assert sink._thread
+    join = sink._thread.join
+
+    def joined(seconds: float) -> None:
+        join(seconds)
+        sink.write(b"last\n")
+
+    monkeypatch.setattr(sink._thread, "join", joined)
+    sink.end()
+    assert os.read(read, 1 << 16) == b"last\n"
+
+
+def test_a_reader_that_is_gone_is_nobodys_fault() -> None:
+    """Lines that nobody can read any more are dropped, and counted."""
+    read, write = os.pipe()
+    os.close(read)
+    before = logs.LINES_DROPPED.value()
+    Sink(write).write(b"one\ntwo\n")
+    os.close(write)
+    assert logs.LINES_DROPPED.value() == before + 2
+
+
+def test_a_loop_writes_what_a_full_pipe_could_not_take(pipe: tuple[int, int]) -> None:
+    """While nobody reads, the loop goes on; what was not taken comes later, whole and in order, a long line, too."""
+    read, write = pipe
+    sent = [b"x" * 200_000 + b"\n", *(b"%06d\n" % number for number in range(20_000))]
+
+    async def serving() -> bytes:
+        sink = Sink(write)
+        sink.begin(asyncio.get_running_loop())
+        for line in sent[:MOST_WAITING]:
+            sink.write(line)
+        await asyncio.sleep(0.1)
+        assert sink._waiting
+        got = os.read(read, 1 << 16)
+        threading.Timer(0.1, lambda: received.append(rest_of(read))).start()
+        sink.end()
+        wait_until(lambda: bool(received), 5, "the rest was read")
+        return got + received[0]
+
+    received: list[bytes] = []
+    assert asyncio.run(serving()) == b"".join(sent[:MOST_WAITING])
+    assert os.get_blocking(write)
+
+
+def rest_of(read: int) -> bytes:
+    """What is in a pipe, and comes into it within a moment."""
+    got = b""
+    while select.select([read], [], [], 0.3)[0]:
+        got += os.read(read, 1 << 16)
+    return got
+
+
+def test_a_loop_drops_what_nobody_can_read_any_more() -> None:
+    """It goes on, and counts the lines."""
+    read, write = os.pipe()
+    before = logs.LINES_DROPPED.value()
+
+    async def serving() -> None:
+        sink = Sink(write)
+        sink.begin(asyncio.get_running_loop())
+        os.close(read)
+        sink.write(b"one\n")
+        sink.write(b"two\n")
+        await asyncio.sleep(0.2)
+        assert not sink._waiting
+        sink.end()
+
+    asyncio.run(serving())
+    os.close(write)
+    assert logs.LINES_DROPPED.value() == before + 2
+
+
+def test_a_thread_writes_where_the_loop_would_wait() -> None:
+    """A socket, or a terminal, cannot be opened anew."""
+    ours, theirs = socket.socketpair()
+
+    async def serving() -> None:
+        sink = Sink(ours.fileno())
+        sink.begin(asyncio.get_running_loop())
+        sink.write(b"one\n")
+        sink.end()
+
+    with ours, theirs:
+        asyncio.run(serving())
+        assert ours.getblocking()
+        assert theirs.recv(100) == b"one\n"
+
+
+def test_a_full_pipe_that_does_not_wait_is_waited_for(pipe: tuple[int, int]) -> None:
+    """Before a process serves, each line is written at once, and none is lost where a write does not wait."""
+    read, write = pipe
+    os.set_blocking(write, False)
+    filled = b""
+    with suppress(BlockingIOError):
+        while True:
+            filled += b"." * os.write(write, b"." * 4096)
+    received: list[bytes] = []
+    threading.Timer(0.2, lambda: received.append(rest_of(read))).start()
+    Sink(write).write(b"one\n")
+    wait_until(lambda: bool(received), 5, "the rest was read")
+    assert received == [filled + b"one\n"]
+
+
+def test_a_descriptor_that_does_not_wait_is_waited_for(pipe: tuple[int, int]) -> None:
+    """Where another program has made standard error non-blocking, no line is lost."""
+    read, write = pipe
+    os.set_blocking(write, False)
+    sink = Sink(write)
+    sink.begin()
+    sent = b"".join(b"%06d\n" % number for number in range(20_000))
+    sink.write(sent)
+    got = b""
+    while len(got) < len(sent):
+        got += os.read(read, 1 << 16)
+    sink.end()
+    assert got == sent
+
+
+def test_the_api_serves_although_nobody_reads_its_log(database: str, tmp_path: Path) -> None:
+    """Standard error is a pipe that nobody reads, and full long since: every request is answered, also the last."""
+    served = Served(database, tmp_path, workers=1, parts=())
+    command = [sys.executable, "-m", "api.cli", "api"]
+    with served, subprocess.Popen(command, cwd=ROOT, env=served.environment, stderr=subprocess.PIPE) as process:
+        try:
+            wait_until(served._answers, 30, "the API answers")
+            for number in range(800):  # 200 bytes each, and a pipe holds 64 KiB
+                assert served.request("GET", "/livez", headers=named(f"unread-{number}")).status == 200
+        finally:
+            process.terminate()
+            _, said = process.communicate(timeout=20)
+    assert len(said) > 1 << 16
+    assert [json.loads(line)["event"] for line in said.splitlines()] == ["request"] * len(said.splitlines())
+
+
+def test_serving_begins_to_write_aside() -> None:
+    """`begin` gives the sink its thread and takes uncaught errors; both are undone here."""
+    hook = sys.excepthook
+    logs.begin()
+    assert SINK._thread is not None
+    assert sys.excepthook is logs._ended_by
+    SINK.end()
+    sys.excepthook = hook

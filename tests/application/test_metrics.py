@@ -1,0 +1,497 @@
+"""/metrics: the sum over every process of the machine, dead ones included, and what the database says; bounded."""
+
+import asyncio
+import errno
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as read_prometheus
+from structlog.testing import capture_logs
+
+from api.metrics import said
+from api.vitals import begin
+from application import cells, metrics
+from application.cells import CAPACITY, ENDED, FIRST, Cells, added, gathered
+from application.database import connect
+from application.helpdesk import HelpDesk
+from application.logs import SINK
+from application.metrics import COUNTER, GAUGE, HISTOGRAM, METRICS, Metric
+from application.sealing import seal_all
+from application.settings import Settings
+from application.vitals import Vitals
+from projections.health import Health, Kept, health
+from projections.runner import NAMES, project_all
+from tests.support.read_models import fetcher
+from tests.support.reference_pages import ROOT, lines, spans
+from tests.support.running_desk import Served, wait_until
+from tests.support.write_side import opened, poison
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+HOOK = """
+    insert into webhooks (id, url, secret, position, enabled, created_at, created_by)
+    values (gen_random_uuid(), 'http://127.0.0.1:9/in', 'plain:whsec_AAAA', 0, %s, now(), 'a test')"""
+WAITING = """
+    insert into webhook_deliveries (webhook_id, position, stream_id, type, state, due_at, queued_at)
+    select id, 1, gen_random_uuid(), 'Ticket.NoteAdded', state, now(),
+        now() - case when enabled then interval '2 minutes' else interval '1 day' end
+    from webhooks, unnest(array['due', 'waiting', 'failed', 'delivered']) state"""
+Figures = dict[str, dict[tuple[tuple[str, str], ...], float]]
+
+
+def figures(served: Served) -> Figures:
+    """What /metrics says now: by name of a sample, by its labels."""
+    found: Figures = {}
+    for family in read_prometheus(served.get("/metrics").data.decode()):
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
+    return found
+
+
+def value(served: Served, name: str, **labels: str) -> float:
+    """One sample; 0 while it is not there."""
+    return figures(served).get(name, {}).get(tuple(sorted(labels.items())), 0.0)
+
+
+def becomes(served: Served, expected: float, name: str, **labels: str) -> None:
+    """Waits until a sample has a value: an answer is up to a second old."""
+    wait_until(lambda: value(served, name, **labels) == expected, 10, f"{name}{labels} is {expected}")
+
+
+def children(served: Served) -> list[int]:
+    """The processes that gunicorn has for requests."""
+    pid = served.processes["api"].pid
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+# ── Over HTTP ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_requests_and_commands_are_counted_over_all_processes(served: Served) -> None:
+    """Requests by route template and class of status, commands by result; whichever process is asked, the sum."""
+    ticket = served.ticket()
+    path = f"/v1/tickets/{ticket}:add_note"
+    for number in range(20):  # each on a connection of its own, so that both processes get some
+        headers = {"Connection": "close", "Idempotency-Key": f"n-{number // 2}"}
+        assert served.request("POST", path, {"text": str(number // 2)}, headers=headers).status == 200
+    served.request("POST", path, {"text": " "})
+    for number in range(5):
+        served.request("GET", f"/v1/tickets/{ticket[:-1]}{number}")
+        served.request("GET", f"/unheard/of/{number}")
+        served.request("BREW", "/v1/queues")
+    becomes(served, 10, "deskledger_commands_total", command="add_note", result="done")
+    becomes(served, 10, "deskledger_commands_total", command="add_note", result="replayed")
+    becomes(served, 1, "deskledger_commands_total", command="add_note", result="invalid_body")
+    becomes(served, 1, "deskledger_commands_total", command="open_ticket", result="done")
+    count, route = "deskledger_http_request_duration_seconds_count", "/v1/tickets/{ticket_id}:{command}"
+    becomes(served, 20, count, method="POST", route=route, status="2xx")
+    becomes(served, 1, count, method="POST", route=route, status="4xx")
+    becomes(served, 5, count, method="GET", route="-", status="4xx")
+    found = figures(served)
+    assert {labels[1][1] for labels in found[count]} <= {"-", route, *templates()}
+    assert {labels[0][1] for labels in found[count]} <= {"GET", "POST", "PUT", "other"}
+    assert found["deskledger_batch_size_sum"][(("trip", "append"),)] >= 11
+    assert found["deskledger_processes"] == {(("part", "api"),): 2.0, (("part", "work"),): 1.0}
+
+
+def templates() -> set[str]:
+    """The routes that this module asks."""
+    return {"/v1/tickets", "/v1/tickets/{ticket_id}", "/v1/queues", "/v1/clients/{user_id}", "/readyz", "/metrics"}
+
+
+def test_a_killed_process_does_not_take_its_counts_along(served: Served) -> None:
+    """After kill -9 of every process of the API: the counts stand, go on, and the files of the dead are tidied away."""
+    for _ in range(10):
+        served.request("GET", "/v1/queues", headers={"Connection": "close"})
+    sample = ("deskledger_http_request_duration_seconds_count", "GET", "/v1/queues", "2xx")
+    labels = dict(zip(("method", "route", "status"), sample[1:], strict=True))
+    becomes(served, 10, sample[0], **labels)
+    before = children(served)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: len(new := children(served)) == 2 and not set(new) & set(before), 10, "gunicorn has new ones")
+    served.hang_up()
+    wait_until(served._answers, 10, "the API answers")
+    becomes(served, 10, sample[0], **labels)
+    served.request("GET", "/v1/queues")
+    becomes(served, 11, sample[0], **labels)
+    becomes(served, 2, "deskledger_processes", part="api")
+    files = sorted(path.name for path in (served.directory / "metrics").glob("*.cells"))
+    assert len(files) == 3  # two of the API, one of the worker
+    assert not {int(name.partition("-")[0]) for name in files} & set(before)
+
+
+def test_the_workers_figures_are_in(served: Served) -> None:
+    """What the worker counts is in the API's answer: events, the delay of sealing, mails, errors."""
+    served.mailbox.verdicts.append("451 later")
+    served.close(served.ticket())
+    becomes(served, 1, "deskledger_closing_mail_attempts_total", result="postponed")
+    served.caught_up()
+    found = figures(served)
+    assert found["deskledger_sealed_events_total"][()] == 10
+    assert found["deskledger_sealing_delay_seconds_count"][()] >= 1
+    assert 0 < found["deskledger_sealing_delay_seconds_sum"][()] < 60
+    becomes(served, 1, "deskledger_closing_mails", state="due")
+    with connect(served.database, "test") as connection:
+        connection.execute("update closure_mails set due_at = now()")
+    becomes(served, 1, "deskledger_closing_mail_attempts_total", result="sent")
+    becomes(served, 0, "deskledger_closing_mails", state="due")
+    with connect(served.database, "test") as connection:
+        connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name like '%worker'"
+        )
+    wait_until(lambda: value(served, "deskledger_worker_failures_total", work="follow_log") >= 1, 10, "it is counted")
+
+
+def test_what_the_database_says(database: str, tmp_path: Path) -> None:
+    """Without a worker the age of what waits grows; a parked stream is counted; without a database it is said."""
+    with Served(database, tmp_path, workers=1, parts=("api",)) as served:
+        served.ticket()
+        wait_until(lambda: value(served, "deskledger_oldest_unsealed_event_seconds") > 0.2, 10, "an event waits")
+        served.start("work")
+        becomes(served, 0, "deskledger_oldest_unsealed_event_seconds")
+        becomes(served, 6, "deskledger_log_position")
+        with connect(database, "test") as connection:
+            ticket = connection.execute("select ticket_id from ticket_summaries").fetchone()[0]
+            poison(connection, ticket)
+            each = {(("projection", name),): 1.0 for name in NAMES}
+            wait_until(lambda: figures(served)["deskledger_parked_streams"] == each, 10, "all of them are counted")
+            connection.execute("alter table closure_mails rename to mails_of_before")
+            becomes(served, 0, "deskledger_database_up")
+            assert "deskledger_log_position" not in figures(served)
+
+
+def test_both_formats_are_well_formed(served_module: Served) -> None:
+    """Prometheus' text, and OpenMetrics by Accept: each has every metric, with its words; no key is needed."""
+    plain = served_module.http.request("GET", served_module.base + "/metrics")
+    accept = {"Accept": f"{OPENMETRICS};q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"}
+    openly = served_module.http.request("GET", served_module.base + "/metrics", headers=accept)
+    assert plain.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert openly.headers["Content-Type"] == f"{OPENMETRICS}; charset=utf-8"
+    families = [list(read_prometheus(plain.data.decode())), list(read_openmetrics(openly.data.decode()))]
+    for found in families:
+        assert {one.name: one.documentation for one in found} == {
+            metric.name.removesuffix("_total"): metric.says for metric in METRICS.values()
+        }
+    assert {one.type for one in families[0]} == {COUNTER, GAUGE, HISTOGRAM}
+
+
+def test_buckets_add_up(served_module: Served) -> None:
+    """The buckets of a histogram rise to its count, which is that of +Inf."""
+    served_module.ticket()
+    wait_until(lambda: len(figures(served_module).get("deskledger_batch_size_count", {})) >= 3, 5, "there are some")
+    found = figures(served_module)
+    for labels, count in found["deskledger_batch_size_count"].items():
+        buckets = [at for key, at in found["deskledger_batch_size_bucket"].items() if set(labels) <= set(key)]
+        assert buckets == sorted(buckets)
+        assert buckets[-1] == count
+
+
+def test_metrics_can_be_turned_off(database: str, tmp_path: Path) -> None:
+    """By a setting: the address is none then, nothing is counted and no file is made. Access lines by another one."""
+    served = Served(database, tmp_path, workers=1, parts=("api",))
+    served.environment |= {"DESKLEDGER_METRICS": "off", "DESKLEDGER_ACCESS_LOG": "off"}
+    with served:
+        assert served.get("/metrics").status == 404
+    assert (tmp_path / "api.log").read_text() == ""
+    assert not (tmp_path / "metrics").exists()
+
+
+def test_without_a_directory_each_process_tells_its_own(tmp_path: Path, own: None, undone: None) -> None:
+    """Where the data directory cannot be written to, a part says so, and tells what it has counted itself."""
+    (tmp_path / "metrics").write_text("in the way")
+    with capture_logs() as logged:
+        begin("api", Settings(data_dir=tmp_path))
+    assert [line["event"] for line in logged] == ["what this process counts, it alone will tell"]
+    metrics.SEALED.add()
+    assert metrics.total() == {(metrics.SEALED.name, ()): [1.0]}
+
+
+def test_what_is_no_request_is_counted(served_module: Served) -> None:
+    """What gunicorn cannot read never comes to the application: it is counted by its status."""
+    served_module.request("GET", "/livez", headers={"X-Bad": "\x7f"})
+    becomes(served_module, 1, "deskledger_http_unreadable_requests_total", status="400")
+
+
+# ── One query for /readyz and /metrics ──────────────────────────────────────────────────────────────────────
+
+
+async def _twice(kept: Kept) -> tuple[Health, Health, Health]:
+    return await kept.now(), await kept.lately(), await kept.now()
+
+
+def test_the_database_is_asked_once_a_second(desk: HelpDesk, connection: psycopg.Connection[Any]) -> None:
+    """Whoever scrapes is given what was found at most a second ago; /readyz looks itself; all of it is one query."""
+    asked = []
+    fetch = fetcher(connection)
+
+    async def counting(query: Any, parameters: Any) -> Any:
+        asked.append(query)
+        return await fetch(query, parameters)
+
+    opened(desk)
+    project_all(connection)
+    first, again, last = asyncio.run(_twice(Kept(counting)))
+    assert first is again
+    assert last is not first
+    assert len(asked) == 2
+
+
+def test_lag_is_told_in_positions_and_seconds(desk: HelpDesk, connection: psycopg.Connection[Any]) -> None:
+    """A projection that stands still: how many positions are before it, and how old the first of those events is."""
+    opened(desk)
+    seal_all(connection)
+    fetch = fetcher(connection)
+    found = asyncio.run(health(fetch))
+    assert found.lag == dict.fromkeys(NAMES, found.position)
+    assert all(seconds > 0 for seconds in found.lag_seconds.values())
+    project_all(connection)
+    found = asyncio.run(health(fetch))
+    assert (set(found.lag.values()), set(found.lag_seconds.values())) == ({0}, {0.0})
+
+
+def test_what_waits_for_receivers_is_told(connection: psycopg.Connection[Any]) -> None:
+    """Of webhooks: how far behind the log, how old what is tried next is, how much is left; not of one switched off."""
+    for enabled in (True, False):
+        connection.execute(HOOK, (enabled,))
+    connection.execute(WAITING)
+    found = asyncio.run(health(fetcher(connection)))
+    assert (found.webhook_lag, found.webhooks_pending) == (0, 4)
+    assert 100 < found.oldest_webhook_seconds < 190
+
+
+# ── The cells ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def undone() -> Iterator[None]:
+    """What a process that begins to serve changes is as before, after the test."""
+    hook = sys.excepthook
+    yield
+    SINK.end()
+    sys.excepthook = hook
+
+
+@pytest.fixture
+def own() -> Iterator[None]:
+    """Counting as before, in memory, after the test."""
+    yield
+    metrics.begin(None)
+
+
+def test_a_count_is_in_the_file_at_once(tmp_path: Path, own: None) -> None:
+    """What is added in one process another one reads, without either of them doing anything."""
+    metrics.begin(tmp_path)
+    metrics.COMMANDS.add(("close", "done"))
+    metrics.COMMANDS.add(("close", "done"), by=2)
+    metrics.LAG.set(("closings",), 7)
+    metrics.SEALING_DELAY.observe((), 0.003)
+    metrics.SEALING_DELAY.observe((), 1000.0)
+    program = """if True:
+        import sys
+        from pathlib import Path
+        from application.cells import gathered
+        print(sorted(gathered(Path(sys.argv[1]))[0].items()))"""
+    read = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
+    seen = [0.0, 0.0, 1.0, *[0.0] * 11, 1.0, 1000.003]
+    assert read.stdout.strip() == str(
+        [
+            (("deskledger_commands_total", ("close", "done")), [3.0]),
+            (("deskledger_projection_lag_positions", ("closings",)), [7.0]),
+            (("deskledger_sealing_delay_seconds", ()), seen),
+        ]
+    )
+    assert metrics.total()["deskledger_commands_total", ("close", "done")] == [3.0]
+
+
+def test_the_dead_are_added_up_and_their_gauges_forgotten(tmp_path: Path, own: None) -> None:
+    """A file whose process is gone is counted once more and for ever, and removed; of gauges only the living count."""
+    for directory in (tmp_path, tmp_path, None):
+        metrics.begin(directory)
+        metrics.COMMANDS.add(("close", "done"))
+        metrics.LAG.set(("closings",), 5)
+    metrics.begin(tmp_path)
+    key = "deskledger_commands_total", ("close", "done")
+    for _ in range(2):
+        assert metrics.total() == {key: [2.0]}
+        assert len(list(tmp_path.glob("*.cells"))) == 1
+    metrics.COMMANDS.add(("close", "done"))
+    assert metrics.total() == {key: [3.0]}
+
+
+def test_tidying_that_was_cut_off_counts_nothing_twice(tmp_path: Path) -> None:
+    """Killed between keeping the sums and removing the files: the next one removes them, and adds nothing."""
+    dead = Cells(tmp_path)
+    dead.values[dead.place(("a", ()), 1)] = 4.0
+    dead.close()
+    (path,) = tmp_path.glob("*.cells")
+    copy = path.read_bytes()
+    assert gathered(tmp_path) == ({("a", ()): [4.0]}, {})
+    path.write_bytes(copy)
+    assert gathered(tmp_path) == ({("a", ()): [4.0]}, {})
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("spoilt", [b"", b"\xff" * 8, struct.pack("Q", FIRST + 64) + b"\0" * 8 * 64 + b"\1" * 64])
+def test_a_spoilt_file_is_no_news(tmp_path: Path, spoilt: bytes) -> None:
+    """What a crash of the machine has left of a file counts for nothing, and is tidied away."""
+    (tmp_path / "1-x.cells").write_bytes(spoilt)
+    (tmp_path / ENDED).write_bytes(spoilt)
+    assert gathered(tmp_path) == ({}, {})
+    assert not list(tmp_path.glob("*.cells"))
+
+
+def test_there_is_an_end_to_names() -> None:
+    """When a process has no room for more labels, what they count is lost, and nothing else."""
+    full = Cells()
+    kept = full.place(("kept", ()), 2)
+    while full.place(("more", ("x" * 1000,)), 16) != 1:
+        pass
+    full.values[kept] = 3.0
+    full.values[full.place(("late", ("x" * 1000,)), 16)] = 9.0
+    assert full.sums()["kept", ()] == [3.0, 0.0]
+    assert "late" not in {name for name, _ in full.sums()}
+    assert cells.SIZE.unpack_from(full._bytes)[0] <= CAPACITY
+
+
+def test_an_older_program_counts_in_its_own_way(tmp_path: Path, own: None) -> None:
+    """Metrics that this program does not know, or knows with other labels or buckets, are left out."""
+    old = Cells(tmp_path)
+    for key, count in (
+        (("unheard_of", ()), 1),
+        ((metrics.COMMANDS.name, ("close",)), 1),
+        ((metrics.SEALING_DELAY.name, ()), 3),
+        ((metrics.SEALED.name, ()), 1),
+    ):
+        old.values[old.place(key, count)] = 1.0
+    metrics.begin(tmp_path)
+    assert metrics.total() == {(metrics.SEALED.name, ()): [1.0]}
+    assert added({("a", ()): [1.0]}, {("a", ()): [1.0, 2.0]}) == {("a", ()): [1.0, 2.0]}
+    old.close()
+
+
+def test_a_process_looks_at_itself_once_a_second(own: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its memory, files and CPU time; where there is no /proc, the CPU time alone."""
+    metrics.begin(None)
+    vitals = Vitals("test")
+    vitals.look()
+    vitals.look()
+    found = {name: cells for (name, labels), cells in metrics.total().items() if labels == ("test",)}
+    assert found[metrics.PROCESSES.name] == [1.0]
+    assert found[metrics.MEMORY.name][0] > 1e6
+    assert found[metrics.DESCRIPTORS.name][0] > 2
+    monkeypatch.setattr("application.vitals.OWN", Path("/nowhere"))
+    Vitals("other").look()
+    assert metrics.MEMORY.value(("other",)) == 0.0
+    assert metrics.CPU.value(("other",)) > 0
+
+
+def test_every_metric_has_a_name_that_says_its_unit() -> None:
+    """Prometheus' conventions: counters end in _total, times are seconds; the words end like a sentence."""
+    for metric in METRICS.values():
+        assert re.fullmatch(r"deskledger(_[a-z]+)+", metric.name)
+        assert metric.name.endswith("_total") == (metric.kind == COUNTER)
+        assert metric.says.endswith(".")
+        assert not re.search(r"_(ms|millis|minutes)", metric.name)
+    assert isinstance(METRICS["deskledger_build_info"], Metric)
+
+
+def test_the_reference_has_every_metric() -> None:
+    """metrics.md names each metric with its kind, its labels and its words, in the order in which they are declared."""
+    told = [
+        (spans(name)[0], kind, tuple(spans(labels)), says)
+        for name, kind, labels, says in lines("metrics.md", "Metric", "Type")
+    ]
+    assert told == [(metric.name, metric.kind, metric.labels, metric.says) for metric in METRICS.values()]
+
+
+@pytest.mark.parametrize("page", ["alerts.yml", "watch-it.md"])
+def test_what_is_watched_is_there(page: str) -> None:
+    """Queries and alerts ask for samples that /metrics gives, and for labels that those have; brackets are closed."""
+    text = (ROOT / "docs" / "how-to" / page).read_text()
+    found = re.findall(r"\b(deskledger_\w+)(?:\{(\w+)[!=~]+\"[^\"]*\"\})?", text)
+    assert len(found) > 10
+    for sample, label in found:
+        metric = METRICS.get(sample) or METRICS[re.sub(r"_(bucket|sum|count)$", "", sample)]
+        assert (sample == metric.name) == (metric.kind != HISTOGRAM), sample
+        assert not label or label in metric.labels, (sample, label)
+    for by, sample in re.findall(r"(?:sum|max) by \(([\w, ]+)\) \((?:rate\()?(deskledger_\w+)", text):
+        metric = METRICS.get(sample) or METRICS[re.sub(r"_(bucket|sum|count)$", "", sample)]
+        assert set(by.split(", ")) <= {*metric.labels, "le"}, sample
+    for line in text.splitlines():
+        assert line.count("(") == line.count(")"), line
+
+
+def test_each_alert_says_what_to_do() -> None:
+    """The page has a row for every alert of the file, and for no other."""
+    alerts = re.findall(r"- alert: (\w+)", (ROOT / "docs" / "how-to" / "alerts.yml").read_text())
+    told = re.findall(r"`(Deskledger\w+)`", (ROOT / "docs" / "how-to" / "watch-it.md").read_text())
+    assert sorted(told) == sorted(alerts)
+    assert len(alerts) > 10
+
+
+def test_what_a_database_without_tables_says() -> None:
+    """Missing migrations are a database that is not up; so is none that answers."""
+    up = (metrics.DATABASE_UP.name, ())
+    assert said(None)[up] == said(Health(["0001"]))[up] == [0.0]
+    assert said(Health())[up] == [1.0]
+
+
+def test_a_full_disk_is_met_at_the_beginning(tmp_path: Path, own: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of a process's file has its room before it is written to; where there is none, no file is left behind."""
+    metrics.begin(tmp_path)
+    (made,) = tmp_path.glob("*.cells")
+    assert made.stat().st_blocks * 512 >= CAPACITY
+    metrics.begin(None)
+    made.unlink()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space"):
+        metrics.begin(tmp_path)
+    assert list(tmp_path.glob("*.cells")) == []
+
+
+def test_metrics_are_told_while_nothing_can_be_written(
+    tmp_path: Path, own: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be tidied is added up again the next time; what cannot be read at all is this process's own."""
+    for _ in range(2):
+        metrics.begin(tmp_path)
+        metrics.COMMANDS.add(("close", "done"))
+    key = "deskledger_commands_total", ("close", "done")
+    (tmp_path / "ended.json.new").mkdir()
+    assert [metrics.total()[key] for _ in range(2)] == [[2.0]] * 2
+    assert len(list(tmp_path.glob("*.cells"))) == 2
+    (tmp_path / "lock").unlink()
+    (tmp_path / "lock").mkdir()
+    assert metrics.total() == {key: [1.0]}
+
+
+def test_who_asks_what_may_be_done_gives_no_command(served_module: Served) -> None:
+    """A browser's question before a command, and the command with another method, are none."""
+    path = f"/v1/tickets/{uuid4()}:close"
+    before = read_metrics(served_module)
+    for method in ("OPTIONS", "GET"):
+        served_module.request(method, path)
+    time.sleep(1.1)
+    assert read_metrics(served_module) == before
+
+
+def read_metrics(served: Served) -> list[str]:
+    """What is told of commands."""
+    told = served.get("/metrics").data.decode().splitlines()
+    return [line for line in told if line.startswith("deskledger_commands_total")]

@@ -1,0 +1,295 @@
+"""Who may do what and see what: the table of the procedure as a matrix, written by hand."""
+
+import pytest
+
+from domain import events as e
+from domain import roles
+from domain.errors import Forbidden, UnknownTicket
+from domain.ticket import Ticket
+from domain.values import Actor, Level, Principal, Queue, Role, State
+from tests.support.given import ticket_in
+
+
+def principal(name: str, *held: Role, levels: str = "", client: str | None = None) -> Principal:
+    """A key that carries these roles."""
+    return Principal(f"key-{name}", name, frozenset(held), frozenset(map(Level, levels.split())), client)
+
+
+WHO = {
+    "intake": principal("intake", Role.INTAKE),
+    "agent": principal("agent", Role.AGENT, levels="tier2 noc"),
+    "agent of another level": principal("agent of another level", Role.AGENT, levels="tier1 tier3 onsite"),
+    "quality": principal("quality", Role.QUALITY),
+    "it_manager": principal("it_manager", Role.IT_MANAGER),
+    "client": principal("client", Role.CLIENT, client="client-a"),
+    "another client": principal("another client", Role.CLIENT, client="client-b"),
+    "auditor": principal("auditor", Role.AUDITOR),
+    "reporter": principal("reporter", Role.REPORTER),
+    "admin": principal("admin", Role.ADMIN),
+    "nobody": principal("nobody"),
+}
+TIER2 = Level.TIER2
+TICKETS: dict[str, Ticket | None] = {
+    "no ticket": None,
+    "received": ticket_in(State.RECEIVED),
+    "identified": ticket_in(State.IDENTIFIED),
+    "created": ticket_in(State.CREATED),
+    "documented": ticket_in(State.DOCUMENTED),
+    "tier2": ticket_in(State.IN_SUPPORT, TIER2),
+    "tier2 can": ticket_in(State.IN_SUPPORT, TIER2, can=True),
+    "tier2 waiting": ticket_in(State.IN_SUPPORT, TIER2, e.ClientAwaited("the model")),
+    "noc": ticket_in(State.IN_SUPPORT, Level.NOC),
+    "resolved": ticket_in(State.RESOLVED, TIER2),
+    "verified": ticket_in(State.VERIFIED, TIER2),
+    "deciding": ticket_in(State.DECIDING),
+    "awaiting": ticket_in(State.AWAITING_APPROVAL),
+    "approved": ticket_in(State.APPROVED),
+    "closed": ticket_in(State.CLOSED, TIER2),
+}
+
+# (command, ticket): who may give it, where the procedure makes it possible. The agent is of tier 2 and the NOC.
+MATRIX: dict[tuple[str, str], str] = {
+    ("receive_request", "no ticket"): "intake",
+    ("open_ticket", "no ticket"): "intake",
+    ("register_client", "no ticket"): "intake, admin",
+    ("identify_client", "received"): "intake",
+    ("create", "identified"): "intake",
+    ("document_issue", "created"): "intake",
+    ("route", "documented"): "intake",
+    ("route", "approved"): "it_manager",
+    ("assign", "received"): "it_manager",
+    ("assign", "documented"): "it_manager",
+    ("assign", "tier2"): "agent, it_manager",
+    ("assign", "resolved"): "it_manager",
+    ("assign", "verified"): "it_manager",
+    ("assign", "deciding"): "it_manager",
+    ("claim_next", "tier2"): "agent",
+    ("claim_next", "noc"): "agent",
+    ("claim_next", "resolved"): "quality",
+    ("claim_next", "verified"): "quality",
+    ("claim_next", "documented"): "intake",
+    ("claim_next", "deciding"): "it_manager",
+    ("release", "tier2"): "agent, it_manager",
+    ("release", "resolved"): "quality, it_manager",
+    ("qualify", "tier2"): "agent",
+    ("escalate", "tier2 can"): "agent",
+    ("resolve", "tier2 can"): "agent",
+    ("resolve", "noc"): "agent",
+    ("verify", "resolved"): "quality",
+    ("document_resolution", "resolved"): "agent",
+    ("document_resolution", "verified"): "agent",
+    ("close", "verified"): "agent, quality",
+    ("compile_dossier", "deciding"): "it_manager",
+    ("approve", "awaiting"): "client, it_manager",
+    ("decline", "awaiting"): "client, it_manager",
+    ("return_to_level", "noc"): "agent, it_manager",
+    ("return_to_level", "deciding"): "it_manager",
+    ("return_to_level", "approved"): "it_manager",
+    ("add_note", "documented"): "intake, quality, it_manager, client",
+    ("add_note", "tier2"): "intake, agent, quality, it_manager, client",
+    ("add_note", "resolved"): "intake, agent, quality, it_manager, client",
+    ("add_note", "deciding"): "intake, quality, it_manager, client",
+    ("change_priority", "documented"): "intake, it_manager",
+    ("change_priority", "tier2"): "intake, agent, it_manager",
+    ("change_priority", "resolved"): "intake, it_manager",
+    ("change_priority", "deciding"): "intake, it_manager",
+    ("await_client", "tier2"): "agent",
+    ("client_responded", "tier2 waiting"): "agent, client",
+    ("cancel", "documented"): "intake, it_manager, client",
+    ("cancel", "tier2"): "intake, it_manager, client",
+    ("cancel", "deciding"): "intake, it_manager, client",
+    ("reopen", "closed"): "client",
+    ("link", "received"): "intake",
+    ("link", "tier2"): "intake",
+    ("link", "closed"): "intake",
+}
+
+
+@pytest.mark.parametrize(("command", "where"), MATRIX)
+def test_only_whom_the_table_names_may_give_a_command(command: str, where: str):
+    """A command is given by the roles that the table names, in that role, and by nobody else."""
+    ticket, allowed = TICKETS[where], [name for name in MATRIX[command, where].split(", ") if name]
+    may = {name: Actor(who.id, who.name, acted) for name, who in WHO.items() if (acted := acts(who, command, ticket))}
+    assert may == {name: Actor(f"key-{name}", name, Role(name)) for name in allowed}
+    if ticket is not None:
+        assert {name for name, who in WHO.items() if roles.may_give(who, command, ticket)} == may.keys()
+
+
+def acts(who: Principal, command: str, ticket: Ticket | None) -> Role | None:
+    """The role in which the caller acts; None when the caller may not."""
+    try:
+        return roles.acting(who, command, ticket).role
+    except Forbidden:
+        return None
+
+
+def test_every_command_has_its_cell():
+    """No command is without an entry in the table."""
+    assert {command for command, _ in MATRIX} == set(roles.MAY)
+
+
+@pytest.mark.parametrize("command", roles.MAY)
+def test_without_a_ticket_nobody_acts_on_one(command: str):
+    """Where a role depends on the ticket, there has to be one."""
+    for name in ("agent", "client"):
+        with pytest.raises(Forbidden):
+            roles.acting(WHO[name], command)
+    for name in ("intake", "quality", "it_manager"):
+        allowed = acts(WHO[name], command, None) is not None
+        assert not (allowed and (command == "claim_next" or (command, name) == ("route", "it_manager")))
+    assert roles.acting(WHO["intake"], "route").role is Role.INTAKE
+
+
+@pytest.mark.parametrize(
+    ("command", "where", "needs"),
+    [
+        ("verify", "resolved", "the role quality"),
+        ("resolve", "tier2 can", "the role agent of tier2"),
+        ("close", "verified", "the role agent of tier2 or quality"),
+        ("approve", "awaiting", "the role client or it_manager"),
+        ("register_client", "no ticket", "the role intake or admin"),
+        ("route", "documented", "the role intake or it_manager"),
+        ("resolve", "documented", "the role agent"),
+        ("return_to_level", "noc", "the role agent of noc or it_manager"),
+        ("client_responded", "tier2 waiting", "the role agent of tier2 or client"),
+    ],
+)
+def test_a_refusal_names_the_role_that_is_missing(command: str, where: str, needs: str):
+    """Every 403 names the roles that may, and for an agent the level that holds the ticket."""
+    ticket = TICKETS[where]
+    with pytest.raises(Forbidden) as caught:
+        roles.acting(WHO["auditor"], command, ticket)
+    assert caught.value.needs == needs
+    assert caught.value.detail == f"This takes {needs}; your key or token does not carry it."
+    if ticket is not None:
+        with pytest.raises(Forbidden) as caught:
+            roles.entitled(WHO["auditor"], command, ticket)
+        assert caught.value.needs == needs
+
+
+def test_an_agent_acts_in_the_first_role_that_fits():
+    """Somebody with several roles acts in the first one that fits, in the order of the table."""
+    both = principal("both", Role.AGENT, Role.IT_MANAGER, Role.INTAKE, levels="tier1")
+    assert roles.acting(both, "assign", TICKETS["tier2"]).role is Role.IT_MANAGER
+    assert roles.acting(both, "add_note", TICKETS["tier2"]).role is Role.INTAKE
+    assert roles.acting(both, "assign", ticket_in(State.IN_SUPPORT)).role is Role.AGENT
+
+
+@pytest.mark.parametrize("command", ["qualify", "escalate", "resolve", "await_client", "client_responded"])
+def test_the_state_refuses_what_the_level_could_do_before(command: str):
+    """Rule 10: an agent of the level that resolved is told of the state, not that a role is missing."""
+    for where in ("resolved", "verified", "closed"):
+        assert roles.acting(WHO["agent"], command, TICKETS[where]).role is Role.AGENT
+
+
+@pytest.mark.parametrize("command", ["assign", "change_priority", "return_to_level"])
+def test_a_level_that_does_not_hold_the_ticket_does_not_move_it(command: str):
+    """Rule 2: after the resolution the level has the ticket no longer: others hold it, and its agents may not."""
+    for where in ("resolved", "verified", "closed"):
+        assert not roles.may_give(WHO["agent"], command, TICKETS[where])
+
+
+@pytest.mark.parametrize("where", [where for where in TICKETS if where != "no ticket"])
+def test_a_client_knows_only_the_own_tickets(where: str):
+    """A client is not told that somebody else's ticket exists; of the own one the client is told what is forbidden."""
+    ticket = TICKETS[where]
+    with pytest.raises(UnknownTicket):
+        roles.entitled(WHO["another client"], "cancel", ticket)
+    with pytest.raises(UnknownTicket):
+        roles.entitled(WHO["nobody"], "cancel", ticket)
+    with pytest.raises(UnknownTicket if where == "received" else Forbidden):
+        roles.entitled(WHO["client"], "resolve", ticket)
+
+
+def test_whoever_could_give_a_command_is_entitled_to_ask():
+    """Whoever carries a role of the table is entitled to ask, whatever the ticket's standing; a client with one too."""
+    staff = principal("staff", Role.CLIENT, Role.QUALITY, client="client-b")
+    for who in (WHO["agent"], WHO["agent of another level"]):
+        assert roles.entitled(who, "resolve", TICKETS["received"]) is None
+    assert roles.entitled(WHO["client"], "cancel", TICKETS["tier2"]) is None
+    assert roles.entitled(staff, "verify", TICKETS["tier2"]) is None
+
+
+def test_a_key_without_a_client_owns_no_ticket():
+    """A ticket whose client is not identified belongs to no client, not even to a key that names none."""
+    unnamed = principal("unnamed", Role.CLIENT)
+    assert Principal("key", "key", frozenset()) == Principal("key", "key", frozenset(), frozenset(), None)
+    assert not roles.may_give(unnamed, "cancel", TICKETS["received"])
+    assert not roles.may_give(unnamed, "cancel", TICKETS["identified"])
+
+
+CLAIMS = {
+    "tier1": "agent of another level",
+    "tier2": "agent",
+    "tier3": "agent of another level",
+    "onsite": "agent of another level",
+    "noc": "agent",
+    "quality_control": "quality",
+    "closing": "quality",
+    "it_manager": "it_manager",
+    "intake": "intake",
+}
+
+
+@pytest.mark.parametrize("queue", list(Queue))
+def test_a_queue_is_worked_by_those_who_belong_to_it(queue: Queue):
+    """claim_next: an agent of that level, quality control, or the desk that the queue belongs to; nobody else."""
+    for name, who in WHO.items():
+        if name == CLAIMS[queue]:
+            role = Role.AGENT if name.startswith("agent") else Role(name)
+            assert roles.claiming(who, queue) == Actor(who.id, who.name, role)
+        else:
+            with pytest.raises(Forbidden) as caught:
+                roles.claiming(who, queue)
+            needs = f"the role agent of {queue}" if CLAIMS[queue].startswith("agent") else f"the role {CLAIMS[queue]}"
+            assert caught.value.needs == needs
+
+
+READERS = {
+    "ticket": "intake agent quality it_manager auditor admin client",
+    "tickets": "intake agent quality it_manager auditor admin client reporter",
+    "client": "intake agent quality it_manager auditor admin client",
+    "queues": "intake agent quality it_manager auditor admin reporter",
+    "reports": "it_manager auditor admin reporter",
+    "events": "auditor admin",
+    "closure_mails": "quality it_manager auditor admin",
+    "webhooks": "auditor admin",
+}
+
+
+@pytest.mark.parametrize("what", READERS)
+def test_only_whom_the_table_names_may_read(what: str):
+    """Auditor and admin read everything, the reporter queues and projections, the client only what is the client's."""
+    for role in Role:
+        who = principal(role, role)
+        if role in READERS[what].split():
+            assert roles.reading(who, what) is None
+        else:
+            with pytest.raises(Forbidden) as caught:
+                roles.reading(who, what)
+            assert caught.value.needs == "one of the roles " + ", ".join(sorted(READERS[what].split()))
+    assert READERS.keys() == roles.MAY_READ.keys()
+
+
+def test_only_an_admin_manages_webhooks():
+    """Whom the desk tells what is for admins to decide."""
+    for role in Role:
+        if role is Role.ADMIN:
+            assert roles.managing(principal(role, role), "webhooks") is None
+        else:
+            with pytest.raises(Forbidden, match="the role admin"):
+                roles.managing(principal(role, role), "webhooks")
+
+
+def test_who_sees_only_a_part():
+    """A client alone sees only the own tickets, a reporter alone no free text; another role shows more."""
+    assert [name for name, who in WHO.items() if roles.sees_only_own(who)] == ["client", "another client", "nobody"]
+    assert [name for name, who in WHO.items() if roles.sees_no_text(who)] == ["reporter", "nobody"]
+    assert not roles.sees_only_own(principal("both", Role.CLIENT, Role.AUDITOR))
+    assert not roles.sees_no_text(principal("both", Role.REPORTER, Role.AUDITOR))
+
+
+def test_no_key_can_act_as_the_desk_itself():
+    """The role of the desk itself gives no command and reads nothing."""
+    desk = principal("desk", Role.SYSTEM)
+    assert not any(roles.may_give(desk, command, TICKETS["tier2"]) for command in roles.MAY)

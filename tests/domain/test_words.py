@@ -1,0 +1,277 @@
+"""Events and errors in words, for people: exact sentences, and none that is missing."""
+
+import json
+from datetime import UTC, datetime
+from hashlib import sha256
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from domain import errors as no
+from domain import events as e
+from domain.client import EVENTS, ContactChanged, Registered
+from domain.values import Actor, Channel, Grade, Level, Relation, Role, Sender, Visibility
+from domain.words import LEVEL_NAMES, dossier_lines, words
+from tests.support.given import HASH, START, TICKET_ID
+
+SENTENCES: list[tuple[e.Event, str]] = [
+    (
+        e.RequestReceived(Channel.WALK_IN, "The printer is silent.", Sender("walk-in")),
+        "Support request received by walk in: The printer is silent.",
+    ),
+    (e.ClientIdentified("client-a", "Client A"), "Client identified as Client A (user ID client-a)."),
+    (e.Created("T-000001"), "Help desk ticket T-000001 created."),
+    (
+        e.IssueDocumented("No print", "It does not print.", "printing", Grade.MEDIUM, Grade.HIGH, 2),
+        "Issue documented: No print (printing; impact medium, urgency high, priority 2). It does not print.",
+    ),
+    (e.Routed(Level.TIER1), "Routed to Tier 1 Support."),
+    (e.Assigned("agent-tier1"), "Assigned to agent-tier1."),
+    (e.Released("agent-tier1"), "Released by agent-tier1."),
+    (e.Qualified(Level.TIER2, True, "It is known."), "Qualified: Tier 2 Support can resolve it. It is known."),
+    (e.Qualified(Level.TIER3, False, "It is not."), "Qualified: Tier 3 Support cannot resolve it. It is not."),
+    (
+        e.Escalated(Level.ONSITE, Level.IT_MANAGER, "needs another line"),
+        "Escalated from Onsite Support to the IT Manager: needs another line",
+    ),
+    (e.Resolved(Level.NOC, "line replaced"), "Resolved by the Network Operations Center: line replaced"),
+    (
+        e.QCVerified(Level.TIER1, Channel.PHONE, "It prints."),
+        "Quality control passed; the client confirmed by phone: It prints.",
+    ),
+    (
+        e.QCFailed(Level.ONSITE, Channel.WALK_IN, "it jams"),
+        "Quality control failed; the client said by walk in: it jams. Back to Onsite Support.",
+    ),
+    (
+        e.ResolutionDocumented(Level.TIER1, "Worn cable.", "Replaced.", "Test page."),
+        "Resolution documented. Cause: Worn cable. Actions: Replaced. Checked by: Test page.",
+    ),
+    (e.Closed(Level.TIER2), "Closed after resolution by Tier 2 Support."),
+    (e.ClosureEmailSent(9, "<9@desk>", 1), "Closing e-mail <9@desk> accepted by the mail server."),
+    (
+        e.ClosureEmailFailed(9, "<9@desk>", 3, "550 no such user"),
+        "Closing e-mail <9@desk> could not be delivered (attempts: 3): 550 no such user",
+    ),
+    (
+        e.DossierCompiled("Three levels tried.", HASH, 12, ("1. first",)),
+        f"Dossier of all activity up to version 12 compiled (SHA-256 {HASH}): Three levels tried.",
+    ),
+    (e.ClientApproved(HASH, Channel.EMAIL), f"Client approved dossier {HASH} by email."),
+    (e.ClientDeclined(HASH, Channel.WALK_IN, "too dear"), f"Client declined dossier {HASH} by walk in: too dear"),
+    (
+        e.ReturnedToLevel(Level.NOC, Level.IT_MANAGER, "no network matter"),
+        "Returned from the Network Operations Center to the IT Manager: no network matter",
+    ),
+    (e.NoteAdded("seen", Visibility.INTERNAL), "Note (internal): seen"),
+    (
+        e.PriorityChanged(Grade.LOW, Grade.HIGH, 3, "one user only"),
+        "Priority changed to 3 (impact low, urgency high): one user only",
+    ),
+    (e.ClientAwaited("the model"), "Waiting for the client: the model"),
+    (e.ClientResponded("It is the old one."), "Client responded: It is the old one."),
+    (e.Cancelled("not needed"), "Cancelled: not needed"),
+    (e.Reopened(Level.TIER3, "it came back"), "Reopened, back to Tier 3 Support: it came back"),
+    (e.Linked(UUID(int=7), Relation.FOLLOW_UP_OF), f"Linked: follow up of {UUID(int=7)}."),
+    (
+        Registered("client-a", "Client A", "a@example.org"),
+        "Client Client A registered with user ID client-a and e-mail address a@example.org.",
+    ),
+    (
+        ContactChanged("client-a", "Client A", "b@example.org"),
+        "Directory entry of client-a now reads Client A, b@example.org.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("event", "sentence"), SENTENCES, ids=lambda value: type(value).__name__)
+def test_every_event_is_said_in_a_sentence(event: e.Event, sentence: str):
+    """An event in words says what happened, without the time and the actor."""
+    assert words(event) == sentence
+
+
+def test_no_event_is_without_words():
+    """Every event of a ticket and of the directory has a sentence of its own."""
+    assert {type(event) for event, _ in SENTENCES} == set(EVENTS.values())
+
+
+class Overheard(e.Event, frozen=True):
+    """An event that nobody has found words for."""
+
+    stored_as = "Ticket.Overheard"
+    text: str
+
+
+def test_an_event_without_words_is_still_shown():
+    """A history is shown whole: an event that has no words yet is shown by its stored name and its fields."""
+    assert words(Overheard("steps")) == 'Ticket.Overheard: {"text":"steps"}'
+
+
+def test_every_level_has_the_name_of_the_source():
+    """The levels are called as in the source, step by step."""
+    assert LEVEL_NAMES == {
+        "tier1": "Tier 1 Support",
+        "tier2": "Tier 2 Support",
+        "tier3": "Tier 3 Support",
+        "onsite": "Onsite Support",
+        "it_manager": "the IT Manager",
+        "noc": "the Network Operations Center",
+    }
+
+
+def line_of(**changes: object) -> str:
+    """The dossier line of a note, with changes."""
+    note = e.NoteAdded("seen – ä", Visibility.CLIENT)
+    recorded = e.Recorded(TICKET_ID, 7, START, Actor("key-1", "agent-tier2", Role.AGENT), note)
+    return dossier_lines([msgspec.structs.replace(recorded, **changes)], "client-a")[0]
+
+
+def test_rule_8_a_line_of_the_dossier_says_who_did_what_when():
+    """Rule 8: a line has the version, the time in UTC, the actor with the role, the words, and a hash of everything."""
+    head, hashed = line_of().rsplit(" [sha256 ", 1)
+    assert head == "7. 2026-11-02T09:00:00.000000Z agent-tier2 (agent): Note (client): seen – ä"
+    assert len(hashed) == len("0" * 64 + "]")
+    assert line_of(at=datetime(2026, 11, 2, 9, 0, 0, 42, tzinfo=UTC)).startswith("7. 2026-11-02T09:00:00.000042Z ")
+
+
+def test_rule_8_the_hash_of_a_line_is_of_canonical_json():
+    """Rule 8: anybody can compute the hash of a line from the event: SHA-256 of its JSON, keys sorted, no blanks."""
+    told = {
+        "originator_id": str(TICKET_ID),
+        "originator_version": 7,
+        "at": "2026-11-02T09:00:00Z",
+        "actor": {"id": "key-1", "name": "agent-tier2", "role": "agent"},
+        "event": {"text": "seen – ä", "visibility": "client"},
+        "correlation_id": None,
+        "causation_id": None,
+        "traceparent": None,
+        "level": None,
+    }
+    told_bytes = json.dumps(told, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+    assert line_of().endswith(f" [sha256 {sha256(told_bytes).hexdigest()}]")
+
+
+def test_a_dossier_does_not_name_who_was_taken_for_the_client():
+    """The client reads it: whose ticket it was by mistake is nobody's business but the desk's."""
+    other = line_of(event=e.ClientIdentified("client-b", "Client B"))
+    assert other.endswith(": Client identified by mistake. [withheld]")
+
+
+def test_a_dossier_does_not_say_what_somebody_taken_for_the_client_has_said():
+    """Whoever was taken for the client may have written: neither the name nor a word of it goes to the client."""
+    by_other, by_client = Actor("key-b", "Client B", Role.CLIENT), Actor("key-a", "Client A", Role.CLIENT)
+    note = e.NoteAdded("Not mine: call me.", Visibility.CLIENT)
+    history = [
+        e.Recorded(TICKET_ID, version, START, actor, event)
+        for version, (actor, event) in enumerate(
+            [(by_other, note), (by_client, e.ClientIdentified("client-a", "Client A")), (by_client, note)], 1
+        )
+    ]
+    first, _, last = dossier_lines(history, "client-a")
+    assert first == "1. 2026-11-02T09:00:00.000000Z somebody else (client): Said by mistake. [withheld]"
+    assert "Client A (client): Note (client): Not mine: call me. [sha256 " in last
+
+
+@pytest.mark.parametrize("event", [event for event, _ in SENTENCES], ids=lambda event: type(event).__name__)
+def test_rule_8_a_dossier_lists_every_event_in_words(event: e.Event):
+    """Rule 8: any event has its line in the dossier, in the words of the history; an internal note none."""
+    withheld = {e.NoteAdded: "Internal note added. [withheld]", e.Linked: "Linked to another ticket. [withheld]"}
+    said = withheld.get(type(event), f"{words(event)} [sha256 ")
+    assert f" agent-tier2 (agent): {said}" in line_of(event=event)
+
+
+def test_a_note_of_the_desk_is_only_mentioned_in_the_dossier():
+    """The client reads the dossier: a line tells of an internal note, and nothing in it depends on the text: with a
+    hash, a text that can be guessed could be proved."""
+    kept = {line_of(event=e.NoteAdded(text, Visibility.INTERNAL)) for text in ("seen", "heard")}
+    assert kept == {"7. 2026-11-02T09:00:00.000000Z agent-tier2 (agent): Internal note added. [withheld]"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"originator_id": UUID(int=7)},
+        {"actor": Actor("key-2", "agent-tier2", Role.AGENT)},
+        {"correlation_id": "journey-1"},
+        {"causation_id": "command-1"},
+        {"traceparent": "00-1-2-01"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_rule_8_the_hash_of_a_line_covers_what_its_words_leave_out(changes: dict[str, object]):
+    """Rule 8: two events that read alike but differ in anything recorded have different lines."""
+    assert line_of(**changes) != line_of()
+    assert line_of(**changes).split(" [sha256 ")[0] == line_of().split(" [sha256 ")[0]
+
+
+CODES = {
+    "error": no.DeskError,
+    "refused": no.Refused,
+    "client_not_identified": no.ClientNotIdentified,
+    "not_created": no.NotCreated,
+    "issue_not_documented": no.IssueNotDocumented,
+    "not_routed": no.NotRouted,
+    "step_already_done": no.StepAlreadyDone,
+    "already_resolved": no.AlreadyResolved,
+    "already_qualified": no.AlreadyQualified,
+    "already_approved": no.AlreadyApproved,
+    "ticket_closed": no.TicketClosed,
+    "ticket_cancelled": no.TicketCancelled,
+    "not_closed": no.NotClosed,
+    "reopen_window_over": no.ReopenWindowOver,
+    "not_qualified": no.NotQualified,
+    "cannot_resolve_here": no.CannotResolveHere,
+    "no_qualification_here": no.NoQualificationHere,
+    "no_level_above": no.NoLevelAbove,
+    "not_resolved": no.NotResolved,
+    "not_verified": no.NotVerified,
+    "details_missing": no.DetailsMissing,
+    "four_eyes": no.FourEyes,
+    "at_decision_point": no.AtDecisionPoint,
+    "not_at_decision_point": no.NotAtDecisionPoint,
+    "no_current_dossier": no.NoCurrentDossier,
+    "dossier_mismatch": no.DossierMismatch,
+    "not_approved": no.NotApproved,
+    "client_not_awaited": no.ClientNotAwaited,
+    "wrong_route": no.WrongRoute,
+    "wrong_level": no.WrongLevel,
+    "unacceptable": no.Unacceptable,
+    "blank_text": no.BlankText,
+    "unknown_client": no.UnknownClient,
+    "link_to_self": no.LinkToSelf,
+    "unknown_other_ticket": no.UnknownOther,
+    "role_missing": no.Forbidden,
+    "not_found": no.NotFound,
+    "unknown_ticket": no.UnknownTicket,
+    "unknown_user_id": no.UnknownUserId,
+    "stale_version": no.StaleVersion,
+}
+
+
+def test_every_error_has_its_code_for_ever():
+    """A code is the name of an error for ever, of one error only."""
+    errors = [error for error in vars(no).values() if isinstance(error, type) and issubclass(error, no.DeskError)]
+    assert {error.__name__: error.code for error in errors} == {error.__name__: code for code, error in CODES.items()}
+
+
+def test_an_error_says_what_its_docstring_says():
+    """An error's message is its docstring, unless it is told another one."""
+    assert no.NotRouted().detail == "The ticket is not with Support yet: route it to tier 1 first."
+    assert no.NotRouted("another one").detail == "another one"
+    assert (no.NotRouted().step, no.NotRouted().possible) == (None, ())
+    assert [no.UnknownClient.pointer, no.LinkToSelf.pointer, no.UnknownOther.pointer, no.Unacceptable.pointer] == [
+        "/client_user_id",
+        "/other_ticket_id",
+        "/other_ticket_id",
+        None,
+    ]
+
+
+def test_a_stale_version_tells_what_was_missed():
+    """Whoever decided on an older version learns which version is the current one, and what came in between."""
+    stale = no.StaleVersion(TICKET_ID, 5, 3, ())
+    assert (stale.stream_id, stale.current_version, stale.expected_version, stale.missed) == (TICKET_ID, 5, 3, ())
+    unknown = no.StaleVersion(TICKET_ID)
+    assert (unknown.current_version, unknown.expected_version, unknown.missed) == (None, None, ())
+    assert stale.detail.startswith("The ticket has moved on")

@@ -1,0 +1,22 @@
+"""The identity of a mail server, made for the tests alone."""
+
+# A mail server's identity, made for these tests alone: 127.0.0.1 and localhost, until 2126.
+IDENTITY = """
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgN1cAFchqE8OWE4bm
+h7GSf6dpSuJb/UKE+JnD2JzeSV+hRANCAAQ8XitveoO5TbmMgE7C1ZxpXTJEYi4t
+Ky2cadp5du316ru1pLUgUZ5WvM993ZWj27y1Qauc9xXsgRIZcBrbiE3r
+-----END PRIVATE KEY-----
+-----BEGIN CERTIFICATE-----
+MIIBuTCCAV+gAwIBAgIUElc03z3WOosLkjQN7RjOLE0UqskwCgYIKoZIzj0EAwIw
+IzEhMB8GA1UEAwwYbWFpbCBzZXJ2ZXIgb2YgdGhlIHRlc3RzMCAXDTI2MTEyMzEw
+NTU1OFoYDzIxMjYxMDMwMTA1NTU4WjAjMSEwHwYDVQQDDBhtYWlsIHNlcnZlciBv
+ZiB0aGUgdGVzdHMwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAQ8XitveoO5TbmM
+gE7C1ZxpXTJEYi4tKy2cadp5du316ru1pLUgUZ5WvM993ZWj27y1Qauc9xXsgRIZ
+cBrbiE3ro28wbTAdBgNVHQ4EFgQUnuQBarzqJkpb5pVs+qiNYfVm77MwHwYDVR0j
+BBgwFoAUnuQBarzqJkpb5pVs+qiNYfVm77MwDwYDVR0TAQH/BAUwAwEB/zAaBgNV
+HREEEzARhwR/AAABgglsb2NhbGhvc3QwCgYIKoZIzj0EAwIDSAAwRQIhAJ6uz7xa
+82EYaawBCQk5KjAZ/0nGyXgmF/DdRSqlzc5RAiBb14qvVifQdRodI6tR3pgHWzsh
+m3AdvQG/an6iT1erpA==
+-----END CERTIFICATE-----
+"""

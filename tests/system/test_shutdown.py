@@ -1,0 +1,133 @@
+"""SIGTERM under load: what was accepted is answered, what is not answered is not recorded, and the end comes soon."""
+
+import asyncio
+import json
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from application.database import connect
+from tests.support.raw_http import Answer, Caller, Cut, connected, read_answer, written
+from tests.support.running_desk import Served
+
+CLIENTS, AFTER = 24, 300
+SOON_SECONDS = 15.0  # 4 for what is not whole, and some more on a machine that is busy
+BODY = {"channel": "api", "text": "under load", "sender": {}}
+
+
+class Asked:
+    """What a crowd has asked and was told, by key; None where the connection ended without an answer."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, Answer | None] = {}
+        self.halves: list[bytes] = []
+        self.refused = 0
+
+    async def ask(self, desk: Served) -> None:
+        """Requests without a pause on one connection, as long as somebody listens."""
+        caller = Caller(desk.port, desk.staff)
+        while not self.refused:
+            key = str(uuid4())
+            try:
+                self.told[key] = await caller("POST", "/v1/requests", BODY, Idempotency_Key=key)
+            except ConnectionRefusedError:
+                self.refused += 1
+            except (Cut, ConnectionError) as error:
+                self.told[key] = None
+                if isinstance(error, Cut) and error.partial:
+                    self.halves.append(error.partial)
+                caller.close()
+        caller.close()
+
+    def answered(self, status: int) -> dict[str, Answer]:
+        """The answers of a status, by key."""
+        return {key: answer for key, answer in self.told.items() if answer and answer.status == status}
+
+
+def recorded(database: str) -> dict[str, bytes]:
+    """The first answers that are remembered, by key."""
+    with connect(database, "test look") as connection:
+        return dict(connection.execute("select key, answer from idempotency").fetchall())
+
+
+def begin_to_end(desk: Served) -> float:
+    """SIGTERM to the API; when that was."""
+    desk.processes["api"].send_signal(signal.SIGTERM)
+    return time.monotonic()
+
+
+async def gone(desk: Served, since: float) -> float:
+    """Waits for the API's end; how long it took."""
+    while desk.processes["api"].poll() is None:
+        assert time.monotonic() - since < 40, "the API does not end"
+        await asyncio.sleep(0.02)
+    return time.monotonic() - since
+
+
+async def storm(desk: Served, asked: Asked) -> tuple[float, list[Answer]]:
+    """A crowd under which the API is ended, with two clients that never finish their request connected."""
+    crowd = [asyncio.create_task(asked.ask(desk)) for _ in range(CLIENTS)]
+    async with connected(desk.port) as (head_reader, head), connected(desk.port) as (body_reader, body):
+        head.write(b"POST /v1/requests HTTP/1.1\r\nHost: de")
+        body.write(written("POST", "/v1/requests", desk.staff, BODY, Idempotency_Key="slow")[:-5])
+        while len(asked.answered(201)) < AFTER:
+            await asyncio.sleep(0.01)
+        since = begin_to_end(desk)
+        slow = [await read_answer(head_reader), await read_answer(body_reader)]
+        took = await gone(desk, since)
+    await asyncio.gather(*crowd)
+    return took, slow
+
+
+def test_under_load_each_request_is_answered_or_not_recorded(served: Served, tmp_path: Path) -> None:
+    """No half answer, and no answer but the right one; what was answered is recorded, and nothing else. Another process
+    takes the rest, under the same keys. Clients that never finish their request do not hold up the end."""
+    asked = Asked()
+    took, slow = asyncio.run(storm(served, asked))
+    assert took < SOON_SECONDS
+    assert [answer.status for answer in slow] == [408, 408]
+    assert asked.halves == []
+    assert Counter(answer.status for answer in asked.told.values() if answer) == {201: len(asked.answered(201))}
+    assert recorded(served.database) == {key: answer.body for key, answer in asked.answered(201).items()}
+    lost = [key for key, answer in asked.told.items() if answer is None]
+    (tmp_path / "other").mkdir()
+    with Served(served.database, tmp_path / "other", workers=1, parts=["api"]) as other:
+        again = [
+            other.request("POST", "/v1/requests", json.dumps(BODY).encode(), None, {"Idempotency-Key": key})
+            for key in lost
+        ]
+        assert {(reply.status, "Idempotency-Replayed" in reply.headers) for reply in again} <= {(201, False)}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_who_is_connected_is_told_that_this_was_the_last_answer(served: Served, number: signal.Signals) -> None:
+    """On a connection that is open the next answer says Connection: close, or the connection is closed; a new one is
+    refused; nobody waits for idle connections longer than they live anyway."""
+
+    async def talk() -> tuple[Answer | None, float]:
+        async with connected(served.port) as (reader, writer):
+            writer.write(written("GET", "/v1/queues", served.staff))
+            assert (await read_answer(reader)).headers.get("connection") != "close"
+            begun = time.monotonic()
+            served.processes["api"].send_signal(number)
+            last, half = None, b""
+            try:
+                while last is None or last.headers.get("connection") != "close":
+                    writer.write(written("GET", "/v1/queues", served.staff))
+                    last = await read_answer(reader)
+                assert await reader.read() == b""
+            except (Cut, ConnectionError) as error:
+                last, half = None, getattr(error, "partial", b"")
+            assert half == b""
+            return last, await gone(served, begun)
+
+    last, took = asyncio.run(talk())
+    assert last is None or last.status == 200
+    assert last is not None or number is signal.SIGINT  # which ends at once
+    assert took < SOON_SECONDS
+    with pytest.raises(ConnectionRefusedError):
+        asyncio.run(Caller(served.port, served.staff)("GET", "/livez"))
