@@ -13,7 +13,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from importlib.util import find_spec
@@ -67,6 +67,7 @@ class EmbeddedPostgres:
     """One cluster in one data directory. `url` is where it answers."""
 
     locale = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+    settings: Mapping[str, str] = SETTINGS
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir.resolve()
@@ -101,7 +102,7 @@ class EmbeddedPostgres:
         if self.running_pid():
             self._wait()
             return False
-        options = [word for item in SETTINGS.items() for word in ("-c", "=".join(item))]
+        options = [word for item in self.settings.items() for word in ("-c", "=".join(item))]
         command: list[str | Path] = [programs / "postgres", "-D", self.cluster, "-k", self.sockets, *options]
         with (self.home / "postgres-start.log").open("wb") as log:
             self.process = self._spawn(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)

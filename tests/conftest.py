@@ -18,7 +18,7 @@ from application.postgres import EmbeddedPostgres
 from projections.reporting import ROLE
 from projections.runner import ensure_projections
 from tests.support import postgres_servers as servers
-from tests.support.postgres_servers import Fresh, open_directory
+from tests.support.postgres_servers import Fresh, QuickPostgres, open_directory
 from tests.support.running_desk import Served
 
 _run = f"deskledger_test_{token_hex(4)}"  # two runs on one server do not meet
@@ -62,16 +62,19 @@ def superuser() -> None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """A PostgreSQL: the embedded one, or the server that DESKLEDGER_TEST_DATABASE_URL names."""
+    """A PostgreSQL for each process of the run: an embedded one, or the server that DESKLEDGER_TEST_DATABASE_URL names.
+
+    One of its own, as the sealer's proof looks at the transactions of the whole server, and roles are the server's too.
+    """
     if servers.GIVEN:
         with role_as_before(servers.GIVEN):
             yield servers.GIVEN
         return
     directory = open_directory()
-    embedded = EmbeddedPostgres(directory)
-    embedded.start()
-    yield embedded.url
-    embedded.stop()
+    quick = QuickPostgres(directory)
+    quick.start()
+    yield quick.url
+    quick.stop()
     shutil.rmtree(directory)
 
 

@@ -16,11 +16,17 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Composed, Identifier
 
-from application.postgres import PROGRAMS, EmbeddedPostgres, may_enter, package_dir, servant
+from application.postgres import PROGRAMS, SETTINGS, EmbeddedPostgres, may_enter, package_dir, servant
 
 VARIABLE = "DESKLEDGER_TEST_DATABASE_URL"
 GIVEN = os.environ.get(VARIABLE, "")
 LEAST = 15
+
+
+class QuickPostgres(EmbeddedPostgres):
+    """A server that loses everything with the machine's power: for all tests that do not test durability."""
+
+    settings = {**SETTINGS, "fsync": "off", "full_page_writes": "off"}
 
 
 class InstalledPostgres(EmbeddedPostgres):

@@ -7,10 +7,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -223,8 +225,22 @@ def wait_until(holds: Callable[[], Any], seconds: float, what: str) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on, and that no other process of the run is given.
+
+    Below those that the system gives to outgoing connections, which could take it before it is used.
+    """
+    for port in _ports:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
+
+
+def _own_ports() -> Iterator[int]:
+    """The ports of this process of the run, round and round."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    place = int(worker.removeprefix("gw")) if worker else 20 + os.getpid() % 20
+    return cycle(range(12_000 + place * 500, 12_500 + place * 500))
+
+
+_ports = _own_ports()
