@@ -152,8 +152,15 @@ def served(database: str, tmp_path: Path) -> Iterator[Served]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def shared_desk(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The same, for all tests of this process that only talk to a desk: each makes the tickets that it looks at."""
+    with Fresh(postgres, f"{_run}_shared", template) as url, Served(url, tmp_path_factory.mktemp("shared")) as running:
+        yield running
+
+
 @pytest.fixture(scope="module")
-def served_module(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The same, shared by the tests of one module."""
+def module_desk(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The same, for the tests of one module: for those that count everything, or leave the desk other than it was."""
     with Served(module_database, tmp_path_factory.mktemp("served")) as running:
         yield running

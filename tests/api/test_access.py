@@ -82,11 +82,11 @@ CLAIMERS = {
 
 
 @pytest.fixture(scope="module")
-def keys(served_module: Served) -> Iterator[dict[str, str]]:
+def keys(shared_desk: Served) -> Iterator[dict[str, str]]:
     """Every kind of caller; "own" is the client whose tickets these are, "stranger" another one."""
-    return people(served_module) | {
-        "own": client_key(served_module, "client-1"),
-        "stranger": client_key(served_module, "stranger"),
+    return people(shared_desk) | {
+        "own": client_key(shared_desk, "client-1"),
+        "stranger": client_key(shared_desk, "stranger"),
     }
 
 
@@ -111,94 +111,92 @@ def with_key(served: Served, header: str | None) -> Any:
         ("Bearer ' or 1=1 --", "key_unknown"),
     ],
 )
-def test_without_a_valid_key_nobody_gets_in(served_module: Served, header: str | None, code: str) -> None:
+def test_without_a_valid_key_nobody_gets_in(shared_desk: Served, header: str | None, code: str) -> None:
     """401 with a challenge (RFC 6750), whatever stands in the header."""
     sent = {} if header is None else {"Authorization": header.encode().decode("latin-1")}
     for method, path in [("GET", "/v1/queues"), ("POST", "/v1/tickets"), ("GET", "/v1/nothing"), ("PATCH", "/")]:
-        response = served_module.http.request(method, served_module.base + path, headers=sent)
+        response = shared_desk.http.request(method, shared_desk.base + path, headers=sent)
         assert (response.status, response.json()["code"]) == (401, code)
         assert response.headers["Content-Type"] == "application/problem+json"
         assert response.headers["WWW-Authenticate"].startswith('Bearer realm="deskledger"')
 
 
-def test_the_scheme_is_not_case_sensitive(served_module: Served) -> None:
+def test_the_scheme_is_not_case_sensitive(shared_desk: Served) -> None:
     """RFC 9110, section 11.1."""
-    assert with_key(served_module, f"bEARER  {served_module.staff}").status == 200
+    assert with_key(shared_desk, f"bEARER  {shared_desk.staff}").status == 200
 
 
-def test_a_revoked_key_ends_within_three_seconds(served_module: Served) -> None:
+def test_a_revoked_key_ends_within_three_seconds(shared_desk: Served) -> None:
     """In both processes of the API, also for a key that was just used."""
-    with connect(served_module.database, "test keys") as connection:
+    with connect(shared_desk.database, "test keys") as connection:
         id_, key = create_key(connection, Wanted("short-lived", [Role.AUDITOR]), utc_now())
         for _ in range(20):
-            assert with_key(served_module, f"Bearer {key}").status == 200
+            assert with_key(shared_desk, f"Bearer {key}").status == 200
         revoke_key(connection, id_, utc_now())
     tries: list[int] = []
 
     def ended() -> bool:
         tries.append(0)
-        return {with_key(served_module, f"Bearer {key}").status for _ in range(20)} == {401}
+        return {with_key(shared_desk, f"Bearer {key}").status for _ in range(20)} == {401}
 
     wait_until(ended, 3, "the revoked key ends")
     assert len(tries) > 1  # it was remembered for a moment, and asked for again
 
 
-def test_a_key_ends_when_it_expires(served_module: Served) -> None:
+def test_a_key_ends_when_it_expires(shared_desk: Served) -> None:
     """A key that has expired is unknown; one that expires while it is used ends within three seconds."""
-    with connect(served_module.database, "test keys") as connection:
+    with connect(shared_desk.database, "test keys") as connection:
         _, old = create_key(connection, Wanted("old", [Role.ADMIN], expires_in=timedelta(days=-1)), utc_now())
         _, short = create_key(connection, Wanted("short", [Role.ADMIN], expires_in=timedelta(seconds=1)), utc_now())
-    assert with_key(served_module, f"Bearer {old}").status == 401
-    assert with_key(served_module, f"Bearer {short}").status == 200
-    wait_until(lambda: with_key(served_module, f"Bearer {short}").status == 401, 4, "the key expires")
+    assert with_key(shared_desk, f"Bearer {old}").status == 401
+    assert with_key(shared_desk, f"Bearer {short}").status == 200
+    wait_until(lambda: with_key(shared_desk, f"Bearer {short}").status == 401, 4, "the key expires")
 
 
-def test_the_process_is_alive_for_everybody(served_module: Served) -> None:
+def test_the_process_is_alive_for_everybody(shared_desk: Served) -> None:
     """/livez and /readyz need no key."""
     for path in ("/livez", "/readyz"):
-        assert served_module.http.request("GET", served_module.base + path).status == 200
+        assert shared_desk.http.request("GET", shared_desk.base + path).status == 200
 
 
 @pytest.mark.parametrize(("standing", "command", "may"), MAY, ids=[f"{row[0]}-{row[1]}" for row in MAY])
 def test_a_command_is_for_the_roles_of_the_procedure(
-    served_module: Served, keys: dict[str, str], standing: str, command: str, may: set[str]
+    shared_desk: Served, keys: dict[str, str], standing: str, command: str, may: set[str]
 ) -> None:
     """Who lacks the role gets 403 naming it (a strange client 404), and nothing is recorded; who has it is obeyed."""
-    ticket = brought(served_module, standing)
-    served_module.caught_up()  # the closing e-mail of a closed ticket is recorded by now, or moves the version below
-    before = version(served_module, ticket)
+    ticket = brought(shared_desk, standing)
+    shared_desk.caught_up()  # the closing e-mail of a closed ticket is recorded by now, or moves the version below
+    before = version(shared_desk, ticket)
     for name in keys.keys() - may:
-        reply = give(served_module, ticket, command, keys[name])
+        reply = give(shared_desk, ticket, command, keys[name])
         if name == "stranger" or (name, standing) == ("own", "received"):  # whose a request is, is not known yet
             problem(reply, 404, "unknown_ticket")
         else:
             detail = problem(reply, 403, "role_missing")["detail"]
             assert all(NAMED.get(role, role) in detail for role in may), detail
-    types = [event["type"] for event in served_module.get(f"/v1/tickets/{ticket}/history").json["items"]]
+    types = [event["type"] for event in shared_desk.get(f"/v1/tickets/{ticket}/history").json["items"]]
     assert [type_ for type_ in types[before:] if type_ != "Ticket.ClosureEmailSent"] == []
     for name in sorted(may):
-        ticket = brought(served_module, standing)
-        assert command in served_module.get(f"/v1/tickets/{ticket}", keys[name]).json["allowed_commands"]
+        ticket = brought(shared_desk, standing)
+        assert command in shared_desk.get(f"/v1/tickets/{ticket}", keys[name]).json["allowed_commands"]
         headers = {"If-Match": "*"}
-        body = filled(served_module, ticket, command)
-        reply = served_module.request("POST", f"/v1/tickets/{ticket}:{command}", body, keys[name], headers)
+        body = filled(shared_desk, ticket, command)
+        reply = shared_desk.request("POST", f"/v1/tickets/{ticket}:{command}", body, keys[name], headers)
         assert (reply.status, len(reply.json["events"])) == (200, 1), (name, reply.data)
 
 
 @pytest.mark.parametrize("standing", STANDINGS)
-def test_allowed_commands_are_what_this_caller_can_do(
-    served_module: Served, keys: dict[str, str], standing: str
-) -> None:
+def test_allowed_commands_are_what_this_caller_can_do(shared_desk: Served, keys: dict[str, str], standing: str) -> None:
     """Every command that is not among them is refused, or is true already and records nothing."""
-    ticket = brought(served_module, standing)
-    served_module.caught_up()
+    ticket = brought(shared_desk, standing)
+    shared_desk.caught_up()
     for name, key in keys.items():
         if name in ("stranger", "reporter") or (name, standing) == ("own", "received"):
             continue
-        allowed = served_module.get(f"/v1/tickets/{ticket}", key).json["allowed_commands"]
+        allowed = shared_desk.get(f"/v1/tickets/{ticket}", key).json["allowed_commands"]
         for command in BODIES.keys() - set(allowed):
-            body = filled(served_module, ticket, command)
-            reply = served_module.request("POST", f"/v1/tickets/{ticket}:{command}", body, key, {"If-Match": "*"})
+            body = filled(shared_desk, ticket, command)
+            reply = shared_desk.request("POST", f"/v1/tickets/{ticket}:{command}", body, key, {"If-Match": "*"})
             if reply.status == 200:
                 assert reply.json["events"] == [], (name, command)
             else:
@@ -206,7 +204,7 @@ def test_allowed_commands_are_what_this_caller_can_do(
                 assert reply.status in (403, 409), (name, command, reply.data)
 
 
-def test_opening_and_the_directory_are_for_intake(served_module: Served, keys: dict[str, str]) -> None:
+def test_opening_and_the_directory_are_for_intake(shared_desk: Served, keys: dict[str, str]) -> None:
     """Requests and tickets come from intake; the directory is kept by intake and admin."""
     opening = {"client_user_id": "client-1", "channel": "web", "text": "x", "issue": ISSUE}
     asked: list[tuple[str, str, dict[str, Any], set[str]]] = [
@@ -216,7 +214,7 @@ def test_opening_and_the_directory_are_for_intake(served_module: Served, keys: d
     ]
     for method, path, body, may in asked:
         for name, key in keys.items():
-            reply = served_module.request(method, path, body, key)
+            reply = shared_desk.request(method, path, body, key)
             if name in may:
                 assert reply.status in (200, 201), (path, name)
             else:
@@ -225,16 +223,16 @@ def test_opening_and_the_directory_are_for_intake(served_module: Served, keys: d
 
 @pytest.mark.parametrize(("path", "may"), READERS, ids=[row[0] for row in READERS])
 def test_a_query_is_for_the_roles_of_the_procedure(
-    served_module: Served, keys: dict[str, str], path: str, may: set[str]
+    shared_desk: Served, keys: dict[str, str], path: str, may: set[str]
 ) -> None:
     """Who may not read gets 403 naming a role that may; a client gets 404 for what is somebody else's."""
-    ticket = brought(served_module, "tier1")
-    served_module.client("readable")
+    ticket = brought(shared_desk, "tier1")
+    shared_desk.client("readable")
     callers = dict(keys)
     if "clients" in path:
-        callers["own"] = client_key(served_module, "readable")
+        callers["own"] = client_key(shared_desk, "readable")
     for name, key in callers.items():
-        reply = served_module.get(path.format(ticket=ticket), key)
+        reply = shared_desk.get(path.format(ticket=ticket), key)
         if name in may:
             assert reply.status == 200, (name, reply.data)
         elif name == "stranger" and not path.startswith(("/v1/queues", "/v1/events", "/v1/closure")):
@@ -244,12 +242,10 @@ def test_a_query_is_for_the_roles_of_the_procedure(
 
 
 @pytest.mark.parametrize("queue", list(Queue))
-def test_a_queue_is_claimed_from_by_those_who_work_it(
-    served_module: Served, keys: dict[str, str], queue: Queue
-) -> None:
+def test_a_queue_is_claimed_from_by_those_who_work_it(shared_desk: Served, keys: dict[str, str], queue: Queue) -> None:
     """Agents claim from their level's queue, intake, quality and the IT manager from theirs; the others get 403."""
     for name, key in keys.items():
-        reply = served_module.request("POST", f"/v1/queues/{queue}:claim_next", None, key)
+        reply = shared_desk.request("POST", f"/v1/queues/{queue}:claim_next", None, key)
         if name == CLAIMERS[queue]:
             assert reply.status in (200, 204)
         else:
@@ -257,41 +253,41 @@ def test_a_queue_is_claimed_from_by_those_who_work_it(
             assert ("agent of " if CLAIMERS[queue] in AGENTS else "") + CLAIMERS[queue] in detail
 
 
-def test_a_key_with_two_roles_may_do_what_either_may(served_module: Served) -> None:
+def test_a_key_with_two_roles_may_do_what_either_may(shared_desk: Served) -> None:
     """The event names the role in which it was done: the first that fits."""
-    key = served_module.key(Role.INTAKE, Role.AGENT, levels=["tier1"])
-    ticket = brought(served_module, "documented")
+    key = shared_desk.key(Role.INTAKE, Role.AGENT, levels=["tier1"])
+    ticket = brought(shared_desk, "documented")
     for command in ("route", "resolve"):
-        assert give(served_module, ticket, command, key).status == 200
-    events = served_module.get(f"/v1/tickets/{ticket}/history").json["items"][-2:]
+        assert give(shared_desk, ticket, command, key).status == 200
+    events = shared_desk.get(f"/v1/tickets/{ticket}/history").json["items"][-2:]
     assert [event["actor"]["role"] for event in events] == ["intake", "agent"]
 
 
-def test_a_client_knows_only_the_own_tickets(served_module: Served, keys: dict[str, str]) -> None:
+def test_a_client_knows_only_the_own_tickets(shared_desk: Served, keys: dict[str, str]) -> None:
     """Somebody else's ticket is 404 in every way, the same as one that does not exist; lists hold the own ones."""
-    mine = [brought(served_module, "tier1", "stranger"), brought(served_module, "closed", "stranger")]
-    others, unidentified = brought(served_module, "tier1"), brought(served_module, "received")
-    served_module.caught_up()
+    mine = [brought(shared_desk, "tier1", "stranger"), brought(shared_desk, "closed", "stranger")]
+    others, unidentified = brought(shared_desk, "tier1"), brought(shared_desk, "received")
+    shared_desk.caught_up()
     nobody = str(uuid4())
     for ticket in (others, unidentified, nobody):
         paths = (f"/v1/tickets/{ticket}", f"/v1/tickets/{ticket}/history", f"/v1/tickets/{ticket}?version=1")
-        answers = [served_module.get(path, keys["stranger"]) for path in paths]
+        answers = [shared_desk.get(path, keys["stranger"]) for path in paths]
         answers.append(
-            served_module.request(
+            shared_desk.request(
                 "POST", f"/v1/tickets/{ticket}:add_note", {"text": "mine?"}, keys["stranger"], {"If-Match": "*"}
             )
         )
         for reply in answers:
             assert problem(reply, 404, "unknown_ticket")["detail"] == "There is no such ticket."
     for path in ("/v1/tickets", "/v1/tickets?client_user_id=stranger", "/v1/tickets?q=network"):
-        assert {row["ticket_id"] for row in walk(served_module, path, key=keys["stranger"])} == set(mine)
-    problem(served_module.get("/v1/tickets?client_user_id=client-1", keys["stranger"]), 404, "unknown_user_id")
-    problem(served_module.get("/v1/clients/client-1", keys["stranger"]), 404, "unknown_user_id")
-    entry = served_module.get("/v1/clients/stranger", keys["stranger"]).json
+        assert {row["ticket_id"] for row in walk(shared_desk, path, key=keys["stranger"])} == set(mine)
+    problem(shared_desk.get("/v1/tickets?client_user_id=client-1", keys["stranger"]), 404, "unknown_user_id")
+    problem(shared_desk.get("/v1/clients/client-1", keys["stranger"]), 404, "unknown_user_id")
+    entry = shared_desk.get("/v1/clients/stranger", keys["stranger"]).json
     assert {row["ticket_id"] for row in entry["tickets"]["items"]} == set(mine)
 
 
-def test_a_client_acts_on_own_tickets(served_module: Served, keys: dict[str, str]) -> None:
+def test_a_client_acts_on_own_tickets(shared_desk: Served, keys: dict[str, str]) -> None:
     """Note, answer, approve, decline, cancel and reopen are recorded in the role of the client."""
     done = [
         ("tier1", "add_note"),
@@ -302,27 +298,27 @@ def test_a_client_acts_on_own_tickets(served_module: Served, keys: dict[str, str
         ("closed", "reopen"),
     ]
     for standing, command in done:
-        ticket = brought(served_module, standing)
-        body = filled(served_module, ticket, command)
+        ticket = brought(shared_desk, standing)
+        body = filled(shared_desk, ticket, command)
         headers = {"If-Match": "*"}
-        reply = served_module.request("POST", f"/v1/tickets/{ticket}:{command}", body, keys["own"], headers)
+        reply = shared_desk.request("POST", f"/v1/tickets/{ticket}:{command}", body, keys["own"], headers)
         assert (reply.status, len(reply.json["events"])) == (200, 1), (command, reply.data)
-        history = served_module.get(f"/v1/tickets/{ticket}/history", keys["own"]).json["items"]
+        history = shared_desk.get(f"/v1/tickets/{ticket}/history", keys["own"]).json["items"]
         by_client = [event for event in history if event["actor"]["role"] == "client"]
         assert [event["type"] for event in by_client] == [reply.json["events"][0]["type"]]
 
 
-def test_what_a_client_writes_is_visible_to_the_client(served_module: Served, keys: dict[str, str]) -> None:
+def test_what_a_client_writes_is_visible_to_the_client(shared_desk: Served, keys: dict[str, str]) -> None:
     """A client's note cannot be internal, whatever it says."""
-    ticket = brought(served_module, "tier1")
-    give(served_module, ticket, "add_note", keys["own"], text="I am still waiting", visibility="internal")
-    seen = served_module.get(f"/v1/tickets/{ticket}/history", keys["own"]).json["items"][-1]
+    ticket = brought(shared_desk, "tier1")
+    give(shared_desk, ticket, "add_note", keys["own"], text="I am still waiting", visibility="internal")
+    seen = shared_desk.get(f"/v1/tickets/{ticket}/history", keys["own"]).json["items"][-1]
     assert (seen["data"]["text"], seen["data"]["visibility"]) == ("I am still waiting", "client")
 
 
-def test_a_client_sees_the_client_visible_history(served_module: Served, keys: dict[str, str]) -> None:
+def test_a_client_sees_the_client_visible_history(shared_desk: Served, keys: dict[str, str]) -> None:
     """No internal notes, no assignment, no verdicts between levels: not in the history, and not in a 412."""
-    ticket = brought(served_module, "tier2")
+    ticket = brought(shared_desk, "tier2")
     for command, more in (
         ("assign", {}),
         ("add_note", {"text": "SECRET-1"}),
@@ -331,8 +327,8 @@ def test_a_client_sees_the_client_visible_history(served_module: Served, keys: d
         ("change_priority", {"reason": "SECRET-3"}),
         ("await_client", {}),
     ):
-        assert give(served_module, ticket, command, **more).status == 200
-    history = served_module.get(f"/v1/tickets/{ticket}/history", keys["own"])
+        assert give(shared_desk, ticket, command, **more).status == 200
+    history = shared_desk.get(f"/v1/tickets/{ticket}/history", keys["own"])
     assert [event["type"].removeprefix("Ticket.") for event in history.json["items"]] == [
         "RequestReceived",
         "ClientIdentified",
@@ -343,67 +339,67 @@ def test_a_client_sees_the_client_visible_history(served_module: Served, keys: d
         "NoteAdded",
         "ClientAwaited",
     ]
-    stale = served_module.do(ticket, "client_responded", keys["own"], version=2, text="here")
+    stale = shared_desk.do(ticket, "client_responded", keys["own"], version=2, text="here")
     assert [event["version"] for event in problem(stale, 412)["missed_events"]] == [3, 4, 5, 6, 9, 12]
-    for reply in (history, stale, served_module.get(f"/v1/tickets/{ticket}", keys["own"])):
+    for reply in (history, stale, shared_desk.get(f"/v1/tickets/{ticket}", keys["own"])):
         assert b"SECRET" not in reply.data
 
 
-def test_the_dossier_that_a_client_approves_holds_no_internal_note(served_module: Served, keys: dict[str, str]) -> None:
+def test_the_dossier_that_a_client_approves_holds_no_internal_note(shared_desk: Served, keys: dict[str, str]) -> None:
     """Every event is a line with its hash, and an internal note says only that there is one."""
-    ticket = brought(served_module, "deciding")
-    give(served_module, ticket, "add_note", text="SECRET opinion")
-    give(served_module, ticket, "add_note", text="open word", visibility="client")
-    give(served_module, ticket, "compile_dossier")
-    seen = served_module.get(f"/v1/tickets/{ticket}/history", keys["own"])
+    ticket = brought(shared_desk, "deciding")
+    give(shared_desk, ticket, "add_note", text="SECRET opinion")
+    give(shared_desk, ticket, "add_note", text="open word", visibility="client")
+    give(shared_desk, ticket, "compile_dossier")
+    seen = shared_desk.get(f"/v1/tickets/{ticket}/history", keys["own"])
     lines = seen.json["items"][-1]["data"]["lines"]
-    assert len(lines) == version(served_module, ticket) - 1
+    assert len(lines) == version(shared_desk, ticket) - 1
     assert "Internal note added." in lines[-2]
     assert "open word" in lines[-1]
     assert b"SECRET" not in seen.data
 
 
-def test_a_request_that_was_taken_for_another_clients_stays_private(served_module: Served) -> None:
+def test_a_request_that_was_taken_for_another_clients_stays_private(shared_desk: Served) -> None:
     """Whose a ticket is now decides: the one named by mistake sees nothing of it, nor is named to the other."""
-    wrong, right = client_key(served_module, "mistaken"), client_key(served_module, "rightful")
-    ticket = brought(served_module, "received")
-    assert give(served_module, ticket, "identify_client", user_id="mistaken").status == 200
-    said = served_module.request("POST", f"/v1/tickets/{ticket}:add_note", {"text": "MISTAKEN"}, wrong)
+    wrong, right = client_key(shared_desk, "mistaken"), client_key(shared_desk, "rightful")
+    ticket = brought(shared_desk, "received")
+    assert give(shared_desk, ticket, "identify_client", user_id="mistaken").status == 200
+    said = shared_desk.request("POST", f"/v1/tickets/{ticket}:add_note", {"text": "MISTAKEN"}, wrong)
     assert said.status == 200
-    assert give(served_module, ticket, "identify_client", user_id="rightful").status == 200
+    assert give(shared_desk, ticket, "identify_client", user_id="rightful").status == 200
     for path in ("", "?version=2", "?version=1", "/history"):
-        problem(served_module.get(f"/v1/tickets/{ticket}{path}", wrong), 404, "unknown_ticket")
-    history = served_module.get(f"/v1/tickets/{ticket}/history", right)
+        problem(shared_desk.get(f"/v1/tickets/{ticket}{path}", wrong), 404, "unknown_ticket")
+    history = shared_desk.get(f"/v1/tickets/{ticket}/history", right)
     assert [event["version"] for event in history.json["items"]] == [1, 4]
-    stale = served_module.request("POST", f"/v1/tickets/{ticket}:cancel", {"reason": "x"}, right, {"If-Match": '"1"'})
+    stale = shared_desk.request("POST", f"/v1/tickets/{ticket}:cancel", {"reason": "x"}, right, {"If-Match": '"1"'})
     assert [event["version"] for event in stale.json["missed_events"]] == [4]
     assert b"MISTAKEN" not in history.data + stale.data
-    assert served_module.get(f"/v1/tickets/{ticket}?version=1", right).json["state"] == "received"
-    problem(served_module.get(f"/v1/tickets/{ticket}?version=2", right), 404, "unknown_ticket")
-    served_module.caught_up()
-    assert walk(served_module, "/v1/tickets", key=wrong) == []
-    assert [row["ticket_id"] for row in walk(served_module, "/v1/tickets", key=right)] == [ticket]
+    assert shared_desk.get(f"/v1/tickets/{ticket}?version=1", right).json["state"] == "received"
+    problem(shared_desk.get(f"/v1/tickets/{ticket}?version=2", right), 404, "unknown_ticket")
+    shared_desk.caught_up()
+    assert walk(shared_desk, "/v1/tickets", key=wrong) == []
+    assert [row["ticket_id"] for row in walk(shared_desk, "/v1/tickets", key=right)] == [ticket]
 
 
-def test_a_reporter_reads_no_free_text(served_module: Served, keys: dict[str, str]) -> None:
+def test_a_reporter_reads_no_free_text(shared_desk: Served, keys: dict[str, str]) -> None:
     """Lists and queues come without summaries and assignees, and filters that would find words are refused."""
-    ticket = brought(served_module, "tier1")
-    assert served_module.do(ticket, "assign", assignee="call ANNA").status == 200
-    served_module.caught_up()
+    ticket = brought(shared_desk, "tier1")
+    assert shared_desk.do(ticket, "assign", assignee="call ANNA").status == 200
+    shared_desk.caught_up()
     for path in ("/v1/tickets?limit=200", "/v1/queues/tier1?limit=200"):
-        rows = served_module.get(path, keys["reporter"]).json["items"]
+        rows = shared_desk.get(path, keys["reporter"]).json["items"]
         assert rows
         assert {row["summary"] for row in rows} == {row["assignee"] for row in rows} == {None}
-        assert ISSUE["summary"].encode() not in served_module.get(path, keys["reporter"]).data
+        assert ISSUE["summary"].encode() not in shared_desk.get(path, keys["reporter"]).data
     for asked in ("/v1/tickets?q=network", "/v1/tickets?assignee=ANNA", "/v1/queues/tier1?assignee=ANNA"):
-        problem(served_module.get(asked, keys["reporter"]), 403, "role_missing")
+        problem(shared_desk.get(asked, keys["reporter"]), 403, "role_missing")
 
 
-def test_a_reporter_who_is_a_client_too_reads_no_summaries(served_module: Served) -> None:
+def test_a_reporter_who_is_a_client_too_reads_no_summaries(shared_desk: Served) -> None:
     """Queues show everybody's tickets: the second role opens nothing that neither opens."""
-    served_module.ticket()
-    served_module.caught_up()
-    both = served_module.key(Role.REPORTER, Role.CLIENT, client="client-1", name="both")
-    rows = served_module.get("/v1/queues/tier1", both).json["items"]
+    shared_desk.ticket()
+    shared_desk.caught_up()
+    both = shared_desk.key(Role.REPORTER, Role.CLIENT, client="client-1", name="both")
+    rows = shared_desk.get("/v1/queues/tier1", both).json["items"]
     assert rows
     assert {row["summary"] for row in rows} == {None}

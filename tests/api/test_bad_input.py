@@ -24,12 +24,12 @@ MISSING = object()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def healthy(served_module: Served) -> Iterator[None]:
+def healthy(shared_desk: Served) -> Iterator[None]:
     """Whatever these tests send: the API never meets an error that it does not know, and still serves at the end."""
-    served_module.client("client-1")
+    shared_desk.client("client-1")
     yield
-    assert served_module.get("/v1/queues").status == 200
-    log = (served_module.directory / "api.log").read_text()
+    assert shared_desk.get("/v1/queues").status == 200
+    log = (shared_desk.directory / "api.log").read_text()
     assert "Traceback" not in log
     assert "unexpected error" not in log
 
@@ -205,51 +205,51 @@ def proper(served: Served, name: str, ticket: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_a_field_that_does_not_fit_is_pointed_at(served_module: Served, name: str) -> None:
+def test_a_field_that_does_not_fit_is_pointed_at(shared_desk: Served, name: str) -> None:
     """422 with the JSON pointer of the field for a wrong type, a blank, a NUL, too much, or an unknown word; nothing is
     recorded."""
-    ticket = request(served_module)
-    fitting = proper(served_module, name, ticket)
-    served_module.caught_up()
-    before = served_module.get("/v1/events?limit=1").headers["Deskledger-Position"]
+    ticket = request(shared_desk)
+    fitting = proper(shared_desk, name, ticket)
+    shared_desk.caught_up()
+    before = shared_desk.get("/v1/events?limit=1").headers["Deskledger-Position"]
     for pointer, wrong in FIELDS[name]:
         missing = [] if pointer in OPTIONAL or pointer == "/issue" else [MISSING]
         for value in [*wrong, *missing]:
-            told = problem(sent(served_module, name, ticket, with_field(fitting, pointer, value)), 422)
+            told = problem(sent(shared_desk, name, ticket, with_field(fitting, pointer, value)), 422)
             assert [error["pointer"] for error in told["errors"]] == [pointer], (value, told)
             assert told["errors"][0]["detail"]
             assert len(told["detail"]) < 1000
-    assert version(served_module, ticket) == 1
-    served_module.caught_up()
-    assert served_module.get("/v1/events?limit=1").headers["Deskledger-Position"] == before
-    problem(served_module.get("/v1/clients/wrong"), 404)
+    assert version(shared_desk, ticket) == 1
+    shared_desk.caught_up()
+    assert shared_desk.get("/v1/events?limit=1").headers["Deskledger-Position"] == before
+    problem(shared_desk.get("/v1/clients/wrong"), 404)
 
 
 @pytest.mark.parametrize("name", [*FIELDS, "create", "release", "close"])
-def test_an_unknown_field_is_refused(served_module: Served, name: str) -> None:
+def test_an_unknown_field_is_refused(shared_desk: Served, name: str) -> None:
     """422 points at a field that the command does not take, also beside right ones, also deep inside."""
-    ticket = request(served_module)
-    fitting = proper(served_module, name, ticket)
+    ticket = request(shared_desk)
+    fitting = proper(shared_desk, name, ticket)
     for field in ("extra", "Text", "__proto__", "a/b~c", "\0", "💥", "x" * 5000, ""):
-        told = problem(sent(served_module, name, ticket, fitting | {field: 1}), 422, "invalid_body")
+        told = problem(sent(shared_desk, name, ticket, fitting | {field: 1}), 422, "invalid_body")
         assert told["errors"][0]["pointer"].startswith("/")
         assert len(told["detail"]) < 1000
     for parent in fitting.keys() & {"issue", "sender"}:
-        told = problem(sent(served_module, name, ticket, with_field(fitting, f"/{parent}/extra", 1)), 422)
+        told = problem(sent(shared_desk, name, ticket, with_field(fitting, f"/{parent}/extra", 1)), 422)
         assert told["errors"][0]["pointer"] == f"/{parent}/extra"
-    told = problem(sent(served_module, name, ticket, fitting | {"a/b~c": 1}), 422)
+    told = problem(sent(shared_desk, name, ticket, fitting | {"a/b~c": 1}), 422)
     assert told["errors"][0]["pointer"] == "/a~1b~0c"
-    assert version(served_module, ticket) == 1
+    assert version(shared_desk, ticket) == 1
 
 
-def test_a_field_that_stands_there_twice_is_refused(served_module: Served) -> None:
+def test_a_field_that_stands_there_twice_is_refused(shared_desk: Served) -> None:
     """422: JSON readers disagree on which one counts (RFC 8259, section 4), so none does."""
     for body, pointer in [
         (b'{"channel":"email","text":"a","text":"b","sender":{}}', "/text"),
         (b'{"channel":"email","text":"a","t\\u0065xt" : "a","sender":{}}', "/text"),
         (b'{"channel":"email","text":"a","sender":{"name":"a","name":"b"}}', "/sender/name"),
     ]:
-        told = problem(served_module.request("POST", "/v1/requests", body), 422, "invalid_body")
+        told = problem(shared_desk.request("POST", "/v1/requests", body), 422, "invalid_body")
         assert told["errors"][0]["pointer"] == pointer
 
 
@@ -280,104 +280,104 @@ def test_a_field_that_stands_there_twice_is_refused(served_module: Served) -> No
     ],
     ids=lambda body: repr(body[:24]),
 )
-def test_what_is_not_json_is_malformed(served_module: Served, body: bytes) -> None:
+def test_what_is_not_json_is_malformed(shared_desk: Served, body: bytes) -> None:
     """400, or 422 where a wrong value comes before the place at which the text breaks off."""
-    told = problem(served_module.request("POST", "/v1/requests", body), 422 if len(body) > 10_000 else 400)
+    told = problem(shared_desk.request("POST", "/v1/requests", body), 422 if len(body) > 10_000 else 400)
     assert told["code"] == ("invalid_body" if len(body) > 10_000 else "malformed_json")
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b"7", b'"text"', b"true", b"[" * 100_000, b"9" * 100_000, b"1e999"])
-def test_a_body_that_is_no_object_is_refused(served_module: Served, body: bytes) -> None:
+def test_a_body_that_is_no_object_is_refused(shared_desk: Served, body: bytes) -> None:
     """422, at any depth and of any size."""
-    ticket = request(served_module)
+    ticket = request(shared_desk)
     for path in ("/v1/requests", "/v1/tickets", f"/v1/tickets/{ticket}:close", "/v1/queues/tier1:claim_next"):
-        problem(served_module.request("POST", path, body, headers={"If-Match": "*"}), 422, "invalid_body")
+        problem(shared_desk.request("POST", path, body, headers={"If-Match": "*"}), 422, "invalid_body")
 
 
-def test_a_huge_number_is_no_text(served_module: Served) -> None:
+def test_a_huge_number_is_no_text(shared_desk: Served) -> None:
     """422 for numbers of any length in the place of a text."""
     for number in (b"9" * 500_000, b"-" + b"9" * 400, b"1e99999", b"0." + b"1" * 100_000):
         body = b'{"channel":"email","text":' + number + b',"sender":{}}'
-        assert problem(served_module.request("POST", "/v1/requests", body), 422)["errors"][0]["pointer"] == "/text"
+        assert problem(shared_desk.request("POST", "/v1/requests", body), 422)["errors"][0]["pointer"] == "/text"
 
 
-def test_an_empty_body_stands_for_no_fields(served_module: Served) -> None:
+def test_an_empty_body_stands_for_no_fields(shared_desk: Served) -> None:
     """A command without fields needs no body and no Content-Type; one with fields names the first that is missing."""
-    ticket = brought(served_module, "identified")
-    response = served_module.http.request(
+    ticket = brought(shared_desk, "identified")
+    response = shared_desk.http.request(
         "POST",
-        f"{served_module.base}/v1/tickets/{ticket}:create",
-        headers={"Authorization": f"Bearer {served_module.staff}", "If-Match": '"2"'},
+        f"{shared_desk.base}/v1/tickets/{ticket}:create",
+        headers={"Authorization": f"Bearer {shared_desk.staff}", "If-Match": '"2"'},
     )
     assert response.status == 200
     for path in ("/v1/requests", "/v1/tickets", f"/v1/tickets/{ticket}:cancel"):
-        problem(served_module.request("POST", path, b"", headers={"If-Match": "*"}), 422, "invalid_body")
+        problem(shared_desk.request("POST", path, b"", headers={"If-Match": "*"}), 422, "invalid_body")
 
 
 @pytest.mark.parametrize(
     "content_type",
     ["text/plain", "application/x-www-form-urlencoded", "application/xml", "json", "", "application/jsonx"],
 )
-def test_a_body_of_another_type_is_refused(served_module: Served, content_type: str) -> None:
+def test_a_body_of_another_type_is_refused(shared_desk: Served, content_type: str) -> None:
     """415 says what to send."""
-    reply = served_module.request("POST", "/v1/requests", REQUEST, headers={"Content-Type": content_type})
+    reply = shared_desk.request("POST", "/v1/requests", REQUEST, headers={"Content-Type": content_type})
     assert "application/json" in problem(reply, 415, "not_json")["detail"]
 
 
 @pytest.mark.parametrize(
     "content_type", ["application/json; charset=utf-8", "Application/JSON", 'application/json;a="b"']
 )
-def test_parameters_of_the_content_type_do_no_harm(served_module: Served, content_type: str) -> None:
+def test_parameters_of_the_content_type_do_no_harm(shared_desk: Served, content_type: str) -> None:
     """The media type decides, whatever its case and parameters."""
-    reply = served_module.request("POST", "/v1/requests", REQUEST, headers={"Content-Type": content_type})
+    reply = shared_desk.request("POST", "/v1/requests", REQUEST, headers={"Content-Type": content_type})
     assert reply.status == 201
 
 
-def test_the_limits_of_texts_are_what_is_kept(served_module: Served) -> None:
+def test_the_limits_of_texts_are_what_is_kept(shared_desk: Served) -> None:
     """100,000 characters of any script are kept as they came; a body of exactly 1 MiB is read."""
     text = "🖨️ñ\n" * 20_000
     text += "x" * (100_000 - len(text))
-    reply = served_module.request("POST", "/v1/requests", REQUEST | {"text": text})
+    reply = shared_desk.request("POST", "/v1/requests", REQUEST | {"text": text})
     assert reply.status == 201
-    assert served_module.get(reply.headers["Location"]).json["text"] == text
+    assert shared_desk.get(reply.headers["Location"]).json["text"] == text
     body = json.dumps(REQUEST).encode()
-    assert served_module.request("POST", "/v1/requests", body + b" " * (MIB - len(body))).status == 201
-    problem(served_module.request("POST", "/v1/requests", body + b" " * (MIB - len(body) + 1)), 413, "body_too_large")
+    assert shared_desk.request("POST", "/v1/requests", body + b" " * (MIB - len(body))).status == 201
+    problem(shared_desk.request("POST", "/v1/requests", body + b" " * (MIB - len(body) + 1)), 413, "body_too_large")
 
 
-def test_a_text_cannot_keep_the_server_busy(served_module: Served) -> None:
+def test_a_text_cannot_keep_the_server_busy(shared_desk: Served) -> None:
     """A long text that is refused at its end is refused at once: no pattern goes back and forth over it."""
     for text in ("a" * 99_999 + "\0", " " * 100_000, "a " * 49_999 + "\0", " " * 99_999 + "\0"):
         body = json.dumps(REQUEST | {"text": text}).encode()
-        headers = {"Authorization": f"Bearer {served_module.staff}", "Content-Type": JSON}
-        response = served_module.http.request(
-            "POST", served_module.base + "/v1/requests", body=body, headers=headers, timeout=3.0
+        headers = {"Authorization": f"Bearer {shared_desk.staff}", "Content-Type": JSON}
+        response = shared_desk.http.request(
+            "POST", shared_desk.base + "/v1/requests", body=body, headers=headers, timeout=3.0
         )
         assert response.status == 422
 
 
 @pytest.mark.parametrize("size", [MIB + 1, 5 * MIB, 20 * MIB])
-def test_too_large_a_body_is_refused(served_module: Served, size: int) -> None:
+def test_too_large_a_body_is_refused(shared_desk: Served, size: int) -> None:
     """413, with Content-Length and in chunks, and the connection's next request is answered."""
-    problem(served_module.request("POST", "/v1/requests", b"x" * size), 413, "body_too_large")
+    problem(shared_desk.request("POST", "/v1/requests", b"x" * size), 413, "body_too_large")
     if size < 16 * MIB:  # beyond that the server hangs up on whoever goes on sending
         chunks = iter([b"x" * 65_536] * (size // 65_536 + 1))
-        headers = {"Authorization": f"Bearer {served_module.staff}", "Content-Type": JSON}
-        response = served_module.http.request("POST", served_module.base + "/v1/requests", body=chunks, headers=headers)
+        headers = {"Authorization": f"Bearer {shared_desk.staff}", "Content-Type": JSON}
+        response = shared_desk.http.request("POST", shared_desk.base + "/v1/requests", body=chunks, headers=headers)
         assert (response.status, response.json()["code"]) == (413, "body_too_large")
-    assert served_module.get("/v1/queues").status == 200
+    assert shared_desk.get("/v1/queues").status == 200
 
 
-def test_a_length_that_is_announced_is_believed(served_module: Served) -> None:
+def test_a_length_that_is_announced_is_believed(shared_desk: Served) -> None:
     """413 before all of it has come."""
-    key = b"Authorization: Bearer " + served_module.staff.encode() + b"\r\nConnection: close\r\n"
+    key = b"Authorization: Bearer " + shared_desk.staff.encode() + b"\r\nConnection: close\r\n"
     head = b"POST /v1/requests HTTP/1.1\r\nHost: desk\r\nContent-Type: application/json\r\n" + key
-    good(raw(served_module, head + b"Content-Length: 999999999999\r\n\r\nx"), 413)
+    good(raw(shared_desk, head + b"Content-Length: 999999999999\r\n\r\nx"), 413)
 
 
-def test_what_is_not_http_is_answered_as_a_problem(served_module: Served) -> None:
+def test_what_is_not_http_is_answered_as_a_problem(shared_desk: Served) -> None:
     """400, 414, 431 or 501 for what cannot be read as a request; the connection ends, the server does not."""
-    key = b"Authorization: Bearer " + served_module.staff.encode() + b"\r\n"
+    key = b"Authorization: Bearer " + shared_desk.staff.encode() + b"\r\n"
     start = b"GET /v1/queues HTTP/1.1\r\nHost: desk\r\n" + key
     post = b"POST /v1/requests HTTP/1.1\r\nHost: desk\r\nContent-Type: application/json\r\n" + key
     for bytes_, status in [
@@ -401,15 +401,15 @@ def test_what_is_not_http_is_answered_as_a_problem(served_module: Served) -> Non
         (post + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         (post + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n", 400),
     ]:
-        answer = raw(served_module, bytes_)
+        answer = raw(shared_desk, bytes_)
         good(answer, status)
         assert answer.json["instance"] == "/"
         assert b"Traceback" not in answer.data
 
 
-def test_paths_and_queries_of_any_bytes_are_answered(served_module: Served) -> None:
+def test_paths_and_queries_of_any_bytes_are_answered(shared_desk: Served) -> None:
     """Bad percent-encoding, bytes that are no UTF-8, NUL, dots and slashes: 400, 404, 422, or what is meant."""
-    ticket = request(served_module).encode()
+    ticket = request(shared_desk).encode()
     for odd in (
         b"%",
         b"%zz",
@@ -430,11 +430,11 @@ def test_paths_and_queries_of_any_bytes_are_answered(served_module: Served) -> N
             b"/v1/queues/" + odd,
             b"/v1/clients/" + odd,
         ):
-            good(asked(served_module, b"GET", path), 404, 405)
-            good(asked(served_module, b"POST", path, b"{}", (b"Content-Type: application/json",)), 404, 405, 428)
+            good(asked(shared_desk, b"GET", path), 404, 405)
+            good(asked(shared_desk, b"POST", path, b"{}", (b"Content-Type: application/json",)), 404, 405, 428)
         good(
             asked(
-                served_module,
+                shared_desk,
                 b"PUT",
                 b"/v1/clients/" + odd,
                 json.dumps(ENTRY).encode(),
@@ -451,98 +451,98 @@ def test_paths_and_queries_of_any_bytes_are_answered(served_module: Served) -> N
             b"/v1/tickets/" + ticket,
         ):
             for query in (odd, b"q=" + odd, odd + b"=1", b"cursor=" + odd, b"limit=" + odd, b"assignee=" + odd):
-                good(asked(served_module, b"GET", path + b"?" + query), 200, 400)
+                good(asked(shared_desk, b"GET", path + b"?" + query), 200, 400)
 
 
-def test_the_instance_of_a_problem_is_a_uri(served_module: Served) -> None:
+def test_the_instance_of_a_problem_is_a_uri(shared_desk: Served) -> None:
     """RFC 9457: `instance` is percent-encoded as a path has to be, and stands for what was asked."""
-    answer = asked(served_module, b"GET", b"/v1/queues/%22%3Cb%3E%20%C3%A9%00")
+    answer = asked(shared_desk, b"GET", b"/v1/queues/%22%3Cb%3E%20%C3%A9%00")
     assert answer.json["instance"] == "/v1/queues/%22%3Cb%3E%20%C3%A9%00"
 
 
-def test_methods_that_nobody_knows_are_refused(served_module: Served) -> None:
+def test_methods_that_nobody_knows_are_refused(shared_desk: Served) -> None:
     """400 for a word that is no method, 405 for one that the address does not take."""
     for method, status in [(b"FOO", 400), (b"TRACE", 405), (b"CONNECT", 405), (b"PATCH", 405), (b"PROPFIND", 400)]:
-        good(asked(served_module, method, b"/v1/queues"), status, 405)
-    options = asked(served_module, b"OPTIONS", b"/v1/queues")
+        good(asked(shared_desk, method, b"/v1/queues"), status, 405)
+    options = asked(shared_desk, b"OPTIONS", b"/v1/queues")
     assert options.status == 204
     assert "GET" in options.headers["Allow"]
 
 
-def test_the_wish_for_another_protocol_is_ignored(served_module: Served) -> None:
+def test_the_wish_for_another_protocol_is_ignored(shared_desk: Served) -> None:
     """WebSocket and HTTP/2 are not spoken here: such a request needs its key, and is answered like any other."""
     socket_ = (b"Upgrade: websocket", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", b"Sec-WebSocket-Version: 13")
     cleartext = (b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA")
     for headers in (socket_, cleartext):
         lines = [b"GET /v1/queues HTTP/1.1", b"Host: desk", b"Connection: Upgrade, close, HTTP2-Settings", *headers]
-        good(raw(served_module, b"\r\n".join([*lines, b"", b""])), 401)
-        lines.append(b"Authorization: Bearer " + served_module.staff.encode())
-        good(raw(served_module, b"\r\n".join([*lines, b"", b""])), 200)
+        good(raw(shared_desk, b"\r\n".join([*lines, b"", b""])), 401)
+        lines.append(b"Authorization: Bearer " + shared_desk.staff.encode())
+        good(raw(shared_desk, b"\r\n".join([*lines, b"", b""])), 200)
 
 
-def test_a_body_where_none_is_wanted_does_no_harm(served_module: Served) -> None:
+def test_a_body_where_none_is_wanted_does_no_harm(shared_desk: Served) -> None:
     """A GET with a body is answered, and its body is not taken for the next request."""
     smuggled = b"DELETE /v1/queues HTTP/1.1\r\nHost: desk\r\n\r\n"
-    answer = asked(served_module, b"GET", b"/v1/queues", smuggled)
+    answer = asked(shared_desk, b"GET", b"/v1/queues", smuggled)
     assert (answer.status, answer.data.count(b"HTTP/1.1")) == (200, 0)
-    key = b"Authorization: Bearer " + served_module.staff.encode() + b"\r\n"
+    key = b"Authorization: Bearer " + shared_desk.staff.encode() + b"\r\n"
     first = (
         b"GET /v1/queues HTTP/1.1\r\nHost: desk\r\n" + key + b"Content-Length: %d\r\n\r\n" % len(smuggled) + smuggled
     )
     second = b"GET /livez HTTP/1.1\r\nHost: desk\r\nConnection: close\r\n\r\n"
-    answer = raw(served_module, first + second)
+    answer = raw(shared_desk, first + second)
     assert answer.data.count(b"HTTP/1.1 200 OK") == 1  # the first answer's own line was read as the head
     assert b"HTTP/1.1 405" not in answer.data
 
 
-def test_headers_that_come_twice_are_one_list(served_module: Served) -> None:
+def test_headers_that_come_twice_are_one_list(shared_desk: Served) -> None:
     """Two If-Match are a list, which is refused; two keys are no key."""
-    ticket = request(served_module).encode()
+    ticket = request(shared_desk).encode()
     path, body = b"/v1/tickets/" + ticket + b":cancel", json.dumps(BODIES["cancel"]).encode()
     headers = (b"Content-Type: application/json", b'If-Match: "1"', b'If-Match: "1"')
-    assert asked(served_module, b"POST", path, body, headers).json["code"] == "bad_if_match"
+    assert asked(shared_desk, b"POST", path, body, headers).json["code"] == "bad_if_match"
     twice = (b"Content-Type: application/json", b'If-Match: "1"', b"Authorization: Bearer dl_other")
-    good(asked(served_module, b"POST", path, body, twice), 401)
-    assert version(served_module, ticket.decode()) == 1
+    good(asked(shared_desk, b"POST", path, body, twice), 401)
+    assert version(shared_desk, ticket.decode()) == 1
 
 
-def test_one_connection_serves_good_and_bad_requests(served_module: Served) -> None:
+def test_one_connection_serves_good_and_bad_requests(shared_desk: Served) -> None:
     """After a refusal the connection goes on with the next request."""
-    key = b"Host: desk\r\nAuthorization: Bearer " + served_module.staff.encode() + b"\r\n"
+    key = b"Host: desk\r\nAuthorization: Bearer " + shared_desk.staff.encode() + b"\r\n"
     bad = b"POST /v1/requests HTTP/1.1\r\n" + key + b"Content-Type: application/json\r\nContent-Length: 1\r\n\r\n{"
     last = b"GET /v1/queues HTTP/1.1\r\n" + key + b"Connection: close\r\n\r\n"
-    answer = raw(served_module, bad * 3 + last)
+    answer = raw(shared_desk, bad * 3 + last)
     assert answer.status == 400
     assert answer.data.count(b"HTTP/1.1 400") == 2
     assert answer.data.count(b"HTTP/1.1 200") == 1
 
 
-def test_who_hangs_up_harms_nobody(served_module: Served) -> None:
+def test_who_hangs_up_harms_nobody(shared_desk: Served) -> None:
     """Connections that end in the middle of a request leave the server as it was."""
     head = b"POST /v1/requests HTTP/1.1\r\nHost: desk\r\nContent-Type: application/json\r\nContent-Length: 100\r\n"
-    head += b"Authorization: Bearer " + served_module.staff.encode() + b"\r\n\r\n"
+    head += b"Authorization: Bearer " + shared_desk.staff.encode() + b"\r\n\r\n"
     for part in (b"", b"GET", head[:40], head, head + b'{"channel":'):
         for _ in range(5):
-            with socket.create_connection(("127.0.0.1", served_module.port)) as connection:
+            with socket.create_connection(("127.0.0.1", shared_desk.port)) as connection:
                 connection.sendall(part)
-    assert served_module.get("/v1/queues").status == 200
+    assert shared_desk.get("/v1/queues").status == 200
 
 
-def test_secrets_and_internals_are_in_no_answer(served_module: Served) -> None:
+def test_secrets_and_internals_are_in_no_answer(shared_desk: Served) -> None:
     """Neither a key nor SQL nor a path of the server stands in what is refused."""
-    ticket = request(served_module)
+    ticket = request(shared_desk)
     replies = [
-        served_module.request("POST", "/v1/requests", b"{"),
-        served_module.get("/v1/tickets?q=%27%3B%20drop%20table%20events%3B--"),
-        served_module.get("/v1/tickets?cursor=x"),
-        served_module.get("/v1/queues", "dl_wrong"),
-        served_module.request("POST", f"/v1/tickets/{ticket}:explode", {}),
-        served_module.do(ticket, "close"),
-        served_module.do(ticket, "cancel", version=9, reason="x"),
+        shared_desk.request("POST", "/v1/requests", b"{"),
+        shared_desk.get("/v1/tickets?q=%27%3B%20drop%20table%20events%3B--"),
+        shared_desk.get("/v1/tickets?cursor=x"),
+        shared_desk.get("/v1/queues", "dl_wrong"),
+        shared_desk.request("POST", f"/v1/tickets/{ticket}:explode", {}),
+        shared_desk.do(ticket, "close"),
+        shared_desk.do(ticket, "cancel", version=9, reason="x"),
     ]
     for reply in replies:
         text = reply.data.decode()
-        assert served_module.staff not in text
+        assert shared_desk.staff not in text
         assert not re.search(r"Traceback|File \"|select |insert |psycopg|msgspec", text, re.IGNORECASE)
         assert str(ROOT) not in text
 
@@ -666,14 +666,14 @@ class Chance:
         return text[: self._random.randrange(len(text) + 1)] if self._seldom(12) else text
 
 
-def test_no_request_from_fragments_breaks_the_server(served_module: Served) -> None:
+def test_no_request_from_fragments_breaks_the_server(shared_desk: Served) -> None:
     """1,500 requests put together at random from good and bad parts: no 500, and every refusal is a problem."""
-    tickets = [brought(served_module, standing) for standing in ("received", "tier1", "tier2", "deciding", "closed")]
+    tickets = [brought(shared_desk, standing) for standing in ("received", "tier1", "tier2", "deciding", "closed")]
     chance = Chance([*tickets, str(uuid4())])
     seen: dict[int, int] = {}
     for number in range(FUZZ):
         method, target, body, headers = chance.request()
-        answer = asked(served_module, method, target, body, headers)
+        answer = asked(shared_desk, method, target, body, headers)
         seen[answer.status] = seen.get(answer.status, 0) + 1
         where = (number, method, target, body, headers, answer.status, answer.data[:300])
         assert answer.status < 500 or answer.status == 501, where
@@ -685,19 +685,17 @@ def test_no_request_from_fragments_breaks_the_server(served_module: Served) -> N
     assert seen[200] > FUZZ / 20, seen
 
 
-def test_clients_cannot_break_it_either(served_module: Served) -> None:
+def test_clients_cannot_break_it_either(shared_desk: Served) -> None:
     """The same for a key that may do nearly nothing: what it may not see is never more than refused."""
-    key = served_module.key(Role.REPORTER)
-    ticket = request(served_module)
+    key = shared_desk.key(Role.REPORTER)
+    ticket = request(shared_desk)
     for command in BODIES:
-        reply = served_module.request(
-            "POST", f"/v1/tickets/{ticket}:{command}", BODIES[command], key, {"If-Match": "*"}
-        )
+        reply = shared_desk.request("POST", f"/v1/tickets/{ticket}:{command}", BODIES[command], key, {"If-Match": "*"})
         assert reply.status in (403, 422)
         problem(reply, reply.status)
 
 
 @pytest.mark.parametrize("words", ["-" * 40 + "a", "- " * 100 + "a", '-"' * 60, "a -b or -c", "((" * 50 + "!&|" * 50])
-def test_no_search_is_too_much_for_the_parser(served_module: Served, words: str) -> None:
+def test_no_search_is_too_much_for_the_parser(shared_desk: Served, words: str) -> None:
     """PostgreSQL takes 32 operators inside one another, and says so with an error of its own."""
-    assert served_module.get(f"/v1/tickets?{urlencode({'q': words})}").status == 200
+    assert shared_desk.get(f"/v1/tickets?{urlencode({'q': words})}").status == 200

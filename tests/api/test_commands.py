@@ -97,10 +97,10 @@ REFUSED: list[tuple[str, str, dict[str, Any], str, str | None]] = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def directory(served_module: Served) -> Iterator[None]:
+def directory(shared_desk: Served) -> Iterator[None]:
     """The clients of this module."""
-    served_module.client("client-1")
-    served_module.client("other")
+    shared_desk.client("client-1")
+    shared_desk.client("other")
     return
 
 
@@ -125,7 +125,7 @@ def post(served: Served, ticket: str, command: str, body: dict[str, Any], key: s
     ids=[f"{row[0]}-{row[1]}-{row[3]}" for row in HAPPY],
 )
 def test_a_command_answers_what_it_recorded_and_its_second_time_changes_nothing(
-    served_module: Served,
+    shared_desk: Served,
     standing: str,
     command: str,
     other: dict[str, Any],
@@ -136,10 +136,10 @@ def test_a_command_answers_what_it_recorded_and_its_second_time_changes_nothing(
     second: str,
 ) -> None:
     """200 with the new events, the ETag and the standing; what is already true records nothing and succeeds."""
-    ticket, key = brought(served_module, standing), whose(served_module, command)
-    body = filled(served_module, ticket, command) | other
-    before = version(served_module, ticket)
-    reply = post(served_module, ticket, command, body, key)
+    ticket, key = brought(shared_desk, standing), whose(shared_desk, command)
+    body = filled(shared_desk, ticket, command) | other
+    before = version(shared_desk, ticket)
+    reply = post(shared_desk, ticket, command, body, key)
     assert reply.status == 200, reply.data
     told = reply.json
     assert told.keys() == ANSWER
@@ -155,11 +155,11 @@ def test_a_command_answers_what_it_recorded_and_its_second_time_changes_nothing(
     assert told["version"] == reply.version
     assert told["version"] - before in (1, 2)  # two when the closing e-mail of a closed ticket came between
     assert (told["number"] is None) == (state in ("received", "identified") or standing == "received")
-    seen = served_module.get(f"/v1/tickets/{ticket}", key).json
+    seen = shared_desk.get(f"/v1/tickets/{ticket}", key).json
     assert {name: seen[name] for name in ("number", "state", "level", "queue", "allowed_commands")} == {
         name: told[name] for name in ("number", "state", "level", "queue", "allowed_commands")
     }
-    again = post(served_module, ticket, command, body, key)
+    again = post(shared_desk, ticket, command, body, key)
     if second == AGAIN:
         assert [recorded["type"] for recorded in again.json["events"]] == [f"Ticket.{event}"]
     elif second == NOTHING:
@@ -167,41 +167,41 @@ def test_a_command_answers_what_it_recorded_and_its_second_time_changes_nothing(
         assert again.json["allowed_commands"] == told["allowed_commands"]
     else:
         problem(again, 409, second)
-    types = [item["type"] for item in served_module.get(f"/v1/tickets/{ticket}/history").json["items"]]
+    types = [item["type"] for item in shared_desk.get(f"/v1/tickets/{ticket}/history").json["items"]]
     assert types.count(f"Ticket.{event}") == 2 if second == AGAIN else types.count(f"Ticket.{event}") >= 1
 
 
 @pytest.mark.parametrize(("standing", "command", "other", "code", "step"), REFUSED)
 def test_a_rule_refuses_with_its_code_the_missing_step_and_what_is_possible(
-    served_module: Served, standing: str, command: str, other: dict[str, Any], code: str, step: str | None
+    shared_desk: Served, standing: str, command: str, other: dict[str, Any], code: str, step: str | None
 ) -> None:
     """409 names the rule, the step of the procedure and the commands that are possible; nothing is recorded."""
-    ticket, key = brought(served_module, standing), whose(served_module, command)
-    body = filled(served_module, ticket, command) | other
+    ticket, key = brought(shared_desk, standing), whose(shared_desk, command)
+    body = filled(shared_desk, ticket, command) | other
     if standing == "closed":  # the outcome of the closing e-mail is an event of its own
-        served_module.caught_up()
-    before = served_module.get(f"/v1/tickets/{ticket}", key).json
-    told = problem(post(served_module, ticket, command, body, key), 409, code)
+        shared_desk.caught_up()
+    before = shared_desk.get(f"/v1/tickets/{ticket}", key).json
+    told = problem(post(shared_desk, ticket, command, body, key), 409, code)
     assert told.get("step") == step
     assert set(before["allowed_commands"]) <= set(told["allowed_commands"])
     assert command not in told["allowed_commands"] or code in ("wrong_route", "wrong_level", "dossier_mismatch")
-    history = served_module.get(f"/v1/tickets/{ticket}/history").json["items"]
+    history = shared_desk.get(f"/v1/tickets/{ticket}/history").json["items"]
     assert [item["type"] for item in history[before["version"] :] if item["type"] != "Ticket.ClosureEmailSent"] == []
 
 
-def test_quality_control_is_refused_to_the_resolver(served_module: Served) -> None:
+def test_quality_control_is_refused_to_the_resolver(shared_desk: Served) -> None:
     """Rule 5: the key that resolved gets 409 four_eyes, and does not see verify among its commands."""
-    ticket = brought(served_module, "resolved")
-    told = problem(post(served_module, ticket, "verify", BODIES["verify"], served_module.staff), 409, "four_eyes")
+    ticket = brought(shared_desk, "resolved")
+    told = problem(post(shared_desk, ticket, "verify", BODIES["verify"], shared_desk.staff), 409, "four_eyes")
     assert told["step"] == "T1-2"
-    assert "verify" not in served_module.get(f"/v1/tickets/{ticket}").json["allowed_commands"]
-    assert "verify" in served_module.get(f"/v1/tickets/{ticket}", served_module.checker).json["allowed_commands"]
+    assert "verify" not in shared_desk.get(f"/v1/tickets/{ticket}").json["allowed_commands"]
+    assert "verify" in shared_desk.get(f"/v1/tickets/{ticket}", shared_desk.checker).json["allowed_commands"]
 
 
-def test_opening_a_ticket_records_all_of_it_at_once(served_module: Served) -> None:
+def test_opening_a_ticket_records_all_of_it_at_once(shared_desk: Served) -> None:
     """201 with Location, ETag and the five events of steps 1 to 4."""
     body = {"client_user_id": "client-1", "channel": "phone", "text": "no network", "issue": ISSUE}
-    reply = served_module.request("POST", "/v1/tickets", body)
+    reply = shared_desk.request("POST", "/v1/tickets", body)
     told = reply.json
     assert (reply.status, reply.version, told.keys()) == (201, 5, ANSWER)
     assert reply.headers["Location"] == f"/v1/tickets/{told['ticket_id']}"
@@ -215,33 +215,33 @@ def test_opening_a_ticket_records_all_of_it_at_once(served_module: Served) -> No
     assert [event["version"] for event in told["events"]] == [1, 2, 3, 4, 5]
     assert (told["state"], told["level"], told["queue"]) == ("in_support", "tier1", "tier1")
     assert NUMBER.fullmatch(told["number"])
-    assert served_module.get(reply.headers["Location"]).json["issue"] == ISSUE
+    assert shared_desk.get(reply.headers["Location"]).json["issue"] == ISSUE
 
 
-def test_opening_a_ticket_without_an_issue_stops_before_step_4(served_module: Served) -> None:
+def test_opening_a_ticket_without_an_issue_stops_before_step_4(shared_desk: Served) -> None:
     """Without `issue` the ticket is created, and waits in intake for its documentation."""
-    reply = served_module.request("POST", "/v1/tickets", {"client_user_id": "client-1", "channel": "web", "text": "?"})
+    reply = shared_desk.request("POST", "/v1/tickets", {"client_user_id": "client-1", "channel": "web", "text": "?"})
     told = reply.json
     assert (reply.status, told["version"], told["state"], told["queue"]) == (201, 3, "created", "intake")
     assert "document_issue" in told["allowed_commands"]
 
 
-def test_a_request_is_received_from_whomever(served_module: Served) -> None:
+def test_a_request_is_received_from_whomever(shared_desk: Served) -> None:
     """201: one event, no number yet, and the sender as far as the channel tells."""
     body = {"channel": "email", "text": "Hilfe! 🖨️ ñ", "sender": {"name": "Ann", "email": "ann@example.org"}}
-    reply = served_module.request("POST", "/v1/requests", body)
+    reply = shared_desk.request("POST", "/v1/requests", body)
     assert (reply.status, reply.version) == (201, 1)
     assert [event["type"] for event in reply.json["events"]] == ["Ticket.RequestReceived"]
-    seen = served_module.get(reply.headers["Location"]).json
+    seen = shared_desk.get(reply.headers["Location"]).json
     assert (seen["number"], seen["client"], seen["state"], seen["queue"]) == (None, None, "received", "intake")
     assert (seen["text"], seen["sender"]) == (body["text"], body["sender"])
 
 
-def test_a_client_is_registered_once_and_changed_after(served_module: Served) -> None:
+def test_a_client_is_registered_once_and_changed_after(shared_desk: Served) -> None:
     """PUT answers 201 for a new client, 200 after; the same entry again records nothing."""
     path, entry = "/v1/clients/new.client+1@example", {"name": "New", "email": "new@example.org", "phone": "1"}
-    first, same = served_module.request("PUT", path, entry), served_module.request("PUT", path, entry)
-    changed = served_module.request("PUT", path, entry | {"organisation": "ACME"})
+    first, same = shared_desk.request("PUT", path, entry), shared_desk.request("PUT", path, entry)
+    changed = shared_desk.request("PUT", path, entry | {"organisation": "ACME"})
     assert [(reply.status, reply.version) for reply in (first, same, changed)] == [(201, 1), (200, 1), (200, 2)]
     assert first.headers["Location"] == path
     assert changed.json == {
@@ -250,146 +250,144 @@ def test_a_client_is_registered_once_and_changed_after(served_module: Served) ->
         "user_id": "new.client+1@example",
         "version": 2,
     }
-    assert served_module.get(path).json == changed.json | {"tickets": {"items": [], "next": None}}
+    assert shared_desk.get(path).json == changed.json | {"tickets": {"items": [], "next": None}}
 
 
-def test_the_earlier_name_stays_on_a_ticket_when_the_directory_changes(served_module: Served) -> None:
+def test_the_earlier_name_stays_on_a_ticket_when_the_directory_changes(shared_desk: Served) -> None:
     """What was recorded of a ticket is not changed by what the directory says later."""
-    served_module.client("renamed")
-    ticket = brought(served_module, "identified", "renamed")
-    served_module.request("PUT", "/v1/clients/renamed", {"name": "Other", "email": "x@example.org"})
-    assert served_module.get(f"/v1/tickets/{ticket}").json["client"] == {"user_id": "renamed", "name": "Client renamed"}
+    shared_desk.client("renamed")
+    ticket = brought(shared_desk, "identified", "renamed")
+    shared_desk.request("PUT", "/v1/clients/renamed", {"name": "Other", "email": "x@example.org"})
+    assert shared_desk.get(f"/v1/tickets/{ticket}").json["client"] == {"user_id": "renamed", "name": "Client renamed"}
 
 
-def test_an_approval_counts_only_while_nothing_happens_after_the_dossier(served_module: Served) -> None:
+def test_an_approval_counts_only_while_nothing_happens_after_the_dossier(shared_desk: Served) -> None:
     """Rule 8: a note after the approval voids it, and the NOC does not get the ticket."""
-    ticket = brought(served_module, "approved")
-    assert served_module.get(f"/v1/tickets/{ticket}").json["dossier"]["approved"] is True
-    post(served_module, ticket, "add_note", {"text": "one more thing"}, served_module.staff)
-    assert served_module.get(f"/v1/tickets/{ticket}").json["dossier"] is None
-    problem(post(served_module, ticket, "route", {"to": "noc"}, served_module.staff), 409, "not_approved")
+    ticket = brought(shared_desk, "approved")
+    assert shared_desk.get(f"/v1/tickets/{ticket}").json["dossier"]["approved"] is True
+    post(shared_desk, ticket, "add_note", {"text": "one more thing"}, shared_desk.staff)
+    assert shared_desk.get(f"/v1/tickets/{ticket}").json["dossier"] is None
+    problem(post(shared_desk, ticket, "route", {"to": "noc"}, shared_desk.staff), 409, "not_approved")
 
 
-def test_a_new_resolution_voids_the_check_and_the_details_of_the_old_one(served_module: Served) -> None:
+def test_a_new_resolution_voids_the_check_and_the_details_of_the_old_one(shared_desk: Served) -> None:
     """Rule 6: after QCFailed and a new resolution, closing demands QC and details again."""
-    ticket = brought(served_module, "resolved")
-    post(served_module, ticket, "document_resolution", BODIES["document_resolution"], served_module.staff)
-    post(served_module, ticket, "verify", BODIES["verify"] | {"satisfied": False}, served_module.checker)
-    post(served_module, ticket, "resolve", {"resolution": "cable replaced"}, served_module.staff)
-    seen = served_module.get(f"/v1/tickets/{ticket}").json
+    ticket = brought(shared_desk, "resolved")
+    post(shared_desk, ticket, "document_resolution", BODIES["document_resolution"], shared_desk.staff)
+    post(shared_desk, ticket, "verify", BODIES["verify"] | {"satisfied": False}, shared_desk.checker)
+    post(shared_desk, ticket, "resolve", {"resolution": "cable replaced"}, shared_desk.staff)
+    seen = shared_desk.get(f"/v1/tickets/{ticket}").json
     assert (seen["qc"], seen["details"], seen["resolution"]["text"]) == (None, None, "cable replaced")
-    post(served_module, ticket, "verify", BODIES["verify"], served_module.checker)
-    problem(post(served_module, ticket, "close", {}, served_module.staff), 409, "details_missing")
+    post(shared_desk, ticket, "verify", BODIES["verify"], shared_desk.checker)
+    problem(post(shared_desk, ticket, "close", {}, shared_desk.staff), 409, "details_missing")
 
 
-def test_if_match_is_required_on_every_command_but_add_note(served_module: Served) -> None:
+def test_if_match_is_required_on_every_command_but_add_note(shared_desk: Served) -> None:
     """428 without If-Match, whatever the command; a note needs none."""
-    ticket = brought(served_module, "tier1")
+    ticket = brought(shared_desk, "tier1")
     for command in BODIES:
-        body = filled(served_module, ticket, command)
-        reply = served_module.request("POST", f"/v1/tickets/{ticket}:{command}", body)
+        body = filled(shared_desk, ticket, command)
+        reply = shared_desk.request("POST", f"/v1/tickets/{ticket}:{command}", body)
         if command == "add_note":
             assert reply.status == 200
         else:
             problem(reply, 428, "if_match_missing")
-    assert version(served_module, ticket) == 6  # five events of the way to tier 1, and the note
+    assert version(shared_desk, ticket) == 6  # five events of the way to tier 1, and the note
 
 
 @pytest.mark.parametrize("tag", ['W/"6"', '"06"', '"5"', '"7"', '"0"', '"x"', '""', '"99999999999999999999"', '"٦"'])
-def test_a_tag_that_is_not_the_present_one_is_stale(served_module: Served, tag: str) -> None:
+def test_a_tag_that_is_not_the_present_one_is_stale(shared_desk: Served, tag: str) -> None:
     """412 for an old, future, weak or foreign tag: If-Match compares strongly (RFC 9110, section 13.1.1)."""
-    ticket = brought(served_module, "tier1")
-    assert version(served_module, ticket) == 5
-    post(served_module, ticket, "add_note", {"text": "so that it is at 6"}, served_module.staff)
+    ticket = brought(shared_desk, "tier1")
+    assert version(shared_desk, ticket) == 5
+    post(shared_desk, ticket, "add_note", {"text": "so that it is at 6"}, shared_desk.staff)
     told = problem(
-        post(served_module, ticket, "cancel", BODIES["cancel"], served_module.staff, tag.encode().decode("latin-1")),
+        post(shared_desk, ticket, "cancel", BODIES["cancel"], shared_desk.staff, tag.encode().decode("latin-1")),
         412,
         "stale_version",
     )
     assert told["current_version"] == 6
-    assert version(served_module, ticket) == 6
+    assert version(shared_desk, ticket) == 6
 
 
-def test_stale_tells_what_was_missed_in_words(served_module: Served) -> None:
+def test_stale_tells_what_was_missed_in_words(shared_desk: Served) -> None:
     """412 carries the events since the version that the caller knew, in the shape of the history."""
-    ticket = brought(served_module, "tier1")
-    post(served_module, ticket, "add_note", {"text": "the cat did it"}, served_module.staff)
-    post(served_module, ticket, "resolve", {"resolution": "cat removed"}, served_module.staff)
-    told = problem(post(served_module, ticket, "cancel", BODIES["cancel"], served_module.staff, '"5"'), 412)
+    ticket = brought(shared_desk, "tier1")
+    post(shared_desk, ticket, "add_note", {"text": "the cat did it"}, shared_desk.staff)
+    post(shared_desk, ticket, "resolve", {"resolution": "cat removed"}, shared_desk.staff)
+    told = problem(post(shared_desk, ticket, "cancel", BODIES["cancel"], shared_desk.staff, '"5"'), 412)
     assert (told["current_version"], [event["version"] for event in told["missed_events"]]) == (7, [6, 7])
     assert [event["words"] for event in told["missed_events"]] == [
         "Note (internal): the cat did it",
         "Resolved by Tier 1 Support: cat removed",
     ]
-    history = served_module.get(f"/v1/tickets/{ticket}/history").json["items"]
+    history = shared_desk.get(f"/v1/tickets/{ticket}/history").json["items"]
     assert [event | {"position": None} for event in history[5:]] == told["missed_events"]
 
 
-def test_a_note_with_a_stale_tag_is_refused_too(served_module: Served) -> None:
+def test_a_note_with_a_stale_tag_is_refused_too(shared_desk: Served) -> None:
     """Who names a version gets it checked, also where none is required."""
-    ticket = brought(served_module, "tier1")
-    problem(post(served_module, ticket, "add_note", BODIES["add_note"], served_module.staff, '"2"'), 412)
-    assert version(served_module, ticket) == 5
+    ticket = brought(shared_desk, "tier1")
+    problem(post(shared_desk, ticket, "add_note", BODIES["add_note"], shared_desk.staff, '"2"'), 412)
+    assert version(shared_desk, ticket) == 5
 
 
 @pytest.mark.parametrize("tag", ["5", "'5'", '"5', '"4", "5"', "", '"a"b"', "W/5"])
-def test_an_if_match_that_is_none_is_malformed(served_module: Served, tag: str) -> None:
+def test_an_if_match_that_is_none_is_malformed(shared_desk: Served, tag: str) -> None:
     """400 says how If-Match is written."""
-    ticket = brought(served_module, "received")
-    told = problem(
-        post(served_module, ticket, "cancel", BODIES["cancel"], served_module.staff, tag), 400, "bad_if_match"
-    )
+    ticket = brought(shared_desk, "received")
+    told = problem(post(shared_desk, ticket, "cancel", BODIES["cancel"], shared_desk.staff, tag), 400, "bad_if_match")
     assert '"5"' in told["detail"]
 
 
-def test_prefer_wait_answers_when_the_lists_hold_the_change(served_module: Served) -> None:
+def test_prefer_wait_answers_when_the_lists_hold_the_change(shared_desk: Served) -> None:
     """`Preference-Applied: wait` says that queue and list show the ticket at the answer's version."""
     for prefer in ("respond-async, WAIT=10", 'wait = "10"', "wait=10, respond-async"):
-        ticket = brought(served_module, "documented")
+        ticket = brought(shared_desk, "documented")
         headers = {"If-Match": "*", "Prefer": prefer}
-        reply = served_module.request("POST", f"/v1/tickets/{ticket}:route", {}, headers=headers)
+        reply = shared_desk.request("POST", f"/v1/tickets/{ticket}:route", {}, headers=headers)
         assert reply.headers["Preference-Applied"] == "wait=10"
-        rows = served_module.get("/v1/tickets?level=tier1&limit=1").json["items"]
+        rows = shared_desk.get("/v1/tickets?level=tier1&limit=1").json["items"]
         assert [(row["ticket_id"], row["version"]) for row in rows] == [(ticket, reply.version)]
-        queue = served_module.get("/v1/queues/tier1?limit=200").json["items"]
+        queue = shared_desk.get("/v1/queues/tier1?limit=200").json["items"]
         assert (ticket, reply.version) in [(row["ticket_id"], row["version"]) for row in queue]
 
 
 @pytest.mark.parametrize("prefer", ["wait=0", "wait=-1", "wait=x", "wait", "return=minimal", "wait=99999999", ""])
-def test_a_preference_that_cannot_be_met_is_no_error(served_module: Served, prefer: str) -> None:
+def test_a_preference_that_cannot_be_met_is_no_error(shared_desk: Served, prefer: str) -> None:
     """RFC 7240: preferences are ignored where they make no sense; the command is done all the same."""
-    ticket = brought(served_module, "received")
+    ticket = brought(shared_desk, "received")
     headers = {"If-Match": "*", "Prefer": prefer}
-    reply = served_module.request("POST", f"/v1/tickets/{ticket}:cancel", BODIES["cancel"], headers=headers)
+    reply = shared_desk.request("POST", f"/v1/tickets/{ticket}:cancel", BODIES["cancel"], headers=headers)
     assert (reply.status, reply.json["state"]) == (200, "cancelled")
 
 
-def test_the_journey_of_a_request_is_kept_in_its_events(served_module: Served) -> None:
+def test_the_journey_of_a_request_is_kept_in_its_events(shared_desk: Served) -> None:
     """X-Correlation-Id of the command stands in each event that it recorded; one that cannot be kept is left out."""
-    ticket = request(served_module, headers={"X-Correlation-Id": "journey-7"})
+    ticket = request(shared_desk, headers={"X-Correlation-Id": "journey-7"})
     for correlation in ("journey-8", "x" * 201, "tab\there"):
-        served_module.request(
+        shared_desk.request(
             "POST", f"/v1/tickets/{ticket}:add_note", {"text": "x"}, headers={"X-Correlation-Id": correlation}
         )
-    history = served_module.get(f"/v1/tickets/{ticket}/history").json["items"]
+    history = shared_desk.get(f"/v1/tickets/{ticket}/history").json["items"]
     assert [event["correlation_id"] for event in history] == ["journey-7", "journey-8", None, None]
 
 
-def test_numbers_are_given_once(served_module: Served) -> None:
+def test_numbers_are_given_once(shared_desk: Served) -> None:
     """Every created ticket has a number of its own, and keeps it."""
-    tickets = [served_module.ticket() for _ in range(5)]
-    numbers = [served_module.get(f"/v1/tickets/{ticket}").json["number"] for ticket in tickets]
+    tickets = [shared_desk.ticket() for _ in range(5)]
+    numbers = [shared_desk.get(f"/v1/tickets/{ticket}").json["number"] for ticket in tickets]
     assert len(set(numbers)) == 5
-    served_module.close(tickets[0])
-    assert served_module.get(f"/v1/tickets/{tickets[0]}").json["number"] == numbers[0]
+    shared_desk.close(tickets[0])
+    assert shared_desk.get(f"/v1/tickets/{tickets[0]}").json["number"] == numbers[0]
 
 
-def test_four_eyes_and_levels_are_recorded_by_who_acted(served_module: Served) -> None:
+def test_four_eyes_and_levels_are_recorded_by_who_acted(shared_desk: Served) -> None:
     """Each event names who did it, in which role, at which level and in which step of the source."""
-    ticket = brought(served_module, "tier2_can")
-    served_module.do(ticket, "resolve", served_module.key(Role.AGENT, levels=["tier2"]), resolution="patched")
-    served_module.do(ticket, "verify", served_module.checker, **BODIES["verify"])
-    events = served_module.get(f"/v1/tickets/{ticket}/history").json["items"][-2:]
+    ticket = brought(shared_desk, "tier2_can")
+    shared_desk.do(ticket, "resolve", shared_desk.key(Role.AGENT, levels=["tier2"]), resolution="patched")
+    shared_desk.do(ticket, "verify", shared_desk.checker, **BODIES["verify"])
+    events = shared_desk.get(f"/v1/tickets/{ticket}/history").json["items"][-2:]
     assert [(event["actor"]["name"], event["actor"]["role"], event["level"], event["step"]) for event in events] == [
         ("agent-tier2", "agent", "tier2", "5"),
         ("checker", "quality", "tier2", "6"),

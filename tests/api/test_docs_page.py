@@ -36,24 +36,24 @@ def test_the_wheel_has_the_bundle(tmp_path: Path) -> None:
     assert {Path(name).name for name in names} == {path.name for path in BUNDLE.parent.iterdir()}
 
 
-def test_the_page_needs_nothing_from_elsewhere(served_module: Served) -> None:
+def test_the_page_needs_nothing_from_elsewhere(shared_desk: Served) -> None:
     """The page needs no key, its policy lets a browser load from the desk alone, and its script is kept for ever."""
-    page = served_module.http.request("GET", f"{served_module.base}/docs")
+    page = shared_desk.http.request("GET", f"{shared_desk.base}/docs")
     assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert page.headers["Content-Security-Policy"] == POLICY
     assert "unsafe" not in POLICY
     assert re.findall(rb'(?:src|url)="([^"]+)"', page.data) == [b"/openapi.json", REDOC.encode()]
-    script = served_module.http.request("GET", served_module.base + REDOC)
+    script = shared_desk.http.request("GET", shared_desk.base + REDOC)
     assert script.data == BUNDLE.read_bytes()
     assert script.headers["Cache-Control"] == "public, max-age=31536000, immutable"
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the path to look at the page with")
-def test_a_browser_shows_every_operation(served_module: Served, tmp_path: Path) -> None:
+def test_a_browser_shows_every_operation(shared_desk: Served, tmp_path: Path) -> None:
     """In a real browser that can reach nothing else, every operation stands on the page, with its address."""
     command = [CHROMIUM or "", "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
     command += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--disable-background-networking"]
-    command += ["--virtual-time-budget=20000", "--dump-dom", f"{served_module.base}/docs"]
+    command += ["--virtual-time-budget=20000", "--dump-dom", f"{shared_desk.base}/docs"]
     shown = unescape(subprocess.run(command, capture_output=True, text=True, timeout=90).stdout)
     found = set(re.findall(r'id="tag/[A-Za-z]+/operation/(\w+)"', shown))
     assert found == {endpoint.name for endpoint in ENDPOINTS}

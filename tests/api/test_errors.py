@@ -40,61 +40,61 @@ def test_a_version_ahead_of_the_ticket_is_said_to_be_so() -> None:
     assert StaleVersion(TICKET, 9, 3).detail == StaleVersion(TICKET).detail == StaleVersion.__doc__
 
 
-def test_a_ticket_with_an_unreadable_event_is_a_problem_and_no_other_is(served_module: Served) -> None:
+def test_a_ticket_with_an_unreadable_event_is_a_problem_and_no_other_is(shared_desk: Served) -> None:
     """Ticket, history and commands of that ticket: 503 that names the event; other tickets go on, also in one batch."""
-    broken, sound = request(served_module), request(served_module)
-    with connect(served_module.database, "test future") as connection:
+    broken, sound = request(shared_desk), request(shared_desk)
+    with connect(shared_desk.database, "test future") as connection:
         append(connection, [StoredRow(UUID(broken), 2, FUTURE, b"{}", NOW)])
     replies = [
-        served_module.get(f"/v1/tickets/{broken}"),
-        served_module.get(f"/v1/tickets/{broken}?version=1"),
-        served_module.get(f"/v1/tickets/{broken}/history"),
-        served_module.request("POST", f"/v1/tickets/{broken}:add_note", {"text": "a note"}),
-        served_module.request("POST", f"/v1/tickets/{broken}:create", {}, headers={"If-Match": '"1"'}),
+        shared_desk.get(f"/v1/tickets/{broken}"),
+        shared_desk.get(f"/v1/tickets/{broken}?version=1"),
+        shared_desk.get(f"/v1/tickets/{broken}/history"),
+        shared_desk.request("POST", f"/v1/tickets/{broken}:add_note", {"text": "a note"}),
+        shared_desk.request("POST", f"/v1/tickets/{broken}:create", {}, headers={"If-Match": '"1"'}),
     ]
     for reply in replies:
         assert f"Event 2 of this ticket or client, {FUTURE}," in problem(reply, 503, "unreadable_event")["detail"]
         assert reply.headers["Retry-After"] == "60"
-    assert version(served_module, sound) == 1
-    assert served_module.do(sound, "add_note", text="a note").status == 200
-    log = served_module.directory / "api.log"
+    assert version(shared_desk, sound) == 1
+    assert shared_desk.do(sound, "add_note", text="a note").status == 200
+    log = shared_desk.directory / "api.log"
     wait_until(lambda: log.read_text().count(FUTURE) >= len(replies), 5, "the log names the event")
     assert "Traceback" not in log.read_text()
 
 
-def test_a_word_that_does_not_fit_is_answered_with_those_that_do(served_module: Served) -> None:
+def test_a_word_that_does_not_fit_is_answered_with_those_that_do(shared_desk: Served) -> None:
     """Bodies, their inner objects and parameters: the error lists the values of the enum."""
     body = {"channel": "fax", "text": "no network", "sender": {}}
-    said = problem(served_module.request("POST", "/v1/requests", body), 422)["errors"]
+    said = problem(shared_desk.request("POST", "/v1/requests", body), 422)["errors"]
     assert said == [{"pointer": "/channel", "detail": "it takes one of email, phone, web, walk_in, api"}]
     issue = {"summary": "s", "description": "d", "category": "c", "impact": "huge", "urgency": "low"}
     opening = {"client_user_id": "c", "channel": "api", "text": "t", "issue": issue}
-    said = problem(served_module.request("POST", "/v1/tickets", opening), 422)["errors"]
+    said = problem(shared_desk.request("POST", "/v1/tickets", opening), 422)["errors"]
     assert said == [{"pointer": "/issue/impact", "detail": "it takes one of low, medium, high"}]
-    said = problem(served_module.get("/v1/tickets?level=tier9"), 400)["errors"]
+    said = problem(shared_desk.get("/v1/tickets?level=tier9"), 400)["errors"]
     assert said == [{"pointer": "/level", "detail": "it takes one of tier1, tier2, tier3, onsite, it_manager, noc"}]
 
 
-def test_what_is_given_twice_or_is_not_there_is_said_plainly(served_module: Served) -> None:
+def test_what_is_given_twice_or_is_not_there_is_said_plainly(shared_desk: Served) -> None:
     """A parameter that comes twice, a version that is not there, a method that nobody knows: in words of the desk."""
-    ticket = request(served_module)
-    twice = problem(served_module.get("/v1/tickets?limit=1&limit=2"), 400, "invalid_parameter")
+    ticket = request(shared_desk)
+    twice = problem(shared_desk.get("/v1/tickets?limit=1&limit=2"), 400, "invalid_parameter")
     assert twice["errors"][0]["pointer"] == "/limit"
     assert "given twice" in twice["detail"]
-    ahead = served_module.do(ticket, "cancel", version=9, reason="not needed")
+    ahead = shared_desk.do(ticket, "cancel", version=9, reason="not needed")
     assert problem(ahead, 412)["detail"] == "There is no such version yet: the present one is 1."
-    there = problem(served_module.get(f"/v1/tickets/{ticket}?version=9"), 404, "unknown_version")
+    there = problem(shared_desk.get(f"/v1/tickets/{ticket}?version=9"), 404, "unknown_version")
     assert there["detail"] == "There is no such version: the ticket is at 1."
-    assert "OPTIONS" in problem(served_module.request("FOO", "/v1/queues"), 400)["detail"]
+    assert "OPTIONS" in problem(shared_desk.request("FOO", "/v1/queues"), 400)["detail"]
 
 
-def test_a_client_is_told_no_more_of_an_unreadable_ticket(served_module: Served) -> None:
+def test_a_client_is_told_no_more_of_an_unreadable_ticket(shared_desk: Served) -> None:
     """A client whose ticket has such an event gets the same problem; nothing of the event but its name is shown."""
-    key = client_key(served_module, "client-9")
-    ticket = request(served_module)
-    with connect(served_module.database, "test future") as connection:
+    key = client_key(shared_desk, "client-9")
+    ticket = request(shared_desk)
+    with connect(shared_desk.database, "test future") as connection:
         append(connection, [StoredRow(UUID(ticket), 2, FUTURE, b'{"secret": "internal"}', NOW)])
-    reply = served_module.get(f"/v1/tickets/{ticket}", key)
+    reply = shared_desk.get(f"/v1/tickets/{ticket}", key)
     problem(reply, 503, "unreadable_event")
     assert b"internal" not in reply.data
 

@@ -37,41 +37,41 @@ WAYS: dict[str, tuple[str, str, dict[str, str], Any, int]] = {
 
 
 @pytest.fixture(scope="module")
-def noted(served_module: Served) -> str:
+def noted(shared_desk: Served) -> str:
     """A ticket of the owner with an internal note and an open one, sealed and in every list."""
-    ticket = brought(served_module, "tier1", "owner")
+    ticket = brought(shared_desk, "tier1", "owner")
     for text, visibility in ((SECRET, "internal"), (OPEN, "client")):
-        assert give(served_module, ticket, "add_note", text=f"it is {text}", visibility=visibility).status == 200
-    served_module.caught_up()
+        assert give(shared_desk, ticket, "add_note", text=f"it is {text}", visibility=visibility).status == 200
+    shared_desk.caught_up()
     return ticket
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_an_internal_note_never_reaches_a_client(served_module: Served, noted: str, way: str) -> None:
+def test_an_internal_note_never_reaches_a_client(shared_desk: Served, noted: str, way: str) -> None:
     """Not its text, nor that a word is in it; not in a header either. What is meant for the client is there."""
     method, path, headers, body, status = WAYS[way]
-    key = client_key(served_module, "owner")
-    reply = served_module.request(method, path.format(ticket=noted), body, key, headers)
+    key = client_key(shared_desk, "owner")
+    reply = shared_desk.request(method, path.format(ticket=noted), body, key, headers)
     assert reply.status == status, reply.data
     assert SECRET.encode() not in reply.data
     assert SECRET not in str(reply.headers)
     assert (OPEN.encode() in reply.data) == (way in ("the history", "a stale version"))
 
 
-def test_a_search_finds_no_note(served_module: Served, noted: str) -> None:
+def test_a_search_finds_no_note(shared_desk: Served, noted: str) -> None:
     """Or somebody could guess a note word by word; the words of the request are found."""
-    for key in (client_key(served_module, "owner"), served_module.key(Role.INTAKE), served_module.key(Role.AUDITOR)):
-        assert served_module.get(f"/v1/tickets?q={SECRET}", key).json["items"] == []
-        found = served_module.get("/v1/tickets?q=network&limit=200", key).json["items"]
+    for key in (client_key(shared_desk, "owner"), shared_desk.key(Role.INTAKE), shared_desk.key(Role.AUDITOR)):
+        assert shared_desk.get(f"/v1/tickets?q={SECRET}", key).json["items"] == []
+        found = shared_desk.get("/v1/tickets?q=network&limit=200", key).json["items"]
         assert noted in {row["ticket_id"] for row in found}
 
 
-def test_a_client_replays_nobody_elses_answer(served_module: Served, noted: str) -> None:
+def test_a_client_replays_nobody_elses_answer(shared_desk: Served, noted: str) -> None:
     """Under the key of a note of the desk, a client does what the client asks: such keys are the caller's own."""
     headers = {"Idempotency-Key": str(uuid4()), "If-Match": "*"}
     path = f"/v1/tickets/{noted}:add_note"
-    first = served_module.request("POST", path, {"text": f"it is {SECRET}"}, None, headers)
-    mine = served_module.request("POST", path, {"text": "mine"}, client_key(served_module, "owner"), headers)
+    first = shared_desk.request("POST", path, {"text": f"it is {SECRET}"}, None, headers)
+    mine = shared_desk.request("POST", path, {"text": "mine"}, client_key(shared_desk, "owner"), headers)
     assert (first.status, mine.status) == (200, 200)
     assert "Idempotency-Replayed" not in mine.headers
     assert mine.json["version"] == first.json["version"] + 1

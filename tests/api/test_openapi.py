@@ -158,21 +158,21 @@ def test_every_code_is_in_the_document() -> None:
     assert found == {(status, code) for status, code in told if status != "any other"}
 
 
-def test_the_document_is_served_without_a_key_and_kept(served_module: Served) -> None:
+def test_the_document_is_served_without_a_key_and_kept(shared_desk: Served) -> None:
     """/openapi.json needs no key, is the same from every process, and is 304 for who has it already."""
-    got = [served_module.http.request("GET", f"{served_module.base}/openapi.json") for _ in range(8)]
+    got = [shared_desk.http.request("GET", f"{shared_desk.base}/openapi.json") for _ in range(8)]
     assert {reply.data for reply in got} == {encoded()}
     assert got[0].headers["Content-Type"] == "application/json"
     assert got[0].headers["Cache-Control"] == "no-cache"
-    same = served_module.http.request(
-        "GET", f"{served_module.base}/openapi.json", headers={"If-None-Match": got[0].headers["ETag"]}
+    same = shared_desk.http.request(
+        "GET", f"{shared_desk.base}/openapi.json", headers={"If-None-Match": got[0].headers["ETag"]}
     )
     assert (same.status, same.data, same.headers["ETag"]) == (304, b"", got[0].headers["ETag"])
 
 
-def test_every_example_command_works(served_module: Served) -> None:
+def test_every_example_command_works(shared_desk: Served) -> None:
     """The examples of the commands, one after the other, take a ticket along the story; each answers as is shown."""
-    served, shown = served_module, json.loads(served_module.get("/openapi.json").data)
+    served, shown = shared_desk, json.loads(shared_desk.get("/openapi.json").data)
     levels = [level for level in Level if level is not Level.IT_MANAGER]
     keys = {None: served.key(*STAFF, levels=levels), CHECKER: served.checker}
     keys[CLIENT] = served.key(Role.CLIENT, client=USER_ID)

@@ -102,9 +102,9 @@ OWNERS = ("anna", "bert", "carl")
 
 
 @pytest.fixture(scope="module")
-def world(served_module: Served) -> Iterator[dict[str, Row]]:
+def world(shared_desk: Served) -> Iterator[dict[str, Row]]:
     """Tickets in many standings, of three clients, with four priorities; each as its own address shows it."""
-    served = served_module
+    served = shared_desk
     tickets = [brought(served, standing, OWNERS[n % 3]) for n, standing in enumerate(STANDINGS)]
     for n, (impact, urgency) in enumerate([("high", "high"), ("low", "low"), ("low", "medium"), ("high", "low")]):
         tickets += [served.ticket(OWNERS[n % 3], impact, urgency) for _ in range(2)]
@@ -139,10 +139,10 @@ def test_a_ticket_has_the_fields_of_the_contract(world: dict[str, Row]) -> None:
         assert at(ticket["created_at"]) <= at(ticket["updated_at"])
 
 
-def test_what_was_done_stands_in_the_ticket(served_module: Served, world: dict[str, Row]) -> None:
+def test_what_was_done_stands_in_the_ticket(shared_desk: Served, world: dict[str, Row]) -> None:
     """Resolution, quality control, details and issue with who and when, as they were given."""
     closed = next(ticket for ticket in world.values() if ticket["state"] == "closed")
-    by_type = {event["type"].removeprefix("Ticket."): event for event in history(served_module, closed["ticket_id"])}
+    by_type = {event["type"].removeprefix("Ticket."): event for event in history(shared_desk, closed["ticket_id"])}
     who = {name: {"by": event["actor"]["id"], "at": event["at"]} for name, event in by_type.items()}
     assert closed["issue"] == ISSUE
     assert closed["resolution"] == {"level": "tier1", "text": "switch restarted"} | who["Resolved"]
@@ -164,17 +164,17 @@ def test_what_was_done_stands_in_the_ticket(served_module: Served, world: dict[s
     assert closed["priority"] == 2
 
 
-def test_the_etag_of_a_ticket_is_its_version(served_module: Served, world: dict[str, Row]) -> None:
+def test_the_etag_of_a_ticket_is_its_version(shared_desk: Served, world: dict[str, Row]) -> None:
     """ETag on the ticket and on its history."""
     for ticket, seen in world.items():
         for path in ("", "/history"):
-            assert served_module.get(f"/v1/tickets/{ticket}{path}").version == seen["version"]
+            assert shared_desk.get(f"/v1/tickets/{ticket}{path}").version == seen["version"]
 
 
-def test_history_tells_everything_in_order(served_module: Served, world: dict[str, Row]) -> None:
+def test_history_tells_everything_in_order(shared_desk: Served, world: dict[str, Row]) -> None:
     """Versions without a gap, rising positions and times, every event in words, with its step of the source."""
     for ticket, seen in world.items():
-        events = history(served_module, ticket)
+        events = history(shared_desk, ticket)
         assert [event["version"] for event in events] == list(range(1, seen["version"] + 1))
         positions = [event["position"] for event in events]
         assert positions == sorted(set(positions))
@@ -187,11 +187,11 @@ def test_history_tells_everything_in_order(served_module: Served, world: dict[st
             assert event["actor"].keys() == {"id", "name", "role"}
 
 
-def test_history_names_the_steps_of_the_source(served_module: Served) -> None:
+def test_history_names_the_steps_of_the_source(shared_desk: Served) -> None:
     """Each event of the way up to the NOC names its step; supporting events name none."""
-    ticket = brought(served_module, "noc")
-    give(served_module, ticket, "add_note")
-    events = history(served_module, ticket)
+    ticket = brought(shared_desk, "noc")
+    give(shared_desk, ticket, "add_note")
+    events = history(shared_desk, ticket)
     assert [(event["type"].removeprefix("Ticket."), event["step"], event["level"]) for event in events] == [
         ("RequestReceived", "1", None),
         ("ClientIdentified", "2", None),
@@ -213,7 +213,7 @@ def test_history_names_the_steps_of_the_source(served_module: Served) -> None:
     assert events[5]["words"] == "Escalated from Tier 1 Support to Tier 2 Support: beyond our means"
 
 
-def test_what_does_not_exist_is_not_found(served_module: Served) -> None:
+def test_what_does_not_exist_is_not_found(shared_desk: Served) -> None:
     """404 for unknown tickets, queues, clients, commands and addresses; the stream of a client is no ticket."""
     nobody = str(uuid4())
     for path, code in [
@@ -229,14 +229,14 @@ def test_what_does_not_exist_is_not_found(served_module: Served) -> None:
         ("/v2/tickets", "not_found"),
         ("/", "not_found"),
     ]:
-        assert problem(served_module.get(path), 404, code)["instance"] == path.partition("?")[0]
-    problem(served_module.do(nobody, "close", version=1), 404, "unknown_ticket")
-    ticket = request(served_module)
-    problem(served_module.do(ticket, "explode", version=1), 404, "unknown_command")
-    problem(served_module.do(ticket, "claim_next", version=1), 404, "unknown_command")
-    stream = client_stream(served_module.client("streamed"))
+        assert problem(shared_desk.get(path), 404, code)["instance"] == path.partition("?")[0]
+    problem(shared_desk.do(nobody, "close", version=1), 404, "unknown_ticket")
+    ticket = request(shared_desk)
+    problem(shared_desk.do(ticket, "explode", version=1), 404, "unknown_command")
+    problem(shared_desk.do(ticket, "claim_next", version=1), 404, "unknown_command")
+    stream = client_stream(shared_desk.client("streamed"))
     for path in (f"/v1/tickets/{stream}", f"/v1/tickets/{stream}/history", f"/v1/tickets/{stream}?version=1"):
-        problem(served_module.get(path), 404, "unknown_ticket")
+        problem(shared_desk.get(path), 404, "unknown_ticket")
 
 
 @pytest.mark.parametrize(
@@ -256,17 +256,17 @@ def test_what_does_not_exist_is_not_found(served_module: Served) -> None:
     ],
 )
 def test_a_method_that_an_address_does_not_take_is_named(
-    served_module: Served, method: str, path: str, allow: set[str]
+    shared_desk: Served, method: str, path: str, allow: set[str]
 ) -> None:
     """405 with Allow."""
-    reply = served_module.request(method, path.format(ticket=request(served_module)), key=served_module.staff)
+    reply = shared_desk.request(method, path.format(ticket=request(shared_desk)), key=shared_desk.staff)
     problem(reply, 405, "method_not_allowed")
     assert set(reply.headers["Allow"].split(", ")) == allow
 
 
-def test_head_answers_as_get_without_the_body(served_module: Served, world: dict[str, Row]) -> None:
+def test_head_answers_as_get_without_the_body(shared_desk: Served, world: dict[str, Row]) -> None:
     """RFC 9110, section 9.3.2: the same status and headers, and nothing more."""
-    served_module.caught_up()  # what other tests wrote must not come in between the two
+    shared_desk.caught_up()  # what other tests wrote must not come in between the two
     for path in (
         "/v1/queues",
         f"/v1/tickets/{next(iter(world))}",
@@ -275,11 +275,11 @@ def test_head_answers_as_get_without_the_body(served_module: Served, world: dict
         "/livez",
         "/readyz",
     ):
-        get, head = served_module.get(path), served_module.request("HEAD", path)
+        get, head = shared_desk.get(path), shared_desk.request("HEAD", path)
         assert (head.status, head.data) == (200, b"")
         for name in ("Content-Type", "Content-Length", "ETag"):
             assert head.headers.get(name) == get.headers.get(name)
-    assert served_module.request("HEAD", "/v1/tickets/nothing").status == 404
+    assert shared_desk.request("HEAD", "/v1/tickets/nothing").status == 404
 
 
 FILTERS: list[tuple[str, Callable[[Row], bool]]] = [
@@ -313,16 +313,16 @@ def owned(ticket: Row) -> tuple[str, str, str]:
 
 @pytest.mark.parametrize(("query", "fits"), FILTERS, ids=[row[0] for row in FILTERS])
 def test_a_filter_of_the_list_finds_exactly_what_fits(
-    served_module: Served, world: dict[str, Row], query: str, fits: Callable[[Row], bool]
+    shared_desk: Served, world: dict[str, Row], query: str, fits: Callable[[Row], bool]
 ) -> None:
     """Every filter alone and together with others, newest first."""
-    rows = [row for row in walk(served_module, f"/v1/tickets?{quote(query, safe='=&')}") if row["ticket_id"] in world]
+    rows = [row for row in walk(shared_desk, f"/v1/tickets?{quote(query, safe='=&')}") if row["ticket_id"] in world]
     assert [row["ticket_id"] for row in rows] == [ticket for ticket in reversed(world) if fits(world[ticket])]
 
 
-def test_a_row_of_the_list_says_what_the_ticket_says(served_module: Served, world: dict[str, Row]) -> None:
+def test_a_row_of_the_list_says_what_the_ticket_says(shared_desk: Served, world: dict[str, Row]) -> None:
     """Field by field; summary, category and client stand flat in the row."""
-    for row in walk(served_module, "/v1/tickets"):
+    for row in walk(shared_desk, "/v1/tickets"):
         if ticket := world.get(row["ticket_id"]):
             same = row.keys() & TICKET
             assert {name: row[name] for name in same} == {name: ticket[name] for name in same}
@@ -331,12 +331,12 @@ def test_a_row_of_the_list_says_what_the_ticket_says(served_module: Served, worl
             assert row["client_user_id"] == client.get("user_id")
 
 
-def test_the_list_is_cut_by_time_of_creation(served_module: Served, world: dict[str, Row]) -> None:
+def test_the_list_is_cut_by_time_of_creation(shared_desk: Served, world: dict[str, Row]) -> None:
     """`created_from` takes that moment in, `created_to` leaves it out."""
     times = [ticket["created_at"] for ticket in world.values()]
     for start, end in [(times[2], times[7]), (times[2], times[2]), (times[0], None), (None, times[-1])]:
         query = "&".join(f"{name}={value}" for name, value in (("created_from", start), ("created_to", end)) if value)
-        found = {row["ticket_id"] for row in walk(served_module, f"/v1/tickets?{query}")} & world.keys()
+        found = {row["ticket_id"] for row in walk(shared_desk, f"/v1/tickets?{query}")} & world.keys()
         assert found == {
             ticket
             for ticket, seen in world.items()
@@ -344,25 +344,25 @@ def test_the_list_is_cut_by_time_of_creation(served_module: Served, world: dict[
         }
 
 
-def test_a_ticket_is_found_by_its_number(served_module: Served, world: dict[str, Row]) -> None:
+def test_a_ticket_is_found_by_its_number(shared_desk: Served, world: dict[str, Row]) -> None:
     """q takes the number as it is printed."""
     for ticket, seen in world.items():
         if seen["number"]:
-            found = served_module.get(f"/v1/tickets?q={seen['number']}").json["items"]
+            found = shared_desk.get(f"/v1/tickets?q={seen['number']}").json["items"]
             assert [row["ticket_id"] for row in found] == [ticket]
 
 
-def test_the_overview_counts_every_open_ticket_once(served_module: Served, world: dict[str, Row]) -> None:
+def test_the_overview_counts_every_open_ticket_once(shared_desk: Served, world: dict[str, Row]) -> None:
     """Nine queues; size, unassigned, priorities and the oldest entry agree with the queue's own pages."""
-    served_module.caught_up()
-    overview = served_module.get("/v1/queues").json
+    shared_desk.caught_up()
+    overview = shared_desk.get("/v1/queues").json
     assert [queue["queue"] for queue in overview["items"]] == list(Queue)
     assert overview["open_tickets"] == sum(queue["size"] for queue in overview["items"])
-    everything = walk(served_module, "/v1/tickets")
+    everything = walk(shared_desk, "/v1/tickets")
     assert overview["open_tickets"] == sum(row["queue"] is not None for row in everything)
     for queue in overview["items"]:
         assert queue.keys() == {"queue", "size", "unassigned", "oldest_entered_at", "by_priority"}
-        rows = walk(served_module, f"/v1/queues/{queue['queue']}")
+        rows = walk(shared_desk, f"/v1/queues/{queue['queue']}")
         assert len(rows) == queue["size"] == sum(queue["by_priority"].values())
         assert sum(row["assignee"] is None for row in rows) == queue["unassigned"]
         assert min((row["entered_at"] for row in rows), default=None) == queue["oldest_entered_at"]
@@ -370,10 +370,10 @@ def test_the_overview_counts_every_open_ticket_once(served_module: Served, world
             assert count == sum(str(row["priority"]).lower() == rank for row in rows)
 
 
-def test_a_queue_is_in_the_order_in_which_it_is_worked(served_module: Served, world: dict[str, Row]) -> None:
+def test_a_queue_is_in_the_order_in_which_it_is_worked(shared_desk: Served, world: dict[str, Row]) -> None:
     """Priority first, what has none last; then the time of entry. The rows say what the tickets say."""
     for queue in Queue:
-        rows = walk(served_module, f"/v1/queues/{queue}")
+        rows = walk(shared_desk, f"/v1/queues/{queue}")
         assert rows == sorted(rows, key=lambda row: (row["priority"] or 6, row["entered_at"], row["ticket_id"]))
         for row in rows:
             assert row.keys() == QUEUE_ROW
@@ -401,51 +401,51 @@ def test_a_queue_is_in_the_order_in_which_it_is_worked(served_module: Served, wo
     ],
 )
 def test_a_filter_of_a_queue_finds_exactly_what_fits(
-    served_module: Served, world: dict[str, Row], query: str, fits: Callable[[Row], bool]
+    shared_desk: Served, world: dict[str, Row], query: str, fits: Callable[[Row], bool]
 ) -> None:
     """Every filter, in every queue, in the queue's order."""
     for queue in Queue:
-        expected = [row for row in walk(served_module, f"/v1/queues/{queue}") if fits(row)]
+        expected = [row for row in walk(shared_desk, f"/v1/queues/{queue}") if fits(row)]
         if "&" in query:
             expected = [row for row in expected if row["priority"] == 1 and not row["waiting_on_client"]]
-        assert walk(served_module, f"/v1/queues/{queue}?{query}") == expected
+        assert walk(shared_desk, f"/v1/queues/{queue}?{query}") == expected
 
 
-def test_a_client_entry_lists_the_clients_tickets(served_module: Served, world: dict[str, Row]) -> None:
+def test_a_client_entry_lists_the_clients_tickets(shared_desk: Served, world: dict[str, Row]) -> None:
     """The directory entry, and the tickets newest first, page by page."""
     for user_id in OWNERS:
         expected = [t for t in reversed(world) if world[t]["client"] and world[t]["client"]["user_id"] == user_id]
-        reply = served_module.get(f"/v1/clients/{user_id}?limit=200")
+        reply = shared_desk.get(f"/v1/clients/{user_id}?limit=200")
         entry = reply.json
         assert (entry["user_id"], entry["email"], entry["version"]) == (user_id, "client-1@example.org", reply.version)
         assert [row["ticket_id"] for row in entry["tickets"]["items"]] == expected
         found, path = [], f"/v1/clients/{user_id}?limit=2"
         while path:
-            page = served_module.get(path)
+            page = shared_desk.get(path)
             found += [row["ticket_id"] for row in page.json["tickets"]["items"]]
             path = page.headers.get("Link", "").removeprefix("<").removesuffix('>; rel="next"')
             assert path.partition("cursor=")[2] == (page.json["tickets"]["next"] or "")
         assert found == expected
 
 
-def test_the_feed_is_the_one_order_of_all_events(served_module: Served, world: dict[str, Row]) -> None:
+def test_the_feed_is_the_one_order_of_all_events(shared_desk: Served, world: dict[str, Row]) -> None:
     """Positions 1, 2, 3 … without a gap; every ticket's history is in it, event for event."""
-    served_module.caught_up()
-    last = served_module.get("/v1/events?limit=1").headers["Deskledger-Position"]
-    events = walk(served_module, "/v1/events")
+    shared_desk.caught_up()
+    last = shared_desk.get("/v1/events?limit=1").headers["Deskledger-Position"]
+    events = walk(shared_desk, "/v1/events")
     assert [event["position"] for event in events] == list(range(1, len(events) + 1))
     assert len(events) >= int(last)
     for ticket in world:
-        assert [event for event in events if event["ticket_id"] == ticket] == history(served_module, ticket)
+        assert [event for event in events if event["ticket_id"] == ticket] == history(shared_desk, ticket)
     of_clients = [event for event in events if event["ticket_id"] is None]
     assert {event["client_user_id"] for event in of_clients} >= set(OWNERS)
     assert {event["type"] for event in of_clients} <= {"Client.Registered", "Client.ContactChanged"}
 
 
-def test_a_filter_of_the_feed_finds_exactly_what_fits(served_module: Served, world: dict[str, Row]) -> None:
+def test_a_filter_of_the_feed_finds_exactly_what_fits(shared_desk: Served, world: dict[str, Row]) -> None:
     """type, ticket_id, client_user_id (directory and tickets), actor, level, from and to, alone and together."""
-    served_module.caught_up()
-    events = walk(served_module, "/v1/events")
+    shared_desk.caught_up()
+    events = walk(shared_desk, "/v1/events")
     ticket = next(ticket for ticket, seen in world.items() if seen["state"] == "closed")
     mine = {t for t, seen in world.items() if seen["client"] and seen["client"]["user_id"] == "bert"}
     checker = next(event["actor"]["id"] for event in events if event["actor"]["name"] == "checker")
@@ -468,8 +468,8 @@ def test_a_filter_of_the_feed_finds_exactly_what_fits(served_module: Served, wor
     ]
     for query, fits in cases:
         expected = [event for event in events if fits(event)]
-        assert walk(served_module, f"/v1/events?{query}") == expected, query
-        assert walk(served_module, f"/v1/events?{query}", limit=3) == expected, query
+        assert walk(shared_desk, f"/v1/events?{query}") == expected, query
+        assert walk(shared_desk, f"/v1/events?{query}", limit=3) == expected, query
 
 
 def created_before(event: Row, end: str) -> bool:
@@ -477,63 +477,63 @@ def created_before(event: Row, end: str) -> bool:
     return event["type"] == "Ticket.Created" and event["at"] < end
 
 
-def test_a_follower_of_the_feed_goes_on_where_it_stopped(served_module: Served) -> None:
+def test_a_follower_of_the_feed_goes_on_where_it_stopped(shared_desk: Served) -> None:
     """`after` of a page is where the next reading begins, also when nothing of the page fitted the filter."""
-    served_module.caught_up()
-    empty = served_module.get("/v1/events?type=Ticket.Linked").json
+    shared_desk.caught_up()
+    empty = shared_desk.get("/v1/events?type=Ticket.Linked").json
     assert empty["next"] is None
-    first, second = brought(served_module, "tier1"), request(served_module)
-    assert served_module.do(first, "link", other_ticket_id=second, relation="related_to").status == 200
-    served_module.caught_up()
-    page = served_module.get(f"/v1/events?type=Ticket.Linked&after={empty['after']}").json
+    first, second = brought(shared_desk, "tier1"), request(shared_desk)
+    assert shared_desk.do(first, "link", other_ticket_id=second, relation="related_to").status == 200
+    shared_desk.caught_up()
+    page = shared_desk.get(f"/v1/events?type=Ticket.Linked&after={empty['after']}").json
     assert [event["ticket_id"] for event in page["items"]] == [first]
-    again = served_module.get(f"/v1/events?type=Ticket.Linked&after={page['after']}").json
+    again = shared_desk.get(f"/v1/events?type=Ticket.Linked&after={page['after']}").json
     assert (again["items"], again["after"]) == ([], page["after"])
 
 
-def test_a_follower_of_one_client_misses_nothing(served_module: Served) -> None:
+def test_a_follower_of_one_client_misses_nothing(shared_desk: Served) -> None:
     """Whoever polls the events of a client from `after` to `after` gets all of a ticket opened meanwhile, also when the
     projection that knows whose it is comes late."""
-    served_module.client("followed")
-    served_module.caught_up()
+    shared_desk.client("followed")
+    shared_desk.caught_up()
     path = "/v1/events?client_user_id=followed&after="
-    before = served_module.get(f"{path}0").json
-    with standing_still(served_module):
-        ticket = served_module.ticket("followed")
+    before = shared_desk.get(f"{path}0").json
+    with standing_still(shared_desk):
+        ticket = shared_desk.ticket("followed")
         entry = {"name": "Renamed", "email": "followed@example.org"}
-        assert served_module.request("PUT", "/v1/clients/followed", entry).version == 2
-        other = request(served_module)  # sealed after all of that
-        sealed(served_module, other)
-        meanwhile = served_module.get(f"{path}{before['after']}").json
+        assert shared_desk.request("PUT", "/v1/clients/followed", entry).version == 2
+        other = request(shared_desk)  # sealed after all of that
+        sealed(shared_desk, other)
+        meanwhile = shared_desk.get(f"{path}{before['after']}").json
         assert meanwhile["items"] == []
-    served_module.caught_up()
-    later = served_module.get(f"{path}{meanwhile['after']}").json["items"]
+    shared_desk.caught_up()
+    later = shared_desk.get(f"{path}{meanwhile['after']}").json["items"]
     assert [(event["ticket_id"], event["version"]) for event in later] == [
         *((ticket, n) for n in range(1, 6)),
         (None, 2),
     ]
 
 
-def test_the_outbox_shows_what_became_of_each_closing_mail(served_module: Served) -> None:
+def test_the_outbox_shows_what_became_of_each_closing_mail(shared_desk: Served) -> None:
     """Newest first; sent, refused for good, or due; the ticket tells the outcome too."""
-    served_module.mailbox.verdicts[:] = ["550 no such user"]
-    refused = brought(served_module, "closed", "unreachable")
+    shared_desk.mailbox.verdicts[:] = ["550 no such user"]
+    refused = brought(shared_desk, "closed", "unreachable")
     failed = "/v1/closure_mails?state=failed"
-    wait_until(lambda: walk(served_module, failed), 20, "the mail is refused")
-    sent = brought(served_module, "closed", "reachable")
-    wait_until(lambda: history(served_module, sent)[-1]["type"] == "Ticket.ClosureEmailSent", 20, "the mail is sent")
-    served_module.caught_up()
-    rows = {row["ticket_id"]: row for row in walk(served_module, "/v1/closure_mails")}
+    wait_until(lambda: walk(shared_desk, failed), 20, "the mail is refused")
+    sent = brought(shared_desk, "closed", "reachable")
+    wait_until(lambda: history(shared_desk, sent)[-1]["type"] == "Ticket.ClosureEmailSent", 20, "the mail is sent")
+    shared_desk.caught_up()
+    rows = {row["ticket_id"]: row for row in walk(shared_desk, "/v1/closure_mails")}
     assert (rows[refused]["state"], rows[sent]["state"]) == ("failed", "sent")
     assert "550" in rows[refused]["last_error"]
-    assert [row["ticket_id"] for row in walk(served_module, failed)] == [refused]
-    assert sent in {row["ticket_id"] for row in walk(served_module, "/v1/closure_mails?state=sent", limit=1)}
-    assert history(served_module, refused)[-1]["type"] == "Ticket.ClosureEmailFailed"
-    assert rows[refused]["closed_version"] == version(served_module, refused) - 1
+    assert [row["ticket_id"] for row in walk(shared_desk, failed)] == [refused]
+    assert sent in {row["ticket_id"] for row in walk(shared_desk, "/v1/closure_mails?state=sent", limit=1)}
+    assert history(shared_desk, refused)[-1]["type"] == "Ticket.ClosureEmailFailed"
+    assert rows[refused]["closed_version"] == version(shared_desk, refused) - 1
     assert list(rows) == sorted(rows, reverse=True)
 
 
-def test_lists_say_where_they_stand(served_module: Served) -> None:
+def test_lists_say_where_they_stand(shared_desk: Served) -> None:
     """Deskledger-Position is on every list, and reaches the change that a command waited for."""
     for path in (
         "/v1/tickets",
@@ -544,10 +544,10 @@ def test_lists_say_where_they_stand(served_module: Served) -> None:
         "/v1/events",
         "/v1/closure_mails",
     ):
-        ticket = served_module.ticket("positioned")
-        served_module.caught_up()
-        position = int(served_module.get(path).headers["Deskledger-Position"])
-        last = served_module.get(f"/v1/tickets/{ticket}/history")
+        ticket = shared_desk.ticket("positioned")
+        shared_desk.caught_up()
+        position = int(shared_desk.get(path).headers["Deskledger-Position"])
+        last = shared_desk.get(f"/v1/tickets/{ticket}/history")
         if path != "/v1/closure_mails":  # it follows the log by itself
             assert position == last.json["items"][-1]["position"]
         assert int(last.headers["Deskledger-Position"]) >= position > 0
@@ -586,30 +586,30 @@ def test_lists_say_where_they_stand(served_module: Served) -> None:
         "/v1/tickets?q=%00",
     ],
 )
-def test_a_parameter_that_makes_no_sense_is_refused(served_module: Served, path: str) -> None:
+def test_a_parameter_that_makes_no_sense_is_refused(shared_desk: Served, path: str) -> None:
     """400 for an unknown, repeated, mistyped or out-of-range parameter; it is never ignored."""
-    served_module.client("anna")
-    told = problem(served_module.get(path), 400, "invalid_parameter")
+    shared_desk.client("anna")
+    told = problem(shared_desk.get(path), 400, "invalid_parameter")
     assert len(told["detail"]) > 10
 
 
-def test_a_refused_parameter_is_named(served_module: Served) -> None:
+def test_a_refused_parameter_is_named(shared_desk: Served) -> None:
     """`errors` points at the parameter, and says what it takes."""
     for query, pointer in [("colour=red", "/colour"), ("priority=9", "/priority"), ("created_to=2026", "/created_to")]:
-        told = problem(served_module.get(f"/v1/tickets?{query}"), 400, "invalid_parameter")
+        told = problem(shared_desk.get(f"/v1/tickets?{query}"), 400, "invalid_parameter")
         assert [error["pointer"] for error in told["errors"]] == [pointer]
         assert told["errors"][0]["detail"]
 
 
-def test_a_reader_sees_no_commands(served_module: Served, world: dict[str, Row]) -> None:
+def test_a_reader_sees_no_commands(shared_desk: Served, world: dict[str, Row]) -> None:
     """An auditor reads everything and may do nothing."""
-    auditor = served_module.key(Role.AUDITOR)
+    auditor = shared_desk.key(Role.AUDITOR)
     for ticket in world:
-        assert served_module.get(f"/v1/tickets/{ticket}", auditor).json["allowed_commands"] == []
+        assert shared_desk.get(f"/v1/tickets/{ticket}", auditor).json["allowed_commands"] == []
 
 
-def test_the_pages_of_the_feed_are_linked(served_module: Served, world: dict[str, Row]) -> None:
+def test_the_pages_of_the_feed_are_linked(shared_desk: Served, world: dict[str, Row]) -> None:
     """Link goes on behind the last event of the page, and keeps the filters."""
-    first = next(pages(served_module, "/v1/events?type=Ticket.Created", 2))
+    first = next(pages(shared_desk, "/v1/events?type=Ticket.Created", 2))
     assert first.headers["Link"].startswith("</v1/events?type=Ticket.Created&limit=2&after=")
     assert first.json["next"] == str(first.json["items"][-1]["position"])

@@ -149,7 +149,7 @@ def test_a_page_of_another_origin_may_not(desk: Served) -> None:
         assert "Origin" in reply.headers["Vary"]
 
 
-def test_without_the_setting_no_page_may(served_module: Served) -> None:
+def test_without_the_setting_no_page_may(shared_desk: Served) -> None:
     """Off is the default."""
-    reply = ask(served_module, "GET", "/livez", Origin=PAGE)
+    reply = ask(shared_desk, "GET", "/livez", Origin=PAGE)
     assert not [name for name in reply.headers if name.lower().startswith("access-control")]

@@ -31,15 +31,15 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def admin(served_module: Served) -> str:
+def admin(shared_desk: Served) -> str:
     """The key of an admin."""
-    return served_module.key(Role.ADMIN)
+    return shared_desk.key(Role.ADMIN)
 
 
 @pytest.fixture
-def auditor(served_module: Served) -> str:
+def auditor(shared_desk: Served) -> str:
     """The key of an auditor."""
-    return served_module.key(Role.AUDITOR)
+    return shared_desk.key(Role.AUDITOR)
 
 
 def post(desk: Served, path: str, key: str, once: str | None = None, **body: Any) -> Reply:
@@ -54,65 +54,65 @@ def make(desk: Served, key: str, url: str, **body: Any) -> Any:
     return reply.json
 
 
-def test_a_webhook_gets_what_happens_from_then_on(served_module: Served, admin: str, receiver: Receiver) -> None:
+def test_a_webhook_gets_what_happens_from_then_on(shared_desk: Served, admin: str, receiver: Receiver) -> None:
     """What happened before is not sent; what happens then is, signed with the secret that was shown once."""
-    served_module.ticket()
-    served_module.caught_up()
-    made = make(served_module, admin, receiver.url, types=["Ticket.NoteAdded"], description="chat")
+    shared_desk.ticket()
+    shared_desk.caught_up()
+    made = make(shared_desk, admin, receiver.url, types=["Ticket.NoteAdded"], description="chat")
     assert made["secret"].startswith("whsec_")
-    ticket = served_module.ticket()
+    ticket = shared_desk.ticket()
     trace = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
     note = {"text": "ring twice", "visibility": "internal"}
-    served_module.request("POST", f"/v1/tickets/{ticket}:add_note", note, None, trace)
+    shared_desk.request("POST", f"/v1/tickets/{ticket}:add_note", note, None, trace)
     wait_until(lambda: receiver.received, 20, "the note was sent")
     (one,) = receiver.received
     assert Webhook(made["secret"]).verify(one.body, one.headers) == one.json
-    shown = served_module.get(f"/v1/events?ticket_id={ticket}&type=Ticket.NoteAdded").json["items"][0]
+    shown = shared_desk.get(f"/v1/events?ticket_id={ticket}&type=Ticket.NoteAdded").json["items"][0]
     assert {**one.json, "traceparent": None} == {**shown, "traceparent": None}
     assert one.json["traceparent"].split("-")[1] == "a" * 32
     assert one.headers["traceparent"].split("-")[1] == "a" * 32
     assert one.headers["content-type"] == "application/json"
-    served_module.request("DELETE", f"/v1/webhooks/{made['id']}", key=admin)
+    shared_desk.request("DELETE", f"/v1/webhooks/{made['id']}", key=admin)
 
 
-def test_what_is_answered_stays_without_the_secret(served_module: Served, admin: str, auditor: str) -> None:
+def test_what_is_answered_stays_without_the_secret(shared_desk: Served, admin: str, auditor: str) -> None:
     """The list, the subscription, its deliveries and every command show no secret, and no log line has one."""
-    made = make(served_module, admin, nowhere(), level="noc", ticket_id=str(uuid4()), actor="a", client_user_id="c")
+    made = make(shared_desk, admin, nowhere(), level="noc", ticket_id=str(uuid4()), actor="a", client_user_id="c")
     path = f"/v1/webhooks/{made['id']}"
-    shown = served_module.get(path, auditor)
+    shown = shared_desk.get(path, auditor)
     assert shown.json == {name: value for name, value in made.items() if name != "secret"}
-    rotated = post(served_module, f"/{made['id']}:rotate_secret", admin).json
+    rotated = post(shared_desk, f"/{made['id']}:rotate_secret", admin).json
     answers = [
         shown,
-        served_module.get("/v1/webhooks", auditor),
-        served_module.get(f"{path}/deliveries", auditor),
-        post(served_module, f"/{made['id']}:disable", admin),
-        served_module.request("PATCH", path, {"level": None}, admin),
+        shared_desk.get("/v1/webhooks", auditor),
+        shared_desk.get(f"{path}/deliveries", auditor),
+        post(shared_desk, f"/{made['id']}:disable", admin),
+        shared_desk.request("PATCH", path, {"level": None}, admin),
     ]
     said = b"".join(one.data for one in answers)
-    said += b"".join(log.read_bytes() for log in served_module.directory.glob("*.log"))
+    said += b"".join(log.read_bytes() for log in shared_desk.directory.glob("*.log"))
     for secret in (made["secret"], rotated["secret"]):
         assert secret.removeprefix("whsec_").encode() not in said
     assert made["secret"] != rotated["secret"]
-    served_module.request("DELETE", path, key=admin)
+    shared_desk.request("DELETE", path, key=admin)
 
 
 @pytest.mark.parametrize("role", [role for role in Role if role not in (Role.ADMIN, Role.SYSTEM)])
-def test_admins_manage_and_auditors_read(served_module: Served, admin: str, role: Role) -> None:
+def test_admins_manage_and_auditors_read(shared_desk: Served, admin: str, role: Role) -> None:
     """Nobody else does either."""
     levels, client = (["tier1"] if role is Role.AGENT else []), ("client-1" if role is Role.CLIENT else None)
-    key = served_module.key(role, levels=levels, client=client)
-    made = make(served_module, admin, nowhere())
+    key = shared_desk.key(role, levels=levels, client=client)
+    made = make(shared_desk, admin, nowhere())
     path = f"/v1/webhooks/{made['id']}"
-    reads = [served_module.get(one, key).status for one in ("/v1/webhooks", path, f"{path}/deliveries")]
+    reads = [shared_desk.get(one, key).status for one in ("/v1/webhooks", path, f"{path}/deliveries")]
     assert reads == [200 if role is Role.AUDITOR else 403] * 3
-    assert post(served_module, "", key, url=nowhere()).status == 403
+    assert post(shared_desk, "", key, url=nowhere()).status == 403
     for command in ("enable", "disable", "rotate_secret", "ping"):
-        assert post(served_module, f"/{made['id']}:{command}", key).status == 403
-    assert post(served_module, f"/{made['id']}:replay", key, after=0).status == 403
-    assert served_module.request("PATCH", path, {}, key).status == 403
-    assert served_module.request("DELETE", path, key=key).status == 403
-    served_module.request("DELETE", path, key=admin)
+        assert post(shared_desk, f"/{made['id']}:{command}", key).status == 403
+    assert post(shared_desk, f"/{made['id']}:replay", key, after=0).status == 403
+    assert shared_desk.request("PATCH", path, {}, key).status == 403
+    assert shared_desk.request("DELETE", path, key=key).status == 403
+    shared_desk.request("DELETE", path, key=admin)
 
 
 @pytest.mark.parametrize(
@@ -131,112 +131,112 @@ def test_admins_manage_and_auditors_read(served_module: Served, admin: str, role
     ],
 )
 def test_what_cannot_be_meant_is_refused(
-    served_module: Served, admin: str, body: dict[str, Any], code: str, pointer: str
+    shared_desk: Served, admin: str, body: dict[str, Any], code: str, pointer: str
 ) -> None:
     """422 with the place in the body, and nothing is made."""
-    before = len(served_module.get("/v1/webhooks", admin).json["items"])
-    reply = post(served_module, "", admin, **body)
+    before = len(shared_desk.get("/v1/webhooks", admin).json["items"])
+    reply = post(shared_desk, "", admin, **body)
     assert (reply.status, reply.json["code"], reply.json["errors"][0]["pointer"]) == (422, code, pointer)
-    assert len(served_module.get("/v1/webhooks", admin).json["items"]) == before
+    assert len(shared_desk.get("/v1/webhooks", admin).json["items"]) == before
 
 
-def test_a_webhook_that_is_not_there(served_module: Served, admin: str) -> None:
+def test_a_webhook_that_is_not_there(shared_desk: Served, admin: str) -> None:
     """404 for everything about it, also after it was deleted; an unknown command is named."""
-    made = make(served_module, admin, nowhere())
+    made = make(shared_desk, admin, nowhere())
     path = f"/v1/webhooks/{made['id']}"
-    assert served_module.request("DELETE", path, key=admin).status == 204
+    assert shared_desk.request("DELETE", path, key=admin).status == 204
     for reply in (
-        served_module.get(path, admin),
-        served_module.get(f"{path}/deliveries", admin),
-        served_module.request("PATCH", path, {}, admin),
-        served_module.request("DELETE", path, key=admin),
-        post(served_module, f"/{made['id']}:enable", admin),
+        shared_desk.get(path, admin),
+        shared_desk.get(f"{path}/deliveries", admin),
+        shared_desk.request("PATCH", path, {}, admin),
+        shared_desk.request("DELETE", path, key=admin),
+        post(shared_desk, f"/{made['id']}:enable", admin),
     ):
         assert (reply.status, reply.json["code"]) == (404, "unknown_webhook")
-    assert post(served_module, f"/{made['id']}:sing", admin).json["code"] == "unknown_command"
+    assert post(shared_desk, f"/{made['id']}:sing", admin).json["code"] == "unknown_command"
 
 
-def test_a_request_that_is_sent_again_is_done_once(served_module: Served, admin: str) -> None:
+def test_a_request_that_is_sent_again_is_done_once(shared_desk: Served, admin: str) -> None:
     """Under an idempotency key the first answer comes again byte for byte, with the same secret; for another: 422."""
     url = nowhere()
-    first, again = (post(served_module, "", admin, once="hook-1", url=url) for _ in range(2))
+    first, again = (post(shared_desk, "", admin, once="hook-1", url=url) for _ in range(2))
     assert (first.status, again.status, again.data) == (201, 201, first.data)
     assert again.headers["Idempotency-Replayed"] == "true"
     assert again.headers["Location"] == f"/v1/webhooks/{first.json['id']}"
-    assert post(served_module, "", admin, once="hook-1", url=nowhere()).json["code"] == "idempotency_key_reused"
-    rotations = [post(served_module, f"/{first.json['id']}:rotate_secret", admin, once="hook-2") for _ in range(2)]
+    assert post(shared_desk, "", admin, once="hook-1", url=nowhere()).json["code"] == "idempotency_key_reused"
+    rotations = [post(shared_desk, f"/{first.json['id']}:rotate_secret", admin, once="hook-2") for _ in range(2)]
     assert rotations[0].data == rotations[1].data
-    served_module.request("DELETE", f"/v1/webhooks/{first.json['id']}", key=admin)
+    shared_desk.request("DELETE", f"/v1/webhooks/{first.json['id']}", key=admin)
 
 
-def test_changes_are_those_that_are_named(served_module: Served, admin: str) -> None:
+def test_changes_are_those_that_are_named(shared_desk: Served, admin: str) -> None:
     """What is left out stays; null takes a filter away; a URL is checked again."""
-    made = make(served_module, admin, nowhere(), types=["Ticket.Closed"], client_user_id="client-1", level="noc")
+    made = make(shared_desk, admin, nowhere(), types=["Ticket.Closed"], client_user_id="client-1", level="noc")
     path, url = f"/v1/webhooks/{made['id']}", nowhere()
-    changed = served_module.request("PATCH", path, {"url": url, "level": None, "client_user_id": "c-2"}, admin).json
-    assert changed == served_module.get(path, admin).json
+    changed = shared_desk.request("PATCH", path, {"url": url, "level": None, "client_user_id": "c-2"}, admin).json
+    assert changed == shared_desk.get(path, admin).json
     assert changed == {name: value for name, value in made.items() if name != "secret"} | {
         "url": url,
         "level": None,
         "client_user_id": "c-2",
     }
-    refused = served_module.request("PATCH", path, {"url": "https://169.254.169.254/"}, admin)
+    refused = shared_desk.request("PATCH", path, {"url": "https://169.254.169.254/"}, admin)
     assert (refused.status, refused.json["code"]) == (422, "url_refused")
-    served_module.request("DELETE", path, key=admin)
+    shared_desk.request("DELETE", path, key=admin)
 
 
 def test_a_ping_is_sent_once_and_what_became_of_it_is_there(
-    served_module: Served, admin: str, receiver: Receiver
+    shared_desk: Served, admin: str, receiver: Receiver
 ) -> None:
     """It has one attempt, and stands in the list of deliveries; switched off, there is nobody to ping."""
-    made = make(served_module, admin, receiver.url, types=["Ticket.Reopened"])
+    made = make(shared_desk, admin, receiver.url, types=["Ticket.Reopened"])
     receiver.verdict = lambda _: (500, {})
     path = f"/v1/webhooks/{made['id']}/deliveries"
-    assert post(served_module, f"/{made['id']}:ping", admin).status == 200
-    wait_until(lambda: served_module.get(f"{path}?state=failed", admin).json["items"], 20, "the ping has failed")
+    assert post(shared_desk, f"/{made['id']}:ping", admin).status == 200
+    wait_until(lambda: shared_desk.get(f"{path}?state=failed", admin).json["items"], 20, "the ping has failed")
     receiver.verdict = lambda _: OK
-    assert post(served_module, f"/{made['id']}:ping", admin).status == 200
-    wait_until(lambda: served_module.get(f"{path}?state=delivered", admin).json["items"], 20, "the ping was sent")
-    newest = served_module.get(f"{path}?limit=1", admin)
+    assert post(shared_desk, f"/{made['id']}:ping", admin).status == 200
+    wait_until(lambda: shared_desk.get(f"{path}?state=delivered", admin).json["items"], 20, "the ping was sent")
+    newest = shared_desk.get(f"{path}?limit=1", admin)
     (one,) = newest.json["items"]
     assert (one["type"], one["position"], one["attempts"], one["last_status"]) == ("Webhook.Ping", None, 1, 204)
-    (other,) = served_module.get(f"{path}?limit=1&cursor={newest.json['next']}", admin).json["items"]
+    (other,) = shared_desk.get(f"{path}?limit=1&cursor={newest.json['next']}", admin).json["items"]
     assert (other["state"], other["last_error"], other["next_attempt_at"]) == ("failed", "answered 500", None)
     first, second = receiver.received
     assert Webhook(made["secret"]).verify(second.body, second.headers)["type"] == "Webhook.Ping"
     assert first.headers["webhook-id"] != second.headers["webhook-id"]
-    assert post(served_module, f"/{made['id']}:disable", admin, reason="moved").json["disabled_reason"] == "moved"
-    assert post(served_module, f"/{made['id']}:ping", admin).json["code"] == "webhook_disabled"
-    assert post(served_module, f"/{made['id']}:enable", admin).json["disabled_reason"] is None
-    served_module.request("DELETE", f"/v1/webhooks/{made['id']}", key=admin)
+    assert post(shared_desk, f"/{made['id']}:disable", admin, reason="moved").json["disabled_reason"] == "moved"
+    assert post(shared_desk, f"/{made['id']}:ping", admin).json["code"] == "webhook_disabled"
+    assert post(shared_desk, f"/{made['id']}:enable", admin).json["disabled_reason"] is None
+    shared_desk.request("DELETE", f"/v1/webhooks/{made['id']}", key=admin)
 
 
-def test_a_replay_over_http(served_module: Served, admin: str, receiver: Receiver) -> None:
+def test_a_replay_over_http(shared_desk: Served, admin: str, receiver: Receiver) -> None:
     """From a position on, everything is sent again; a position that the log has not come to is refused."""
-    ticket = served_module.ticket()
-    served_module.caught_up()
-    made = make(served_module, admin, receiver.url, ticket_id=ticket, after=0)
+    ticket = shared_desk.ticket()
+    shared_desk.caught_up()
+    made = make(shared_desk, admin, receiver.url, ticket_id=ticket, after=0)
     wait_until(lambda: len(receiver.received) == 5, 20, "the ticket so far")
-    again = post(served_module, f"/{made['id']}:replay", admin, after=receiver.positions[1])
+    again = post(shared_desk, f"/{made['id']}:replay", admin, after=receiver.positions[1])
     assert again.json["position"] == receiver.positions[1]
     wait_until(lambda: len(receiver.received) == 8, 20, "the last three again")
     assert receiver.positions[5:] == receiver.positions[2:5]
-    assert post(served_module, f"/{made['id']}:replay", admin, after=10**9).json["code"] == "unknown_position"
-    served_module.request("DELETE", f"/v1/webhooks/{made['id']}", key=admin)
+    assert post(shared_desk, f"/{made['id']}:replay", admin, after=10**9).json["code"] == "unknown_position"
+    shared_desk.request("DELETE", f"/v1/webhooks/{made['id']}", key=admin)
 
 
-def test_the_list_comes_in_pages(served_module: Served, admin: str) -> None:
+def test_the_list_comes_in_pages(shared_desk: Served, admin: str) -> None:
     """Each subscription is on one page."""
-    made = {make(served_module, admin, nowhere())["id"] for _ in range(3)}
+    made = {make(shared_desk, admin, nowhere())["id"] for _ in range(3)}
     seen, cursor = [], ""
     while cursor is not None:
-        page = served_module.get(f"/v1/webhooks?limit=1{cursor and f'&cursor={cursor}'}", admin).json
+        page = shared_desk.get(f"/v1/webhooks?limit=1{cursor and f'&cursor={cursor}'}", admin).json
         seen += [one["id"] for one in page["items"]]
         cursor = page["next"]
     assert made <= set(seen)
     assert len(seen) == len(set(seen))
     for one in made:
-        served_module.request("DELETE", f"/v1/webhooks/{one}", key=admin)
+        shared_desk.request("DELETE", f"/v1/webhooks/{one}", key=admin)
 
 
 def test_kill_9_of_the_workers_loses_nothing(served: Served) -> None:

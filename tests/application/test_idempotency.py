@@ -186,9 +186,9 @@ def test_a_retry_of_claim_next(served: Served) -> None:
 
 
 @pytest.mark.parametrize("key", ["", '""', "x" * 256, "ä"])
-def test_a_malformed_key_is_refused(served_module: Served, key: str) -> None:
+def test_a_malformed_key_is_refused(shared_desk: Served, key: str) -> None:
     """It says what a key is, and nothing is done."""
     headers = {"Idempotency-Key": key.encode("latin-1").decode("latin-1")}
     body = {"channel": "phone", "text": "it is silent", "sender": {"name": "A caller"}}
-    reply = served_module.request("POST", "/v1/requests", body, headers=headers)
+    reply = shared_desk.request("POST", "/v1/requests", body, headers=headers)
     assert (reply.status, reply.json["code"]) == (400, "bad_idempotency_key")

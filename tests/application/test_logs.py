@@ -76,13 +76,13 @@ def configured() -> Iterator[None]:
 # ── Access lines ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_command_is_one_line(served_module: Served) -> None:
+def test_a_command_is_one_line(shared_desk: Served) -> None:
     """The line of a command names route, status, time, caller, ticket, command and trace."""
-    ticket = served_module.ticket()
+    ticket = shared_desk.ticket()
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     path, headers = f"/v1/tickets/{ticket}:add_note", named("cmd-1", traceparent=trace)
-    assert served_module.request("POST", path, {"text": "seen"}, headers=headers).status == 200
-    line = line_of(served_module, "cmd-1")
+    assert shared_desk.request("POST", path, {"text": "seen"}, headers=headers).status == 200
+    line = line_of(shared_desk, "cmd-1")
     assert 0 < line.pop("duration_ms") < 10_000
     assert line.pop("timestamp").endswith("Z")
     assert line.pop("principal").startswith("intake-agent-")
@@ -115,72 +115,72 @@ def test_a_command_is_one_line(served_module: Served) -> None:
     ],
 )
 def test_what_is_refused_is_logged_too(
-    served_module: Served, method: str, path: str, key: str | None, expected: tuple[int, str, str | None]
+    shared_desk: Served, method: str, path: str, key: str | None, expected: tuple[int, str, str | None]
 ) -> None:
     """With the code of the problem, which names the request and the trace as the line does."""
     name = f"refused-{expected[0]}-{expected[1]}"
     body = {"text": "x"} if method == "POST" else None
-    reply = served_module.request(method, path, body, key, named(name))
-    line = line_of(served_module, name)
+    reply = shared_desk.request(method, path, body, key, named(name))
+    line = line_of(shared_desk, name)
     assert (line["status"], line["code"], line.get("command")) == expected == (reply.status, *expected[1:])
     assert line["route"] == {"/nowhere": "-", "/v1/queues": path}.get(path, "/v1/tickets/{ticket_id}:{command}")
     assert (reply.json["request_id"], reply.json["trace_id"]) == (name, line["trace_id"])
 
 
-def test_a_ticket_that_begins_is_named(served_module: Served) -> None:
+def test_a_ticket_that_begins_is_named(shared_desk: Served) -> None:
     """The line of the command that opens a ticket has the ticket's id, and its command's name."""
     body = {"channel": "email", "text": "help", "sender": {"email": "a@example.org"}}
-    reply = served_module.request("POST", "/v1/requests", body, headers=named("opens"))
-    line = line_of(served_module, "opens")
+    reply = shared_desk.request("POST", "/v1/requests", body, headers=named("opens"))
+    line = line_of(shared_desk, "opens")
     assert (line["ticket_id"], line["command"]) == (reply.json["ticket_id"], "receive_request")
 
 
 @pytest.mark.parametrize("given", ["abc.DEF-1_2~3", "a" * 128])
-def test_a_request_keeps_its_name(served_module: Served, given: str) -> None:
+def test_a_request_keeps_its_name(shared_desk: Served, given: str) -> None:
     """A well-formed X-Request-Id is answered as it came."""
-    reply = served_module.request("GET", "/livez", headers=named(given))
+    reply = shared_desk.request("GET", "/livez", headers=named(given))
     assert reply.headers["X-Request-Id"] == given
 
 
 @pytest.mark.parametrize("given", ["", "a" * 129, "two words", 'quo"te', "a{b}", "caf\xe9"])
-def test_a_bad_name_is_replaced(served_module: Served, given: str) -> None:
+def test_a_bad_name_is_replaced(shared_desk: Served, given: str) -> None:
     """One that is not is replaced by one of ours, which differs from request to request."""
-    made = {served_module.request("GET", "/livez", headers=named(given)).headers["X-Request-Id"] for _ in range(2)}
+    made = {shared_desk.request("GET", "/livez", headers=named(given)).headers["X-Request-Id"] for _ in range(2)}
     assert len(made) == 2
     assert all(len(name) == 16 and int(name, 16) for name in made)
 
 
-def test_nothing_of_a_request_ends_a_line(served_module: Served) -> None:
+def test_nothing_of_a_request_ends_a_line(shared_desk: Served) -> None:
     """Line ends, escapes and quotes in path, query and headers come to nothing: every line is one object of ours."""
     evil = "%0a%1b%5B31m%22%7D%0d%0A%7B%22event%22:%22forged%22%7D"
     for path in (f"/v1/{evil}", f"/v1/tickets?q={evil}", f"/v1/clients/{evil}", f"/v1/queues/{evil}:claim_next"):
-        served_module.request("GET", path, headers=named('x"}{', traceparent="\x80\xa0", X_Correlation_Id="\xff\x9b"))
-    served_module.request("GET", "/livez", headers=named("after-evil"))
-    line_of(served_module, "after-evil")
-    raw = (served_module.directory / "api.log").read_bytes()
-    served_module.request("GET", "/livez", headers={"X-Request-Id": "\x7f"})  # no request that HTTP allows
-    events = {line["event"] for line in lines(served_module)}  # gunicorn's own too, when another test ended a process
+        shared_desk.request("GET", path, headers=named('x"}{', traceparent="\x80\xa0", X_Correlation_Id="\xff\x9b"))
+    shared_desk.request("GET", "/livez", headers=named("after-evil"))
+    line_of(shared_desk, "after-evil")
+    raw = (shared_desk.directory / "api.log").read_bytes()
+    shared_desk.request("GET", "/livez", headers={"X-Request-Id": "\x7f"})  # no request that HTTP allows
+    events = {line["event"] for line in lines(shared_desk)}  # gunicorn's own too, when another test ended a process
     assert not any("forged" in event for event in events)
     assert all(32 <= byte < 127 or byte == 10 for byte in raw)
 
 
-def test_nothing_private_is_logged(served_module: Served) -> None:
+def test_nothing_private_is_logged(shared_desk: Served) -> None:
     """No key, body, free text, parameter or value of a path is in any log, also where the request is refused."""
-    key = served_module.staff
-    served_module.client("client-1", f"{MARK}@example.org")
-    ticket = served_module.request(
+    key = shared_desk.staff
+    shared_desk.client("client-1", f"{MARK}@example.org")
+    ticket = shared_desk.request(
         "POST", "/v1/tickets", {"client_user_id": "client-1", "channel": "email", "text": MARK}
     )
     path = f"/v1/tickets/{ticket.json['ticket_id']}:add_note"
     for body in ({"text": MARK}, {"txet": MARK}, MARK.encode(), {"text": MARK, MARK: 1}):
-        served_module.request("POST", path, body, headers={"Idempotency-Key": MARK, "X-Correlation-Id": MARK})
+        shared_desk.request("POST", path, body, headers={"Idempotency-Key": MARK, "X-Correlation-Id": MARK})
     for query in (f"/v1/tickets?q={MARK}", f"/v1/clients/{MARK}", f"/v1/{MARK}", f"/v1/queues/{MARK}"):
-        served_module.request("GET", query)
-    served_module.request("GET", "/v1/queues", key=f"dk_{MARK}")
-    served_module.caught_up()
-    served_module.request("GET", "/livez", headers=named("last"))
-    line_of(served_module, "last")
-    written = "".join((served_module.directory / f"{part}.log").read_text() for part in ("api", "work"))
+        shared_desk.request("GET", query)
+    shared_desk.request("GET", "/v1/queues", key=f"dk_{MARK}")
+    shared_desk.caught_up()
+    shared_desk.request("GET", "/livez", headers=named("last"))
+    line_of(shared_desk, "last")
+    written = "".join((shared_desk.directory / f"{part}.log").read_text() for part in ("api", "work"))
     assert "add_note" in written
     assert key not in written
     assert MARK not in written
@@ -255,14 +255,14 @@ def test_our_mistake_is_in_the_log_and_not_in_the_answer(served: Served) -> None
     assert "psycopg.errors.UndefinedColumn" in line["exception"]
 
 
-def test_what_gunicorn_says_is_a_line_too(served_module: Served) -> None:
+def test_what_gunicorn_says_is_a_line_too(shared_desk: Served) -> None:
     """A killed child: gunicorn's words come as JSON, like all others; so does what is no HTTP at all."""
-    children = Path(f"/proc/{served_module.processes['api'].pid}/task/{served_module.processes['api'].pid}/children")
+    children = Path(f"/proc/{shared_desk.processes['api'].pid}/task/{shared_desk.processes['api'].pid}/children")
     os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
     wait_until(
-        lambda: any(line.get("logger") == "gunicorn.error" for line in lines(served_module)), 10, "gunicorn says so"
+        lambda: any(line.get("logger") == "gunicorn.error" for line in lines(shared_desk)), 10, "gunicorn says so"
     )
-    (said,) = [line for line in lines(served_module) if line.get("logger") == "gunicorn.error"][:1]
+    (said,) = [line for line in lines(shared_desk) if line.get("logger") == "gunicorn.error"][:1]
     assert said["level"] in ("warning", "error")
     assert "SIGKILL" in said["event"]
 

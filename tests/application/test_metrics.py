@@ -172,11 +172,11 @@ def test_what_the_database_says(database: str, tmp_path: Path) -> None:
             assert "deskledger_log_position" not in figures(served)
 
 
-def test_both_formats_are_well_formed(served_module: Served) -> None:
+def test_both_formats_are_well_formed(shared_desk: Served) -> None:
     """Prometheus' text, and OpenMetrics by Accept: each has every metric, with its words; no key is needed."""
-    plain = served_module.http.request("GET", served_module.base + "/metrics")
+    plain = shared_desk.http.request("GET", shared_desk.base + "/metrics")
     accept = {"Accept": f"{OPENMETRICS};q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"}
-    openly = served_module.http.request("GET", served_module.base + "/metrics", headers=accept)
+    openly = shared_desk.http.request("GET", shared_desk.base + "/metrics", headers=accept)
     assert plain.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert openly.headers["Content-Type"] == f"{OPENMETRICS}; charset=utf-8"
     families = [list(read_prometheus(plain.data.decode())), list(read_openmetrics(openly.data.decode()))]
@@ -187,11 +187,11 @@ def test_both_formats_are_well_formed(served_module: Served) -> None:
     assert {one.type for one in families[0]} == {COUNTER, GAUGE, HISTOGRAM}
 
 
-def test_buckets_add_up(served_module: Served) -> None:
+def test_buckets_add_up(shared_desk: Served) -> None:
     """The buckets of a histogram rise to its count, which is that of +Inf."""
-    served_module.ticket()
-    wait_until(lambda: len(figures(served_module).get("deskledger_batch_size_count", {})) >= 3, 5, "there are some")
-    found = figures(served_module)
+    shared_desk.ticket()
+    wait_until(lambda: len(figures(shared_desk).get("deskledger_batch_size_count", {})) >= 3, 5, "there are some")
+    found = figures(shared_desk)
     for labels, count in found["deskledger_batch_size_count"].items():
         buckets = [at for key, at in found["deskledger_batch_size_bucket"].items() if set(labels) <= set(key)]
         assert buckets == sorted(buckets)
@@ -218,10 +218,10 @@ def test_without_a_directory_each_process_tells_its_own(tmp_path: Path, own: Non
     assert metrics.total() == {(metrics.SEALED.name, ()): [1.0]}
 
 
-def test_what_is_no_request_is_counted(served_module: Served) -> None:
+def test_what_is_no_request_is_counted(shared_desk: Served) -> None:
     """What gunicorn cannot read never comes to the application: it is counted by its status."""
-    served_module.request("GET", "/livez", headers={"X-Bad": "\x7f"})
-    becomes(served_module, 1, "deskledger_http_unreadable_requests_total", status="400")
+    shared_desk.request("GET", "/livez", headers={"X-Bad": "\x7f"})
+    becomes(shared_desk, 1, "deskledger_http_unreadable_requests_total", status="400")
 
 
 # ── One query for /readyz and /metrics ──────────────────────────────────────────────────────────────────────
@@ -481,14 +481,14 @@ def test_metrics_are_told_while_nothing_can_be_written(
     assert metrics.total() == {key: [1.0]}
 
 
-def test_who_asks_what_may_be_done_gives_no_command(served_module: Served) -> None:
+def test_who_asks_what_may_be_done_gives_no_command(shared_desk: Served) -> None:
     """A browser's question before a command, and the command with another method, are none."""
     path = f"/v1/tickets/{uuid4()}:close"
-    before = read_metrics(served_module)
+    before = read_metrics(shared_desk)
     for method in ("OPTIONS", "GET"):
-        served_module.request(method, path)
+        shared_desk.request(method, path)
     time.sleep(1.1)
-    assert read_metrics(served_module) == before
+    assert read_metrics(shared_desk) == before
 
 
 def read_metrics(served: Served) -> list[str]:

@@ -153,9 +153,9 @@ def with_position(path: str, position: int) -> str:
 
 
 @pytest.mark.parametrize("path", POSITIONED)
-def test_a_query_waits_for_a_position(served_module: Served, path: str) -> None:
+def test_a_query_waits_for_a_position(shared_desk: Served, path: str) -> None:
     """With `min_position` the answer comes when the read side is there, and stands at that position at least."""
-    served = served_module
+    served = shared_desk
     served.ticket()
     served.caught_up()
     last = int(served.get("/v1/tickets").headers["Deskledger-Position"])
@@ -168,9 +168,9 @@ def test_a_query_waits_for_a_position(served_module: Served, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", [*POSITIONED, "/v1/events"])
-def test_a_wait_in_vain_says_so(served_module: Served, path: str) -> None:
+def test_a_wait_in_vain_says_so(shared_desk: Served, path: str) -> None:
     """What does not come within the time that the caller gives is a problem with status 503 and Retry-After."""
-    served, began = served_module, monotonic()
+    served, began = shared_desk, monotonic()
     served.ticket()
     reply = served.request("GET", with_position(path, 10**9), headers={"Prefer": "wait=1"})
     assert "after 1 s" in problem(reply, 503, "projection_behind")["detail"]
@@ -178,9 +178,9 @@ def test_a_wait_in_vain_says_so(served_module: Served, path: str) -> None:
     assert 1 <= monotonic() - began < 5
 
 
-def test_a_ticket_waits_for_its_version(served_module: Served) -> None:
+def test_a_ticket_waits_for_its_version(shared_desk: Served) -> None:
     """With `min_version` a ticket and its history come when lists and queues hold that version."""
-    served = served_module
+    served = shared_desk
     ticket = served.ticket()
     with standing_still(served):
         assert served.do(ticket, "add_note", text="wait for me").status == 200
@@ -195,9 +195,9 @@ def test_a_ticket_waits_for_its_version(served_module: Served) -> None:
     assert (listed["ticket_id"], listed["version"]) == (ticket, 6)
 
 
-def test_a_version_that_is_not_there_is_not_waited_for(served_module: Served) -> None:
+def test_a_version_that_is_not_there_is_not_waited_for(shared_desk: Served) -> None:
     """A version that the ticket does not have is 404 at once; beside a past state `min_version` says nothing: 400."""
-    served = served_module
+    served = shared_desk
     ticket = served.ticket()
     for path in (f"/v1/tickets/{ticket}", f"/v1/tickets/{ticket}/history"):
         problem(served.get(f"{path}?min_version=9"), 404, "unknown_version")
@@ -206,9 +206,9 @@ def test_a_version_that_is_not_there_is_not_waited_for(served_module: Served) ->
     problem(served.get(f"/v1/tickets/{UUID(int=7)}?min_version=1"), 404, "unknown_ticket")
 
 
-def test_a_foreign_ticket_is_not_waited_for(served_module: Served) -> None:
+def test_a_foreign_ticket_is_not_waited_for(shared_desk: Served) -> None:
     """A client who asks for another's ticket learns nothing of it, whatever version is asked for."""
-    served = served_module
+    served = shared_desk
     ticket, other = served.ticket(), client_key(served, "client-2")
     for version in (1, 9):
         problem(served.get(f"/v1/tickets/{ticket}?min_version={version}", other), 404, "unknown_ticket")
