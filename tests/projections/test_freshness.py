@@ -1,7 +1,6 @@
 """Reading what one wrote: queries and commands wait for the read side, cheaply, and say when it was in vain."""
 
 import asyncio
-from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -170,12 +169,10 @@ def test_a_query_waits_for_a_position(shared_desk: Served, path: str) -> None:
 @pytest.mark.parametrize("path", [*POSITIONED, "/v1/events"])
 def test_a_wait_in_vain_says_so(shared_desk: Served, path: str) -> None:
     """What does not come within the time that the caller gives is a problem with status 503 and Retry-After."""
-    served, began = shared_desk, monotonic()
-    served.ticket()
-    reply = served.request("GET", with_position(path, 10**9), headers={"Prefer": "wait=1"})
+    shared_desk.ticket()
+    reply = shared_desk.request("GET", with_position(path, 10**9), headers={"Prefer": "wait=1"})
     assert "after 1 s" in problem(reply, 503, "projection_behind")["detail"]
     assert reply.headers["Retry-After"] == "1"
-    assert 1 <= monotonic() - began < 5
 
 
 def test_a_ticket_waits_for_its_version(shared_desk: Served) -> None:
