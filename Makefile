@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PARALLEL := --numprocesses 3 --dist loadfile --durations 20
+PYTEST ?=
 
-.PHONY: run test test-postgres lint format lock bench bench-growth manners hostile streams contract faults chaos mutations help clean
+.PHONY: run test system test-busy test-postgres lint format lock bench bench-growth manners hostile streams contract faults chaos mutations help clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -11,10 +13,16 @@ help:  ## what there is to make
 run: $(VENV)/installed  ## set up, then start everything on this machine
 	@$(BIN)/deskledger serve
 
-test: lint  ## set up, lint, then run every test
-	@HYPOTHESIS_PROFILE=full $(BIN)/python -m pytest --cov --cov-fail-under=100 --durations=12
+test: lint  ## set up, lint, then run the tests, on all cores
+	@$(BIN)/python -m pytest --ignore tests/system $(PARALLEL) $(PYTEST)
 
-test-postgres: $(VENV)/installed  ## every test on a PostgreSQL of yours: DATABASE_URL=postgresql://user@host/postgres
+system: $(VENV)/installed  ## the tests that start whole processes, kill them, or search for minutes
+	@$(BIN)/python -m pytest tests/system $(PARALLEL) $(PYTEST)
+
+test-busy: $(VENV)/installed  ## make test three times, each in another order, beside two busy loops
+	@$(BIN)/python -m tests.busy
+
+test-postgres: $(VENV)/installed  ## every test, one after another, on a PostgreSQL of yours: DATABASE_URL=postgresql://user@host/postgres
 	@test -n "$$DATABASE_URL" || { echo "Name the server: make test-postgres DATABASE_URL=postgresql://user@host/postgres"; exit 1; }
 	@DESKLEDGER_TEST_DATABASE_URL="$$DATABASE_URL" $(BIN)/python -m pytest -rs
 

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,39 @@ def test_every_public_name_has_a_docstring() -> None:
         if isinstance(node, defined) and not node.name.startswith("_") and not ast.get_docstring(node)
     ]
     assert [name for name in missing if not re.search(r"procedure.py:\d+ (state|level|qualification)$", name)] == []
+
+
+# Who reads a clock in a test, and why no verdict can depend on how busy the machine is.
+CLOCKS = {}
+
+
+def clock_readers(path: Path) -> Iterator[str]:
+    """The functions of a module that call `time.…`, a name imported from `time`, or the clock of an event loop."""
+    tree = ast.parse(path.read_text())
+    imported = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "time"
+        for alias in node.names
+    }
+    for holder in ast.walk(tree):
+        if isinstance(holder, ast.FunctionDef | ast.AsyncFunctionDef):
+            for call in ast.walk(holder):
+                if isinstance(call, ast.Call) and reads_clock(call.func, imported):
+                    yield f"{path.relative_to(ROOT / 'tests')}:{holder.name}"
+
+
+def reads_clock(called: ast.expr, imported: set[str]) -> bool:
+    """Whether what is called is a function of `time`, or a loop's `time`."""
+    if isinstance(called, ast.Attribute):
+        return ast.unparse(called.value) == "time" or called.attr == "time"
+    return isinstance(called, ast.Name) and called.id in imported
+
+
+def test_no_verdict_depends_on_how_busy_the_machine_is() -> None:
+    """Whoever reads a clock in a test is listed with the reason, and whoever does not any more is listed no longer."""
+    measured = ("benchmarks", "faults")
+    files = [
+        path for path in (ROOT / "tests").rglob("*.py") if path.relative_to(ROOT / "tests").parts[0] not in measured
+    ]
+    assert {reader for path in files for reader in clock_readers(path)} == set(CLOCKS)

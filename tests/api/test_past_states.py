@@ -29,37 +29,37 @@ def moment() -> str:
 
 
 @pytest.fixture(scope="module")
-def told(shared_desk: Served) -> Iterator[tuple[str, list[Row], list[Row]]]:
+def told(module_desk: Served) -> Iterator[tuple[str, list[Row], list[Row]]]:
     """A ticket with how it looked after each of its events while they happened, and its history."""
-    shared_desk.client("client-1")
-    ticket = request(shared_desk)
-    looks = [looked_at(shared_desk, ticket)]
+    module_desk.client("client-1")
+    ticket = request(module_desk)
+    looks = [looked_at(module_desk, ticket)]
     for command in [*path_to("noc"), "add_note", "change_priority", "await_client", "client_responded", "resolve"]:
-        assert give(shared_desk, ticket, command).status == 200
-        looks.append(looked_at(shared_desk, ticket))
+        assert give(module_desk, ticket, command).status == 200
+        looks.append(looked_at(module_desk, ticket))
     for command, more in [("verify", {"satisfied": False}), ("return_to_level", {}), ("cancel", {})]:
-        assert give(shared_desk, ticket, command, shared_desk.checker if more else None, **more).status == 200
-        looks.append(looked_at(shared_desk, ticket))
-    shared_desk.caught_up()
-    return ticket, looks, shared_desk.get(f"/v1/tickets/{ticket}/history").json["items"]
+        assert give(module_desk, ticket, command, module_desk.checker if more else None, **more).status == 200
+        looks.append(looked_at(module_desk, ticket))
+    module_desk.caught_up()
+    return ticket, looks, module_desk.get(f"/v1/tickets/{ticket}/history").json["items"]
 
 
 @pytest.mark.parametrize("by", ["version", "as_of", "position"])
 def test_a_ticket_of_the_past_is_what_people_saw_then(
-    shared_desk: Served, told: tuple[str, list[Row], list[Row]], by: str
+    module_desk: Served, told: tuple[str, list[Row], list[Row]], by: str
 ) -> None:
     """By version, by time and by position: the same ticket as it was answered at that time, with that ETag."""
     ticket, looks, events = told
     assert len(looks) == len(events)
     for look, event in zip(looks, events, strict=True):
         value = {"version": event["version"], "as_of": event["at"], "position": event["position"]}[by]
-        reply = shared_desk.get(f"/v1/tickets/{ticket}?{by}={value}")
+        reply = module_desk.get(f"/v1/tickets/{ticket}?{by}={value}")
         assert reply.json == look | {"allowed_commands": []}
         assert reply.version == event["version"]
         assert int(reply.headers["Deskledger-Position"]) >= event["position"]
 
 
-def test_between_two_events_the_earlier_one_counts(shared_desk: Served, told: tuple[str, list[Row], list[Row]]) -> None:
+def test_between_two_events_the_earlier_one_counts(module_desk: Served, told: tuple[str, list[Row], list[Row]]) -> None:
     """A microsecond before an event, or at the position before it, the ticket is at the version before."""
     ticket, _, events = told
     for event in events[1:]:
@@ -67,27 +67,27 @@ def test_between_two_events_the_earlier_one_counts(shared_desk: Served, told: tu
         micros = int(earlier[-6:])
         if micros:
             before = f"{earlier[:-6]}{micros - 1:06}Z"
-            assert shared_desk.get(f"/v1/tickets/{ticket}?as_of={before}").version == event["version"] - 1
+            assert module_desk.get(f"/v1/tickets/{ticket}?as_of={before}").version == event["version"] - 1
         position = event["position"] - 1
-        assert shared_desk.get(f"/v1/tickets/{ticket}?position={position}").version == event["version"] - 1
+        assert module_desk.get(f"/v1/tickets/{ticket}?position={position}").version == event["version"] - 1
 
 
-def test_before_its_first_event_there_is_no_ticket(shared_desk: Served, told: tuple[str, list[Row], list[Row]]) -> None:
+def test_before_its_first_event_there_is_no_ticket(module_desk: Served, told: tuple[str, list[Row], list[Row]]) -> None:
     """404 before the creation, by time and by position."""
     ticket, _, events = told
     for query in (f"position={events[0]['position'] - 1}", "position=0", "as_of=2020-01-01T00:00:00Z"):
-        told_ = problem(shared_desk.get(f"/v1/tickets/{ticket}?{query}"), 404, "unknown_ticket")
+        told_ = problem(module_desk.get(f"/v1/tickets/{ticket}?{query}"), 404, "unknown_ticket")
         assert told_["detail"] == "The ticket did not exist yet."
 
 
-def test_a_version_that_is_not_there_is_not_found(shared_desk: Served, told: tuple[str, list[Row], list[Row]]) -> None:
+def test_a_version_that_is_not_there_is_not_found(module_desk: Served, told: tuple[str, list[Row], list[Row]]) -> None:
     """404 says how many versions there are; a future time or position is simply the present."""
     ticket, looks, events = told
     for number in (len(events) + 1, 10**9, 10**30):
-        detail = problem(shared_desk.get(f"/v1/tickets/{ticket}?version={number}"), 404, "unknown_version")["detail"]
+        detail = problem(module_desk.get(f"/v1/tickets/{ticket}?version={number}"), 404, "unknown_version")["detail"]
         assert str(len(events)) in detail
     for query in ("as_of=9999-12-31T23:59:59Z", f"position={10**30}"):
-        assert shared_desk.get(f"/v1/tickets/{ticket}?{query}").json == looks[-1] | {"allowed_commands": []}
+        assert module_desk.get(f"/v1/tickets/{ticket}?{query}").json == looks[-1] | {"allowed_commands": []}
 
 
 @pytest.mark.parametrize(
@@ -113,56 +113,56 @@ def test_a_version_that_is_not_there_is_not_found(shared_desk: Served, told: tup
     ],
 )
 def test_one_well_formed_moment_may_be_named(
-    shared_desk: Served, told: tuple[str, list[Row], list[Row]], query: str
+    module_desk: Served, told: tuple[str, list[Row], list[Row]], query: str
 ) -> None:
     """400 for two at once, for what is none, and for a time without its zone."""
-    problem(shared_desk.get(f"/v1/tickets/{told[0]}?{query}"), 400, "invalid_parameter")
+    problem(module_desk.get(f"/v1/tickets/{told[0]}?{query}"), 400, "invalid_parameter")
 
 
-def test_a_time_of_another_zone_is_the_same_moment(shared_desk: Served, told: tuple[str, list[Row], list[Row]]) -> None:
+def test_a_time_of_another_zone_is_the_same_moment(module_desk: Served, told: tuple[str, list[Row], list[Row]]) -> None:
     """RFC 3339 offsets are understood, with the plus sign percent-encoded."""
     ticket, looks, events = told
     other = events[4]["at"].replace("Z", "%2B00:00")
-    assert shared_desk.get(f"/v1/tickets/{ticket}?as_of={other}").json == looks[4] | {"allowed_commands": []}
+    assert module_desk.get(f"/v1/tickets/{ticket}?as_of={other}").json == looks[4] | {"allowed_commands": []}
 
 
-def test_an_empty_query_is_the_present(shared_desk: Served) -> None:
+def test_an_empty_query_is_the_present(module_desk: Served) -> None:
     """`?` and `?&` ask for nothing: the ticket as it stands, with the commands."""
-    ticket = brought(shared_desk, "tier1")
+    ticket = brought(module_desk, "tier1")
     for path in (f"/v1/tickets/{ticket}?", f"/v1/tickets/{ticket}?&"):
-        assert shared_desk.get(path).json["allowed_commands"]
+        assert module_desk.get(path).json["allowed_commands"]
 
 
-def test_a_client_sees_the_past_of_an_own_ticket(shared_desk: Served) -> None:
+def test_a_client_sees_the_past_of_an_own_ticket(module_desk: Served) -> None:
     """Also from before the client was identified: it was the client's request all along."""
-    ticket, key = brought(shared_desk, "tier1", "looking"), client_key(shared_desk, "looking")
-    states = [shared_desk.get(f"/v1/tickets/{ticket}?version={n}", key).json["state"] for n in range(1, 6)]
+    ticket, key = brought(module_desk, "tier1", "looking"), client_key(module_desk, "looking")
+    states = [module_desk.get(f"/v1/tickets/{ticket}?version={n}", key).json["state"] for n in range(1, 6)]
     assert states == ["received", "identified", "created", "documented", "in_support"]
 
 
 @pytest.fixture(scope="module")
-def walked(shared_desk: Served) -> Iterator[list[tuple[str, dict[str, list[Row]]]]]:
+def walked(module_desk: Served) -> Iterator[list[tuple[str, dict[str, list[Row]]]]]:
     """The pages of all queues as they were read live, with the time, while things happened at random."""
     chance = random.Random(20261123)
-    tickets = [shared_desk.ticket("walker", *chance.choices(["low", "medium", "high"], k=2)) for _ in range(6)]
-    tickets += [request(shared_desk) for _ in range(2)]
-    pictures = [(moment(), pages_of(shared_desk))]
+    tickets = [module_desk.ticket("walker", *chance.choices(["low", "medium", "high"], k=2)) for _ in range(6)]
+    tickets += [request(module_desk) for _ in range(2)]
+    pictures = [(moment(), pages_of(module_desk))]
     for _ in range(STEPS):
         ticket = chance.choice(tickets)
-        possible = shared_desk.get(f"/v1/tickets/{ticket}").json["allowed_commands"]
-        checked = shared_desk.get(f"/v1/tickets/{ticket}", shared_desk.checker).json["allowed_commands"]
+        possible = module_desk.get(f"/v1/tickets/{ticket}").json["allowed_commands"]
+        checked = module_desk.get(f"/v1/tickets/{ticket}", module_desk.checker).json["allowed_commands"]
         possible += ["verify", "verify"] * ("verify" in checked)
         commands = [name for name in possible if name not in PASSING] or ["link"]
         command = chance.choice(commands)
-        body = filled(shared_desk, ticket, command, shared_desk.client("walker"))
+        body = filled(module_desk, ticket, command, module_desk.client("walker"))
         if command == "change_priority":
             body |= {"impact": chance.choice(["low", "medium", "high"]), "urgency": chance.choice(["low", "high"])}
         if command == "qualify":
             body["can_resolve"] = chance.random() < 0.7
-        key = shared_desk.checker if command == "verify" else shared_desk.staff
-        reply = shared_desk.request("POST", f"/v1/tickets/{ticket}:{command}", body, key, {"If-Match": "*"})
+        key = module_desk.checker if command == "verify" else module_desk.staff
+        reply = module_desk.request("POST", f"/v1/tickets/{ticket}:{command}", body, key, {"If-Match": "*"})
         assert reply.status == 200, reply.data
-        pictures.append((moment_after(shared_desk), pages_of(shared_desk)))
+        pictures.append((moment_after(module_desk), pages_of(module_desk)))
     return pictures
 
 
@@ -179,7 +179,7 @@ def pages_of(served: Served) -> dict[str, list[Row]]:
 
 
 def test_a_queue_of_the_past_is_what_its_page_showed_then(
-    shared_desk: Served, walked: list[tuple[str, dict[str, list[Row]]]]
+    module_desk: Served, walked: list[tuple[str, dict[str, list[Row]]]]
 ) -> None:
     """Row for row and in the same order: membership, priority, assignee, version and all, at every recorded time."""
     seen = {queue for _, picture in walked for queue, rows in picture.items() if rows}
@@ -187,52 +187,52 @@ def test_a_queue_of_the_past_is_what_its_page_showed_then(
     assert len({row["version"] for _, picture in walked for rows in picture.values() for row in rows}) > 10
     for time, picture in walked:
         for queue, rows in picture.items():
-            assert walk(shared_desk, f"/v1/queues/{queue}?as_of={time}") == rows, (time, queue)
+            assert walk(module_desk, f"/v1/queues/{queue}?as_of={time}") == rows, (time, queue)
 
 
 def test_at_the_very_moment_of_a_move_a_ticket_is_in_one_queue(
-    shared_desk: Served, walked: list[tuple[str, dict[str, list[Row]]]]
+    module_desk: Served, walked: list[tuple[str, dict[str, list[Row]]]]
 ) -> None:
     """Rule 11, as of the time of each event: in the queue that the ticket of that moment names, and in no other."""
     tickets = {row["ticket_id"] for _, picture in walked for rows in picture.values() for row in rows}
     for ticket in sorted(tickets)[:3]:
-        for event in shared_desk.get(f"/v1/tickets/{ticket}/history").json["items"][4:]:
-            then = shared_desk.get(f"/v1/tickets/{ticket}?as_of={event['at']}").json["queue"]
+        for event in module_desk.get(f"/v1/tickets/{ticket}/history").json["items"][4:]:
+            then = module_desk.get(f"/v1/tickets/{ticket}?as_of={event['at']}").json["queue"]
             found = [
                 str(queue)
                 for queue in Queue
-                for row in walk(shared_desk, f"/v1/queues/{queue}?as_of={event['at']}")
+                for row in walk(module_desk, f"/v1/queues/{queue}?as_of={event['at']}")
                 if row["ticket_id"] == ticket
             ]
             assert found == [then] * (then is not None)
 
 
 def test_a_queue_of_the_past_is_read_page_by_page(
-    shared_desk: Served, walked: list[tuple[str, dict[str, list[Row]]]]
+    module_desk: Served, walked: list[tuple[str, dict[str, list[Row]]]]
 ) -> None:
     """The cursor of a past page goes on in the same past."""
     for time, picture in walked[:: STEPS // 4]:
         for queue, rows in picture.items():
-            assert walk(shared_desk, f"/v1/queues/{queue}?as_of={time}", limit=1) == rows
+            assert walk(module_desk, f"/v1/queues/{queue}?as_of={time}", limit=1) == rows
 
 
-def test_a_queue_before_and_after_everything(shared_desk: Served) -> None:
+def test_a_queue_before_and_after_everything(module_desk: Served) -> None:
     """Empty before the desk existed; the present in the future."""
-    brought(shared_desk, "tier1")
-    shared_desk.caught_up()
-    assert walk(shared_desk, "/v1/queues/tier1?as_of=0001-01-01T00:00:00Z") == []
-    live = walk(shared_desk, "/v1/queues/tier1")
-    assert walk(shared_desk, "/v1/queues/tier1?as_of=9999-12-31T23:59:59Z") == live != []
+    brought(module_desk, "tier1")
+    module_desk.caught_up()
+    assert walk(module_desk, "/v1/queues/tier1?as_of=0001-01-01T00:00:00Z") == []
+    live = walk(module_desk, "/v1/queues/tier1")
+    assert walk(module_desk, "/v1/queues/tier1?as_of=9999-12-31T23:59:59Z") == live != []
 
 
-def test_the_past_does_not_change_when_more_happens(shared_desk: Served) -> None:
+def test_the_past_does_not_change_when_more_happens(module_desk: Served) -> None:
     """A ticket and a queue as of a time stay the same whatever is done after."""
-    ticket = brought(shared_desk, "tier1")
-    shared_desk.caught_up()
+    ticket = brought(module_desk, "tier1")
+    module_desk.caught_up()
     then = moment()
     paths = (f"/v1/tickets/{ticket}?as_of={then}", f"/v1/queues/tier1?as_of={then}&limit=200")
-    before = [shared_desk.get(path).json for path in paths]
+    before = [module_desk.get(path).json for path in paths]
     for command in ("assign", "change_priority", "escalate", "qualify", "resolve"):
-        assert give(shared_desk, ticket, command).status == 200
-    shared_desk.caught_up()
-    assert [shared_desk.get(path).json for path in paths] == before
+        assert give(module_desk, ticket, command).status == 200
+    module_desk.caught_up()
+    assert [module_desk.get(path).json for path in paths] == before
