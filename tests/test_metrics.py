@@ -31,7 +31,6 @@ from application import cells, metrics
 from application.cells import CAPACITY, ENDED, FIRST, Cells, added, gathered
 from application.database import connect
 from application.helpdesk import HelpDesk
-from application.logs import SINK
 from application.metrics import COUNTER, GAUGE, HISTOGRAM, METRICS, Metric
 from application.sealing import seal_all
 from application.settings import Settings
@@ -280,7 +279,6 @@ def undone() -> Iterator[None]:
     """What a process that begins to serve changes is as before, after the test."""
     hook = sys.excepthook
     yield
-    SINK.end()
     sys.excepthook = hook
 
 
