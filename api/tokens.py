@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jwt
 
-from api.jwks import KeySet, UnknownKey, key_set
+from api.jwks import IssuerKeys
 from application.claims import OWN_NAMES, NoSubject, principal_of, read_algorithms, read_claims, read_grants
 from application.settings import Settings
 from domain.values import Principal
@@ -32,7 +32,7 @@ class Tokens:
     """Verifies tokens of one issuer for one audience."""
 
     def __init__(self, settings: Settings) -> None:
-        self.keys: KeySet = key_set(settings)
+        self.keys = IssuerKeys(settings)
         self._issuer, self._audience = settings.oidc_issuer, settings.oidc_audience
         self._algorithms = read_algorithms(settings.oidc_algorithms)
         self._claims = read_claims(settings.oidc_claims)
@@ -52,7 +52,7 @@ class Tokens:
             raise BadToken("it is for another audience") from None
         except jwt.InvalidIssuerError:
             raise BadToken("it is from another issuer") from None
-        except UnknownKey:
+        except jwt.PyJWKClientError:
             raise BadToken("its issuer has no such key") from None
         except (jwt.PyJWTError, NoSubject, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise BadToken(_in_words(error)) from None
