@@ -17,8 +17,8 @@ from application.settings import Settings, SettingsError, https_url
 
 FRESH_SECONDS = 300.0
 COOL_DOWN_SECONDS = 5.0
-PATIENCE_SECONDS = 5.0  # for one document
-MOST_BYTES = 256 * 1024
+FETCH_SECONDS = 5.0  # for one document
+MOST_DOCUMENT_BYTES = 256 * 1024
 DISCOVERY = ".well-known/openid-configuration"
 FAILURES = (OSError, HTTPException, PyJWTError, ValueError, RecursionError)
 log = structlog.get_logger()
@@ -110,7 +110,7 @@ class IssuerKeys(PyJWKClient):
     def _read(self) -> Published:
         if file := self._settings.oidc_jwks_file:
             with file.open("rb") as opened:
-                return msgspec.json.decode(opened.read(MOST_BYTES), type=Published)
+                return msgspec.json.decode(opened.read(MOST_DOCUMENT_BYTES), type=Published)
         found = fetch(self.uri)
         if self._settings.oidc_jwks_url:
             return found
@@ -137,12 +137,12 @@ def fetch(url: str) -> Published:
 
     Raises one of FAILURES.
     """
-    deadline, read = time.monotonic() + PATIENCE_SECONDS, bytearray()
-    with build_opener(ProxyHandler({}), AnyStatus).open(url, timeout=PATIENCE_SECONDS) as response:
+    deadline, read = time.monotonic() + FETCH_SECONDS, bytearray()
+    with build_opener(ProxyHandler({}), AnyStatus).open(url, timeout=FETCH_SECONDS) as response:
         if response.status != 200:
             raise PyJWKClientError(f"{url} answers {response.status}")
-        while part := response.read1(MOST_BYTES):
+        while part := response.read1(MOST_DOCUMENT_BYTES):
             read += part
-            if len(read) > MOST_BYTES or time.monotonic() > deadline:
-                raise PyJWKClientError(f"{url} sends more than {MOST_BYTES} bytes, or too slowly")
+            if len(read) > MOST_DOCUMENT_BYTES or time.monotonic() > deadline:
+                raise PyJWKClientError(f"{url} sends more than {MOST_DOCUMENT_BYTES} bytes, or too slowly")
     return msgspec.json.decode(read, type=Published)

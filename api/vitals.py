@@ -17,7 +17,7 @@ log = structlog.get_logger()
 
 def begin(part: str, settings: Settings) -> Vitals:
     """Begins to log without waiting, and to count where the other processes of this machine do."""
-    logs.begin()
+    logs.start_writer()
     if settings.metrics:
         try:
             metrics.begin(settings.data_dir / "metrics")

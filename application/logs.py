@@ -1,8 +1,8 @@
 """Logs: one JSON object a line on standard error, or colours where somebody is looking.
 
-Whoever logs must not wait for whoever reads: after `begin`, lines go through a queue to a thread, which writes those of
-a moment together. While standard error takes nothing, `MOST_WAITING` lines wait; those that come then are dropped and
-counted, and a line says how many.
+Whoever logs must not wait for whoever reads: after `start_writer`, lines go through a queue to a thread, which writes
+those of a moment together. While standard error takes nothing, `MOST_WAITING` lines wait; those that come then are
+dropped and counted, and a line says how many.
 """
 
 import atexit
@@ -29,24 +29,24 @@ AGAIN_SECONDS = 0.005
 MOST_WAITING = 10_000  # lines: some four megabytes
 END_SECONDS = 1.0  # at its end, a process waits so long for a reader that does not read
 MOST_TRACED = 3_000  # characters of a traceback, so that its line is one write
-MOST_SAID = 300
+MOST_SUMMARY = 300
 STDERR = 2
 
 
 class LineHandler(QueueHandler):
-    """Renders records to lines. They are written at once; after `begin`, in this process, a thread writes them."""
+    """Renders records to lines. They are written at once; after `start`, in this process, a thread writes them."""
 
     queue: SimpleQueue[bytes]
 
     def __init__(self, descriptor: int = STDERR) -> None:
         super().__init__(SimpleQueue())
         self._writer = LineWriter(self.queue, descriptor)
-        self._begun = False
+        self._started = False
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Starts the thread; at its end, the process waits for it."""
-        if not self._begun:
-            self._begun = True
+        if not self._started:
+            self._started = True
             self._writer.start()
             atexit.register(self.flush)
 
@@ -56,7 +56,7 @@ class LineHandler(QueueHandler):
 
     def enqueue(self, record: Any) -> None:
         """Takes a line, as bytes with its end."""
-        if not self._begun:
+        if not self._started:
             self._writer.write(record)
         elif self.queue.qsize() < MOST_WAITING:
             self.queue.put(record)
@@ -66,7 +66,7 @@ class LineHandler(QueueHandler):
 
     def flush(self) -> None:
         """Waits until everything is written, for at most `END_SECONDS`."""
-        if self._begun:
+        if self._started:
             self._writer.written.clear()
             self.queue.put(b"")
             self._writer.written.wait(END_SECONDS)
@@ -148,9 +148,9 @@ def configure(level: str) -> None:
     logging.getLogger("mail.log").setLevel(max(numeric, logging.WARNING))  # aiosmtpd tells of each command at info
 
 
-def begin() -> None:
+def start_writer() -> None:
     """For a process that serves: it waits for no reader, and an error that ends it is a line as well."""
-    HANDLER.begin()
+    HANDLER.start()
     sys.excepthook = lambda *error: structlog.get_logger().critical("ended by an error", exc_info=error)
 
 
@@ -159,10 +159,10 @@ def is_console() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
-def told(error: BaseException) -> str:
+def error_summary(error: BaseException) -> str:
     """What an error says, in one line; of PostgreSQL's only the message: its DETAIL quotes rows."""
     said = error.diag.message_primary if isinstance(error, psycopg.Error) and error.sqlstate else None
-    return " ".join((said or str(error)).split())[:MOST_SAID]
+    return " ".join((said or str(error)).split())[:MOST_SUMMARY]
 
 
 def _traceback(exc_info: ExcInfo) -> str:
@@ -171,7 +171,7 @@ def _traceback(exc_info: ExcInfo) -> str:
     parts: list[str] = []
     while error is not None:
         frames = "".join(traceback.format_tb(error.__traceback__))
-        parts.insert(0, f"{frames}{type(error).__module__}.{type(error).__qualname__}: {told(error)}\n")
+        parts.insert(0, f"{frames}{type(error).__module__}.{type(error).__qualname__}: {error_summary(error)}\n")
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return "then\n".join(parts)[-MOST_TRACED:]
 

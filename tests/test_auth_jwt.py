@@ -14,7 +14,7 @@ from served import Reply, Served, wait_until
 from writing import beside
 
 from api import jwks
-from api.jwks import COOL_DOWN_SECONDS, MOST_BYTES, IssuerKeys
+from api.jwks import COOL_DOWN_SECONDS, MOST_DOCUMENT_BYTES, IssuerKeys
 from application.settings import Settings, SettingsError
 from domain.values import Role
 
@@ -312,7 +312,7 @@ def issuer_keys(issuer: Issuer, url: str | None = None) -> IssuerKeys:
         ({"keys": [jwk("x", "RS256", OWN) | {"use": "enc"}]}, "did not contain any keys"),
         ({"keys": [jwk("x", "RS256", OWN) | {"d": "AQAB"}]}, "did not contain any keys"),
         ({"keys": [jwk("x", "RS256", OWN) | {"alg": "RS512"}]}, "did not contain any keys"),
-        ({"keys": ["x" * MOST_BYTES]}, f"more than {MOST_BYTES} bytes"),
+        ({"keys": ["x" * MOST_DOCUMENT_BYTES]}, f"more than {MOST_DOCUMENT_BYTES} bytes"),
     ],
     ids=str,
 )
@@ -338,7 +338,7 @@ def test_an_issuer_sends_nobody_elsewhere(issuer: Issuer) -> None:
 
 def test_an_issuer_that_is_slow_is_given_up(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
     """After some seconds, whatever it has sent by then."""
-    monkeypatch.setattr(jwks, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(jwks, "FETCH_SECONDS", 0.05)
     issuer.held.clear()
     try:
         with pytest.raises(TimeoutError):

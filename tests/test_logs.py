@@ -29,7 +29,7 @@ from application import logs, metrics
 from application.database import connect
 from application.helpdesk import HelpDesk, utc_now
 from application.keys import Wanted, create_key
-from application.logs import MOST_WAITING, LineHandler, configure, told
+from application.logs import MOST_WAITING, LineHandler, configure, error_summary
 from application.settings import Settings
 from domain.values import Role
 from projections.crew import crew
@@ -304,7 +304,7 @@ def test_a_traceback_quotes_no_row(connection: psycopg.Connection, capfd: pytest
     twice = f"insert into followers values ('{MARK}'), ('{MARK}')"
     with pytest.raises(psycopg.errors.UniqueViolation, match=MARK) as failed:
         connection.execute(twice.encode())
-    assert told(failed.value) == 'duplicate key value violates unique constraint "followers_pkey"'
+    assert error_summary(failed.value) == 'duplicate key value violates unique constraint "followers_pkey"'
     outer = ValueError("the outer one")
     outer.__cause__ = failed.value
     with suppress(ValueError):
@@ -375,8 +375,8 @@ def test_a_full_pipe_drops_and_says_so(
     handler, line = LineHandler(write), b'{"n": 1}' + b" " * 991 + b"\n"
     monkeypatch.setattr(logs, "HANDLER", handler)
     configure("info")
-    handler.begin()
-    handler.begin()  # twice is once
+    handler.start()
+    handler.start()  # twice is once
     before = logs.LINES_DROPPED.value()
     for _ in range(2 * MOST_WAITING):
         handler.enqueue(line)
@@ -394,7 +394,7 @@ def test_what_waits_is_written_at_the_end(pipe: tuple[int, int]) -> None:
     handler.enqueue(b"before\n")
     handler.flush()
     assert os.read(read, 1 << 16) == b"before\n"
-    handler.begin()
+    handler.start()
     lines = [b"x" * 5_000 + b"\n", *(b"%d\n" % number for number in range(2_000))]  # a pipe does not take all at once
     for line in lines:
         handler.enqueue(line)
@@ -409,7 +409,7 @@ def test_a_process_that_ends_writes_its_last_lines() -> None:
         import structlog
         from application import logs
         logs.configure("info")
-        logs.begin()
+        logs.start_writer()
         structlog.get_logger().info("the last but one")
         raise ValueError("why")"""
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=False)
@@ -425,7 +425,7 @@ def test_lines_of_several_processes_do_not_mix(pipe: tuple[int, int], monkeypatc
     put = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: pieces.append(data) or put(descriptor, data))
     handler = LineHandler(write)
-    handler.begin()
+    handler.start()
     for _ in range(100):
         handler.enqueue(b"x" * 299 + b"\n")
     handler.flush()
@@ -441,7 +441,7 @@ def test_a_reader_that_is_gone_is_nobodys_fault() -> None:
     before = logs.LINES_DROPPED.value()
     handler = LineHandler(write)
     handler.enqueue(b"one\n")
-    handler.begin()
+    handler.start()
     handler.enqueue(b"two\n")
     handler.enqueue(b"three\n")
     handler.flush()
@@ -449,14 +449,14 @@ def test_a_reader_that_is_gone_is_nobodys_fault() -> None:
     assert logs.LINES_DROPPED.value() == before + 3
 
 
-@pytest.mark.parametrize("begun", [False, True])
-def test_a_descriptor_that_does_not_wait_is_waited_for(pipe: tuple[int, int], begun: bool) -> None:
+@pytest.mark.parametrize("started", [False, True])
+def test_a_descriptor_that_does_not_wait_is_waited_for(pipe: tuple[int, int], started: bool) -> None:
     """Where another program has made standard error non-blocking, no line is lost, also before a process serves."""
     read, write = pipe
     os.set_blocking(write, False)
     handler = LineHandler(write)
-    if begun:
-        handler.begin()
+    if started:
+        handler.start()
     sent = b"".join(b"%06d\n" % number for number in range(20_000)) + b"end\n"
     writing = threading.Thread(target=handler.enqueue, args=(sent,))
     writing.start()
