@@ -385,6 +385,7 @@ def test_a_full_pipe_drops_and_says_so(
     assert MOST_WAITING <= len(written) < 2 * MOST_WAITING
     assert logs.LINES_DROPPED.value() - before == json.loads(last)["lines"]
     assert set(written) == {line.rstrip(b"\n")}
+    assert os.get_blocking(write)  # who shares it still waits there
 
 
 def test_what_waits_is_written_at_the_end(pipe: tuple[int, int]) -> None:
