@@ -14,7 +14,7 @@ import structlog
 from falcon.asgi import Request, Response
 
 from application.commands import COMMANDS as ON_TICKETS
-from application.logs import SINK, is_console
+from application.logs import HANDLER, is_console
 from application.metrics import COMMANDS, IN_PROGRESS, REQUESTS, UNREADABLE
 from application.settings import Settings
 from application.tracing import child_of
@@ -170,7 +170,7 @@ class Watched(falcon.asgi.App[Request, Response]):
             shown = msgspec.to_builtins(line)
             log.info(shown.pop("event"), **{name: shown[name] for name in shown if name not in ("level", "timestamp")})
         else:
-            SINK.write(_encode(line) + b"\n")
+            HANDLER.enqueue(_encode(line) + b"\n")
 
     def _template(self, req: Request) -> str | None:
         """The route of a request that was refused before it was routed."""

@@ -1,6 +1,7 @@
 """Who asks: the API key or the token of a request. What was let in is remembered by its hash for a moment, so that not
 every request takes a look-up or the check of a signature, and yet a revoked key ends within seconds."""
 
+import asyncio
 import time
 from datetime import datetime
 from hashlib import sha256
@@ -58,15 +59,18 @@ class Authentication:
         self._tokens = Tokens(settings) if settings.oidc_issuer else None
         self._limit = RateLimit(settings.rate_limit) if settings.rate_limit else None
         self._failures, self._addresses = FailedSignIns(settings.failed_sign_ins), Addresses(settings.trusted_proxies)
+        self._fetching: asyncio.Task[None] | None = None
         self._known: dict[bytes, Credential] = {}  # what was longest not looked at stands first
 
     async def process_startup(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
         """Runs in each worker, after the fork: asks for the issuer's keys, and waits for nobody."""
-        if self._tokens and not self._tokens.keys.loaded:
-            self._tokens.keys.refresh()
+        if self._tokens:
+            self._fetching = asyncio.create_task(self._tokens.keys.keep_fresh())
 
     async def process_shutdown(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
         """Runs when a worker has finished what it accepted."""
+        if self._fetching:
+            self._fetching.cancel()
         await self._uses.close()
 
     async def process_request(self, req: Request, resp: Response) -> None:

@@ -8,7 +8,7 @@ from falcon.asgi import Request, Response
 from api.listing import send
 from api.problems import write
 from application.line import Unavailable
-from application.logs import told
+from application.logs import error_summary
 from projections.health import Health, Kept
 
 MOST_UNSEALED_SECONDS = 30.0
@@ -45,7 +45,7 @@ class Readyz:
         try:
             found = await self._standing.now()
         except Unavailable as error:
-            send_unready(req, resp, {"database": f"does not answer: {told(error)[:200]}"})
+            send_unready(req, resp, {"database": f"does not answer: {error_summary(error)[:200]}"})
             return
         problems = complaints(found)
         if problems:

@@ -14,7 +14,7 @@ from falcon.asgi import Request, Response
 from api.access import names
 from application.event_store import NotReadable
 from application.line import Unavailable
-from application.logs import told
+from application.logs import error_summary
 from application.repeating import KeyReused
 from domain import errors, roles
 from domain.values import Principal
@@ -130,7 +130,7 @@ async def _key_reused(req: Request, resp: Response, error: KeyReused, params: An
 
 
 async def _unavailable(req: Request, resp: Response, error: Exception, params: Any) -> None:
-    log.warning("database unavailable", reason=told(error), **names(req))
+    log.warning("database unavailable", reason=error_summary(error), **names(req))
     resp.set_header("Retry-After", RETRY_SECONDS)
     detail = "The database does not answer now. Nothing is half recorded: read the ticket again, then retry."
     write(req, resp, 503, "database_unavailable", detail)

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jwt
 
-from api.jwks import KeySet, UnknownKey, key_set
+from api.jwks import IssuerKeys
 from application.claims import OWN_NAMES, NoSubject, principal_of, read_algorithms, read_claims, read_grants
 from application.settings import Settings
 from domain.values import Principal
@@ -14,6 +14,15 @@ LEEWAY_SECONDS = 10
 OWN_KEYS = frozenset({"jwk", "jku", "x5c", "x5u"})  # a key that comes with the token would vouch for itself
 TYPES = frozenset({"jwt", "at+jwt"})  # RFC 9068, section 2.1; a logout token, for one, signs nobody in
 OPTIONS: Any = {"require": ["iss", "aud", "exp", "sub"], "enforce_minimum_key_length": True}
+REASONS: dict[type[Exception], str] = {
+    jwt.ExpiredSignatureError: "it has expired: get a new one",
+    jwt.ImmatureSignatureError: "it is not valid yet",
+    jwt.InvalidAudienceError: "it is for another audience",
+    jwt.InvalidIssuerError: "it is from another issuer",
+    jwt.InvalidSignatureError: "its signature is wrong",
+    jwt.PyJWKClientError: "its issuer has no such key",
+    NoSubject: "its claim sub does not name anybody",
+}
 
 
 class BadToken(Exception):
@@ -32,7 +41,7 @@ class Tokens:
     """Verifies tokens of one issuer for one audience."""
 
     def __init__(self, settings: Settings) -> None:
-        self.keys: KeySet = key_set(settings)
+        self.keys = IssuerKeys(settings)
         self._issuer, self._audience = settings.oidc_issuer, settings.oidc_audience
         self._algorithms = read_algorithms(settings.oidc_algorithms)
         self._claims = read_claims(settings.oidc_claims)
@@ -44,18 +53,8 @@ class Tokens:
             raise BadToken(f"it has more than {MOST_CHARACTERS} characters")
         try:
             return await self._verify(token)
-        except jwt.ExpiredSignatureError:
-            raise BadToken("it has expired: get a new one") from None
-        except jwt.ImmatureSignatureError:
-            raise BadToken("it is not valid yet") from None
-        except jwt.InvalidAudienceError:
-            raise BadToken("it is for another audience") from None
-        except jwt.InvalidIssuerError:
-            raise BadToken("it is from another issuer") from None
-        except UnknownKey:
-            raise BadToken("its issuer has no such key") from None
         except (jwt.PyJWTError, NoSubject, ValueError, TypeError, OverflowError, RecursionError) as error:
-            raise BadToken(_in_words(error)) from None
+            raise BadToken(_why(error)) from None
 
     async def _verify(self, token: str) -> Verified:
         header = jwt.get_unverified_header(token)
@@ -79,12 +78,7 @@ class Tokens:
         return Verified(principal_of(claims, self._claims, self._grants), float(int(claims["exp"])), kid)
 
 
-def _in_words(error: Exception) -> str:
-    match error:
-        case jwt.MissingRequiredClaimError():
-            return f"it has no claim {error.claim}"
-        case NoSubject():
-            return "its claim sub does not name anybody"
-        case jwt.InvalidSignatureError():
-            return "its signature is wrong"
-    return "it cannot be read"
+def _why(error: Exception) -> str:
+    if isinstance(error, jwt.MissingRequiredClaimError):
+        return f"it has no claim {error.claim}"
+    return REASONS.get(type(error), "it cannot be read")

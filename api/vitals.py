@@ -15,9 +15,9 @@ from application.vitals import EVERY_SECONDS, Vitals
 log = structlog.get_logger()
 
 
-def begin(part: str, settings: Settings, loop: asyncio.AbstractEventLoop | None = None) -> Vitals:
+def begin(part: str, settings: Settings) -> Vitals:
     """Begins to log without waiting, and to count where the other processes of this machine do."""
-    logs.begin(loop)
+    logs.start_writer()
     if settings.metrics:
         try:
             metrics.begin(settings.data_dir / "metrics")
@@ -47,15 +47,14 @@ class Watch:
 
     async def process_startup(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
         """Runs in each worker, after the fork."""
-        vitals = begin("api", self._settings, asyncio.get_running_loop())
+        vitals = begin("api", self._settings)
         if self._settings.metrics:
             self._looking = asyncio.create_task(self._look(vitals))
 
     async def process_shutdown(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
-        """Runs at the end. What is said later is written at once."""
+        """Runs at the end."""
         if self._looking:
             self._looking.cancel()
-        logs.SINK.end()
 
     async def _look(self, vitals: Vitals) -> None:
         loop = asyncio.get_running_loop()

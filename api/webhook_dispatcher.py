@@ -19,7 +19,7 @@ import psycopg
 import structlog
 
 from application.helpdesk import utc_now
-from application.logs import told
+from application.logs import error_summary
 from application.tracing import child_of
 from application.webhook_delivery import (
     LONGEST_RETRY_AFTER,
@@ -108,7 +108,7 @@ class Dispatcher:
             if prune(connection, self._clock()) >= PRUNE_BATCH:
                 self._pruned = -PRUNE_SECONDS  # the next round goes on
         except psycopg.errors.QueryCanceled as error:
-            log.warning("webhook deliveries cannot be cleared away", reason=told(error))
+            log.warning("webhook deliveries cannot be cleared away", reason=error_summary(error))
 
     def _serve(self, connection: psycopg.Connection[Any]) -> dict[UUID, Served]:
         """Takes what nobody serves, and leaves what is switched off once its last attempt has ended."""

@@ -16,7 +16,7 @@ from api.webhook_dispatcher import LAST_SECONDS, Dispatcher
 from application.closure_mail import ClosureMailer, follow
 from application.database import connect, pool
 from application.helpdesk import utc_now
-from application.logs import told
+from application.logs import error_summary
 from application.metrics import SEALED, SEALING_DELAY, WORK_FAILED
 from application.pruning import prune
 from application.sealing import LISTEN, delay, seal_all
@@ -74,7 +74,7 @@ class Worker:
                 pause = 0.1
             except Exception as error:  # noqa: BLE001 - said, and tried again: a worker that ends silently helps nobody
                 WORK_FAILED.add((work.__name__.strip("_"),))
-                log.warning("worker failed, trying again", work=work.__name__, reason=told(error), pause=pause)
+                log.warning("worker failed, trying again", work=work.__name__, reason=error_summary(error), pause=pause)
                 self._stopping.wait(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
 

@@ -148,7 +148,7 @@ def _read(path: Path) -> tuple[Sums, bool]:
         head = file.read(SIZE.size)
         used = SIZE.unpack(head)[0] if len(head) == SIZE.size else 0
         try:
-            return dict(_records(head + file.read(min(used, CAPACITY) - len(head)))), lives
+            return dict(_records(head + file.read(max(min(used, CAPACITY) - len(head), 0)))), lives
         except (msgspec.MsgspecError, UnicodeDecodeError, struct.error):
             return {}, lives
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import urllib3
+from jwt import PyJWKClientError, PyJWTError
 
 from api import jwks
-from api.jwks import COOL_DOWN_SECONDS, MOST_BYTES, STALE_SECONDS, KeySet, UnknownKey, Unusable, fetch_keys, key_set
+from api.jwks import COOL_DOWN_SECONDS, MOST_DOCUMENT_BYTES, IssuerKeys
 from application.settings import Settings, SettingsError
 from domain.values import Role
 from tests.support.api_requests import brought, client_key, give, problem, walk
@@ -295,18 +295,24 @@ def test_without_keys_no_token_can_be_checked(database: str, tmp_path: Path) -> 
             wait_until(lambda: read(desk, issuer.token()).status == 200, 8, "the keys are there")
 
 
+def issuer_keys(issuer: Issuer, url: str | None = None) -> IssuerKeys:
+    """The keys of an issuer, as the settings name them; nothing is fetched yet."""
+    return IssuerKeys(Settings(oidc_issuer=issuer.url, oidc_audience="desk", oidc_jwks_url=url))
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
         ({"issuer": "https://id.example.org"}, "speaks for another issuer"),
         ({"jwks_uri": "http://id.example.org/keys"}, "a URL like https://"),
         ({"jwks_uri": "file:///etc/passwd"}, "a URL like https://"),
-        ({"keys": []}, "no JSON Web Key Set"),
-        ({"keys": "x"}, "no JSON Web Key Set"),
-        ({"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "RS256"}]}, "no JSON Web Key Set"),
-        ({"keys": [{"kty": "RSA", "use": "enc"}]}, "no JSON Web Key Set"),
-        ({"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB", "d": "AQAB"}]}, "no JSON Web Key Set"),
-        ({"keys": ["x" * MOST_BYTES]}, f"more than {MOST_BYTES} bytes"),
+        ({"keys": []}, "did not contain any keys"),
+        ({"keys": "x"}, "Expected `array`"),
+        ({"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "RS256"}]}, "did not contain any usable keys"),
+        ({"keys": [jwk("x", "RS256", OWN) | {"use": "enc"}]}, "did not contain any keys"),
+        ({"keys": [jwk("x", "RS256", OWN) | {"d": "AQAB"}]}, "did not contain any keys"),
+        ({"keys": [jwk("x", "RS256", OWN) | {"alg": "RS512"}]}, "did not contain any keys"),
+        ({"keys": ["x" * MOST_DOCUMENT_BYTES]}, f"more than {MOST_DOCUMENT_BYTES} bytes"),
     ],
     ids=str,
 )
@@ -314,8 +320,8 @@ def test_what_an_issuer_publishes_is_looked_at(issuer: Issuer, more: dict[str, o
     """Another issuer's document, another scheme, secrets among the keys, too much of it: the keys of before stay."""
     issuer.more = more
     try:
-        with pytest.raises(ValueError, match=says):
-            fetch_keys(issuer.url, None)
+        with pytest.raises((ValueError, PyJWTError), match=says):
+            issuer_keys(issuer).load()
     finally:
         issuer.more = {}
 
@@ -324,19 +330,19 @@ def test_an_issuer_sends_nobody_elsewhere(issuer: Issuer) -> None:
     """A redirect is not followed."""
     issuer.status = 302
     try:
-        with pytest.raises(Unusable, match="answers 302"):
-            fetch_keys(issuer.url, issuer.url + KEYS)
+        with pytest.raises(PyJWKClientError, match="answers 302"):
+            issuer_keys(issuer, issuer.url + KEYS).load()
     finally:
         issuer.status = 200
 
 
 def test_an_issuer_that_is_slow_is_given_up(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
     """After some seconds, whatever it has sent by then."""
-    monkeypatch.setattr(jwks, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(jwks, "FETCH_SECONDS", 0.05)
     issuer.held.clear()
     try:
-        with pytest.raises(urllib3.exceptions.TimeoutError):
-            fetch_keys(issuer.url, issuer.url + KEYS)
+        with pytest.raises(TimeoutError):
+            issuer_keys(issuer, issuer.url + KEYS).load()
     finally:
         issuer.held.set()
 
@@ -363,23 +369,76 @@ def test_a_file_that_cannot_be_used_stops_the_start(tmp_path: Path, content: str
     if content is not None:
         file.write_text(content)
     with pytest.raises(SettingsError, match=r"^DESKLEDGER_OIDC_JWKS_FILE=.* takes the path of a file with a JSON"):
-        key_set(Settings(oidc_issuer="https://id.example.org", oidc_audience="desk", oidc_jwks_file=file))
+        IssuerKeys(Settings(oidc_issuer="https://id.example.org", oidc_audience="desk", oidc_jwks_file=file))
 
 
-def test_after_a_long_pause_the_issuer_is_asked_first(issuer: Issuer) -> None:
-    """Nobody has come for ten minutes: a key that was withdrawn meanwhile is taken for no request at all."""
+def test_keys_are_fetched_although_nobody_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every few minutes, whoever comes meanwhile: a key that was withdrawn in a long pause is taken for no request."""
+    monkeypatch.setattr(jwks, "FRESH_SECONDS", 0.01)
+    monkeypatch.setattr(jwks, "COOL_DOWN_SECONDS", 0.0)
+    file = tmp_path / "keys.json"
+
+    def publish(kid: str) -> None:
+        file.with_suffix(".new").write_text(json.dumps({"keys": [jwk(kid, "EdDSA", SPARE)]}))
+        file.with_suffix(".new").replace(file)
 
     async def meet() -> None:
-        names = ["old"]
-        keys = KeySet(lambda: [jwk(name, "EdDSA", SPARE) for name in names])
-        keys.load()
+        publish("old")
+        keys = IssuerKeys(Settings(oidc_issuer="https://id.example.org", oidc_audience="desk", oidc_jwks_file=file))
+        fetching = asyncio.create_task(keys.keep_fresh())
         assert await keys.find("old", "EdDSA")
-        names[:] = ["new"]
-        keys._fetched_at -= STALE_SECONDS + 1
-        with pytest.raises(UnknownKey):
+        publish("new")
+        async with asyncio.timeout(30):
+            while keys.knows("old"):
+                await asyncio.sleep(0.01)
+        assert keys.changes == 2
+        with pytest.raises(PyJWKClientError):
             await keys.find("old", "EdDSA")
+        fetching.cancel()
 
     asyncio.run(meet())
+
+
+def test_a_token_without_a_kid_is_under_the_only_key(issuer: Issuer) -> None:
+    """Where several keys could be meant, none is; an algorithm that a key is not for finds none, either."""
+
+    async def meet() -> None:
+        keys = issuer_keys(issuer)
+        keys.load()
+        assert (await keys.find(None, "ES256")).key_id == "ES256"
+        issuer.keys["second"] = jwk("second", "ES256", private_key("ES256", 2))
+        keys.load()
+        for kid, algorithm in ((None, "ES256"), ("second", "RS256")):
+            with pytest.raises(PyJWKClientError, match="no such key"):
+                await keys.find(kid, algorithm)
+
+    try:
+        asyncio.run(meet())
+    finally:
+        del issuer.keys["second"]
+
+
+def test_who_hangs_up_takes_no_fetch_from_others(issuer: Issuer) -> None:
+    """Several wait for one fetch; it goes on when the one who caused it is gone."""
+
+    async def meet() -> None:
+        keys = issuer_keys(issuer)
+        first = asyncio.create_task(keys.find("RS256", "RS256"))
+        while len(issuer.asked) == before:
+            await asyncio.sleep(0.01)
+        others = [asyncio.create_task(keys.find("RS256", "RS256")) for _ in range(3)]
+        first.cancel()
+        await asyncio.wait((first,))
+        issuer.held.set()
+        assert {key.key_id for key in await asyncio.gather(*others)} == {"RS256"}
+        assert len(issuer.asked) == before + 2  # what the issuer publishes, and its keys
+
+    before = len(issuer.asked)
+    issuer.held.clear()
+    try:
+        asyncio.run(meet())
+    finally:
+        issuer.held.set()
 
 
 def test_an_end_beyond_all_time_is_no_token(served: Served, issuer: Issuer) -> None:

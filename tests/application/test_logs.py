@@ -7,7 +7,6 @@ import logging
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -27,7 +26,7 @@ from application import logs, metrics
 from application.database import connect
 from application.helpdesk import HelpDesk, utc_now
 from application.keys import Wanted, create_key
-from application.logs import MOST_WAITING, SINK, Sink, configure, told
+from application.logs import MOST_WAITING, LineHandler, configure, error_summary
 from application.settings import Settings
 from domain.values import Role
 from projections.crew import crew
@@ -64,9 +63,10 @@ def named(request_id: str, **more: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def configured() -> Iterator[None]:
-    """Logging as before, after the test."""
+def configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A handler that writes each line at once; logging as before, after the test."""
     before, root, level = structlog.get_config(), logging.root.handlers[:], logging.root.level
+    monkeypatch.setattr(logs, "HANDLER", LineHandler())
     yield
     structlog.configure(**before)
     logging.root.handlers[:] = root
@@ -303,7 +303,7 @@ def test_a_traceback_quotes_no_row(connection: psycopg.Connection, capfd: pytest
     twice = f"insert into followers values ('{MARK}'), ('{MARK}')"
     with pytest.raises(psycopg.errors.UniqueViolation, match=MARK) as failed:
         connection.execute(twice.encode())
-    assert told(failed.value) == 'duplicate key value violates unique constraint "followers_pkey"'
+    assert error_summary(failed.value) == 'duplicate key value violates unique constraint "followers_pkey"'
     outer = ValueError("the outer one")
     outer.__cause__ = failed.value
     with suppress(ValueError):
@@ -314,17 +314,15 @@ def test_a_traceback_quotes_no_row(connection: psycopg.Connection, capfd: pytest
 
 
 @pytest.mark.usefixtures("configured")
-def test_what_libraries_and_the_last_error_say(capfd: pytest.CaptureFixture[str]) -> None:
-    """The logging module's lines and an error that ends a process are lines like all others; levels are kept."""
+def test_what_libraries_say(capfd: pytest.CaptureFixture[str]) -> None:
+    """The logging module's lines are lines like all others; levels are kept."""
     configure("warning")
     logging.getLogger("some.library").info("not this")
     logging.getLogger("some.library").warning("look\nhere %s", ESCAPE)
     logging.getLogger("some.library").error("failed", exc_info=ValueError("why"))
-    logs._ended_by(KeyError, KeyError("gone"), None)
-    first, second, last = (json.loads(line) for line in capfd.readouterr().err.splitlines())
+    first, second = (json.loads(line) for line in capfd.readouterr().err.splitlines())
     assert (first["event"], first["level"], first["logger"]) == (f"look\nhere {ESCAPE}", "warning", "some.library")
     assert second["exception"] == "builtins.ValueError: why\n"
-    assert (last["level"], last["exception"]) == ("critical", "builtins.KeyError: 'gone'\n")
 
 
 @pytest.mark.usefixtures("configured")
@@ -359,54 +357,81 @@ def pipe() -> Iterator[tuple[int, int]]:
     os.close(write)
 
 
-def test_a_full_pipe_drops_and_says_so(pipe: tuple[int, int], configured: None) -> None:
+def read_until(read: int, last: bytes) -> bytes:
+    """What comes out of a pipe, up to these bytes."""
+    got = b""
+    while last not in got:
+        assert select.select([read], [], [], 30)[0], "nothing comes any more"
+        got += os.read(read, 1 << 16)
+    return got
+
+
+def test_a_full_pipe_drops_and_says_so(
+    pipe: tuple[int, int], configured: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While nobody reads, so many lines wait and the others are dropped; once somebody reads, a line says how many."""
     read, write = pipe
-    sink, line = Sink(write), b'{"n": 1}' + b" " * 991 + b"\n"
-    structlog.configure(logger_factory=lambda *_: structlog.BytesLogger(file=sink), processors=[logs._as_json])
-    sink.begin()
-    sink.begin()  # twice is once
-    for _ in range(MOST_WAITING + 200):
-        sink.write(line)
-    got = b""
-    while b"missing" not in got:
-        got += os.read(read, 1 << 16)
-    *written, last = got.splitlines()
-    assert json.loads(last)["lines"] + len(written) == MOST_WAITING + 200
+    handler, line = LineHandler(write), b'{"n": 1}' + b" " * 991 + b"\n"
+    monkeypatch.setattr(logs, "HANDLER", handler)
+    configure("info")
+    handler.start()
+    handler.start()  # twice is once
+    before = logs.LINES_DROPPED.value()
+    for _ in range(2 * MOST_WAITING):
+        handler.enqueue(line)
+    *written, last = read_until(read, b"missing").splitlines()
+    assert json.loads(last)["lines"] + len(written) == 2 * MOST_WAITING
+    assert MOST_WAITING <= len(written) < 2 * MOST_WAITING
+    assert logs.LINES_DROPPED.value() - before == json.loads(last)["lines"]
     assert set(written) == {line.rstrip(b"\n")}
-    sink.end()
-    sink.end()
+    assert os.get_blocking(write)  # who shares it still waits there
 
 
 def test_what_waits_is_written_at_the_end(pipe: tuple[int, int]) -> None:
-    """A process that ends writes what it has; before it began to serve, and after, each line at once."""
+    """Before a process serves each line is written at once; one that ends has written all that it has, in order."""
     read, write = pipe
-    sink = Sink(write)
-    sink.write(b"before\n")
-    sink.begin()
-    sink.write(b"x" * 5_000 + b"\n")  # longer than a pipe takes at once
-    sink.write(b"while\n")
-    sink.end()
-    sink.write(b"after\n")
-    sink.flush()
-    assert os.read(read, 1 << 16) == b"before\n" + b"x" * 5_000 + b"\nwhile\nafter\n"
+    handler = LineHandler(write)
+    handler.enqueue(b"before\n")
+    handler.flush()
+    assert os.read(read, 1 << 16) == b"before\n"
+    handler.start()
+    lines = [b"x" * 5_000 + b"\n", *(b"%d\n" % number for number in range(2_000))]  # a pipe does not take all at once
+    for line in lines:
+        handler.enqueue(line)
+    handler.flush()
+    handler.flush()
+    assert os.read(read, 1 << 16) == b"".join(lines)
 
 
-def test_what_comes_at_the_last_moment_is_written(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also a line that comes when the thread that writes has just looked for the last time."""
+def test_a_process_that_ends_writes_its_last_lines() -> None:
+    """Also one that an error ends: it is a line like all others, and those of before it are there."""
+    program = """if True:
+        import structlog
+        from application import logs
+        logs.configure("info")
+        logs.start_writer()
+        structlog.get_logger().info("the last but one")
+        raise ValueError("why")"""
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=False)
+    first, last = (json.loads(line) for line in ended.stderr.splitlines())
+    assert (first["event"], last["event"], last["level"]) == ("the last but one", "ended by an error", "critical")
+    assert last["exception"].endswith("builtins.ValueError: why\n")
+
+
+def test_lines_of_several_processes_do_not_mix(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written together is no longer than a pipe takes whole, and no line is cut."""
     read, write = pipe
-    sink = Sink(write)
-    sink.begin()
-    assert sink._thread
-    join = sink._thread.join
-
-    def joined(seconds: float) -> None:
-        join(seconds)
-        sink.write(b"last\n")
-
-    monkeypatch.setattr(sink._thread, "join", joined)
-    sink.end()
-    assert os.read(read, 1 << 16) == b"last\n"
+    pieces: list[bytes] = []
+    put = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: pieces.append(data) or put(descriptor, data))
+    handler = LineHandler(write)
+    handler.start()
+    for _ in range(100):
+        handler.enqueue(b"x" * 299 + b"\n")
+    handler.flush()
+    assert len(os.read(read, 1 << 16)) == 30_000
+    assert len(pieces) < 100
+    assert all(len(piece) <= 4096 and piece.endswith(b"\n") for piece in pieces)
 
 
 def test_a_reader_that_is_gone_is_nobodys_fault() -> None:
@@ -414,106 +439,40 @@ def test_a_reader_that_is_gone_is_nobodys_fault() -> None:
     read, write = os.pipe()
     os.close(read)
     before = logs.LINES_DROPPED.value()
-    Sink(write).write(b"one\ntwo\n")
+    handler = LineHandler(write)
+    handler.enqueue(b"one\n")
+    handler.start()
+    handler.enqueue(b"two\n")
+    handler.enqueue(b"three\n")
+    handler.flush()
     os.close(write)
-    assert logs.LINES_DROPPED.value() == before + 2
+    assert logs.LINES_DROPPED.value() == before + 3
 
 
-def test_a_loop_writes_what_a_full_pipe_could_not_take(pipe: tuple[int, int]) -> None:
-    """While nobody reads, the loop goes on; what was not taken comes later, whole and in order, a long line, too."""
-    read, write = pipe
-    sent = [b"x" * 200_000 + b"\n", *(b"%06d\n" % number for number in range(20_000))]
-
-    async def serving() -> bytes:
-        sink = Sink(write)
-        sink.begin(asyncio.get_running_loop())
-        for line in sent[:MOST_WAITING]:
-            sink.write(line)
-        await asyncio.sleep(0.1)
-        assert sink._waiting
-        got = os.read(read, 1 << 16)
-        threading.Timer(0.1, lambda: received.append(rest_of(read))).start()
-        sink.end()
-        wait_until(lambda: bool(received), 5, "the rest was read")
-        return got + received[0]
-
-    received: list[bytes] = []
-    assert asyncio.run(serving()) == b"".join(sent[:MOST_WAITING])
-    assert os.get_blocking(write)
-
-
-def rest_of(read: int) -> bytes:
-    """What is in a pipe, and comes into it within a moment."""
-    got = b""
-    while select.select([read], [], [], 0.3)[0]:
-        got += os.read(read, 1 << 16)
-    return got
-
-
-def test_a_loop_drops_what_nobody_can_read_any_more() -> None:
-    """It goes on, and counts the lines."""
-    read, write = os.pipe()
-    before = logs.LINES_DROPPED.value()
-
-    async def serving() -> None:
-        sink = Sink(write)
-        sink.begin(asyncio.get_running_loop())
-        os.close(read)
-        sink.write(b"one\n")
-        sink.write(b"two\n")
-        await asyncio.sleep(0.2)
-        assert not sink._waiting
-        sink.end()
-
-    asyncio.run(serving())
-    os.close(write)
-    assert logs.LINES_DROPPED.value() == before + 2
-
-
-def test_a_thread_writes_where_the_loop_would_wait() -> None:
-    """A socket, or a terminal, cannot be opened anew."""
-    ours, theirs = socket.socketpair()
-
-    async def serving() -> None:
-        sink = Sink(ours.fileno())
-        sink.begin(asyncio.get_running_loop())
-        sink.write(b"one\n")
-        sink.end()
-
-    with ours, theirs:
-        asyncio.run(serving())
-        assert ours.getblocking()
-        assert theirs.recv(100) == b"one\n"
-
-
-def test_a_full_pipe_that_does_not_wait_is_waited_for(pipe: tuple[int, int]) -> None:
-    """Before a process serves, each line is written at once, and none is lost where a write does not wait."""
+@pytest.mark.parametrize("started", [False, True])
+def test_a_descriptor_that_does_not_wait_is_waited_for(pipe: tuple[int, int], started: bool) -> None:
+    """Where another program has made standard error non-blocking, no line is lost, also before a process serves."""
     read, write = pipe
     os.set_blocking(write, False)
-    filled = b""
-    with suppress(BlockingIOError):
-        while True:
-            filled += b"." * os.write(write, b"." * 4096)
-    received: list[bytes] = []
-    threading.Timer(0.2, lambda: received.append(rest_of(read))).start()
-    Sink(write).write(b"one\n")
-    wait_until(lambda: bool(received), 5, "the rest was read")
-    assert received == [filled + b"one\n"]
+    handler = LineHandler(write)
+    if started:
+        handler.start()
+    sent = b"".join(b"%06d\n" % number for number in range(20_000)) + b"end\n"
+    writing = threading.Thread(target=handler.enqueue, args=(sent,))
+    writing.start()
+    assert read_until(read, b"end\n") == sent
+    writing.join()
 
 
-def test_a_descriptor_that_does_not_wait_is_waited_for(pipe: tuple[int, int]) -> None:
-    """Where another program has made standard error non-blocking, no line is lost."""
-    read, write = pipe
-    os.set_blocking(write, False)
-    sink = Sink(write)
-    sink.begin()
-    sent = b"".join(b"%06d\n" % number for number in range(20_000))
-    sink.write(sent)
-    got = b""
-    while len(got) < len(sent):
-        got += os.read(read, 1 << 16)
-    sink.end()
-    assert got == sent
+@pytest.mark.usefixtures("configured")
+def test_a_record_that_cannot_be_rendered_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+    """What was logged is not printed in another way then, and nobody is stopped: the line says whose record it was."""
+    configure("info")
+    logging.getLogger("some.library").warning("%d times", MARK)
+    said = capfd.readouterr()
+    line = json.loads(said.err)
+    assert (line["event"], line["logger"]) == ("a log record cannot be rendered", "some.library")
+    assert MARK not in said.err + said.out
 
 
 def test_the_api_serves_although_nobody_reads_its_log(database: str, tmp_path: Path) -> None:
@@ -530,13 +489,3 @@ def test_the_api_serves_although_nobody_reads_its_log(database: str, tmp_path: P
             _, said = process.communicate(timeout=20)
     assert len(said) > 1 << 16
     assert [json.loads(line)["event"] for line in said.splitlines()] == ["request"] * len(said.splitlines())
-
-
-def test_serving_begins_to_write_aside() -> None:
-    """`begin` gives the sink its thread and takes uncaught errors; both are undone here."""
-    hook = sys.excepthook
-    logs.begin()
-    assert SINK._thread is not None
-    assert sys.excepthook is logs._ended_by
-    SINK.end()
-    sys.excepthook = hook

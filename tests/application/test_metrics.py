@@ -25,7 +25,6 @@ from application import cells, metrics
 from application.cells import CAPACITY, ENDED, FIRST, Cells, added, gathered
 from application.database import connect
 from application.helpdesk import HelpDesk
-from application.logs import SINK
 from application.metrics import COUNTER, GAUGE, HISTOGRAM, METRICS, Metric
 from application.sealing import seal_all
 from application.settings import Settings
@@ -278,7 +277,6 @@ def undone() -> Iterator[None]:
     """What a process that begins to serve changes is as before, after the test."""
     hook = sys.excepthook
     yield
-    SINK.end()
     sys.excepthook = hook
 
 
@@ -342,9 +340,11 @@ def test_tidying_that_was_cut_off_counts_nothing_twice(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-@pytest.mark.parametrize("spoilt", [b"", b"\xff" * 8, struct.pack("Q", FIRST + 64) + b"\0" * 8 * 64 + b"\1" * 64])
+@pytest.mark.parametrize(
+    "spoilt", [b"", bytes(CAPACITY), b"\xff" * 8, struct.pack("Q", FIRST + 64) + b"\0" * 8 * 64 + b"\1" * 64]
+)
 def test_a_spoilt_file_is_no_news(tmp_path: Path, spoilt: bytes) -> None:
-    """What a crash of the machine has left of a file counts for nothing, and is tidied away."""
+    """What a crash of the machine, or a kill while it was made, has left of a file counts for nothing and is tidied."""
     (tmp_path / "1-x.cells").write_bytes(spoilt)
     (tmp_path / ENDED).write_bytes(spoilt)
     assert gathered(tmp_path) == ({}, {})
