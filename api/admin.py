@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from api.errors import CommandError
+from application.clock import utc_now
 from application.database import connect, migrate
-from application.helpdesk import utc_now
 from application.keys import Wanted, create_key, list_keys, revoke_key
 from application.postgres import database_url
 from application.settings import Settings

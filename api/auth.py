@@ -16,8 +16,8 @@ from api.jwks import COOL_DOWN_SECONDS, NoKeys
 from api.limits import Addresses, FailedSignIns, RateLimit
 from api.problems import Problem
 from api.tokens import BadToken, Tokens
+from application.clock import utc_now
 from application.combining import CombiningDesk
-from application.helpdesk import utc_now
 from application.key_uses import KeyUses
 from application.keys import PREFIX, principal
 from application.settings import Settings

@@ -6,9 +6,9 @@ from falcon.asgi import Request, Response
 from api.decoding import Decoders, invalid, parameters, trace
 from api.listing import Listing, Paging, place, send
 from api.waiting import LISTS, MinPosition, wait_for_position
+from application.clock import utc_now
 from application.combining import CombiningDesk
 from application.command import UserId
-from application.helpdesk import utc_now
 from application.reading import Readers
 from application.supporting import RegisterClient
 from domain import roles

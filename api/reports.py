@@ -10,7 +10,7 @@ from api.decoding import parameters
 from api.listing import Listing, send
 from api.problems import Problem
 from api.waiting import MinPosition, wait_for_position
-from application.helpdesk import utc_now
+from application.clock import utc_now
 from application.reading import Readers
 from domain import roles
 from projections.freshness import Freshness

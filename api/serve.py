@@ -17,8 +17,8 @@ import structlog
 import urllib3
 
 from api.errors import ServeError
+from application.clock import utc_now
 from application.database import connect, migrate
-from application.helpdesk import utc_now
 from application.keys import Wanted, create_key, list_keys
 from application.postgres import EmbeddedPostgres, PostgresError
 from application.settings import Settings, environment_for

@@ -12,12 +12,12 @@ from api.listing import JSON, Listing, encode, finish, send
 from api.problems import Problem
 from api.ticket_parameters import HistoryParameters, ListParameters, TicketParameters, only_one
 from api.waiting import LISTS, known_version, wait_for_position, wait_for_version
+from application.clock import utc_now
 from application.combining import CombiningDesk
 from application.command import Command, Opening
 from application.commands import COMMANDS, OpenTicket, ReceiveRequest
 from application.deciding import Outcome, Policy, allowed, answer, new_stream_id
 from application.deciding import Request as Wish
-from application.helpdesk import utc_now
 from application.reading import Readers
 from application.repeating import Once, Repeated
 from domain import roles

@@ -18,7 +18,7 @@ import msgspec
 import psycopg
 import structlog
 
-from application.helpdesk import utc_now
+from application.clock import utc_now
 from application.logs import error_summary
 from application.tracing import child_of
 from application.webhook_delivery import (

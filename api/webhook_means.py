@@ -15,8 +15,8 @@ from api.decoding import idempotency_key
 from api.listing import JSON, encode
 from api.problems import Problem
 from api.tickets import once
+from application.clock import utc_now
 from application.combining import CombiningDesk
-from application.helpdesk import utc_now
 from application.line import Line
 from application.reading import Readers
 from application.repeating import Repeated

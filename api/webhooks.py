@@ -15,7 +15,7 @@ from api.listing import JSON, finish, send
 from api.problems import Problem
 from api.queues import NoFields
 from api.webhook_means import Means, as_answered, changing, find, unknown
-from application.helpdesk import utc_now
+from application.clock import utc_now
 from application.webhook_secrets import new_secret
 from application.webhooks import MOST, Beside, Record, Subscription, TooMany, UnknownWebhook, new_ping
 from application.webhooks import Webhooks as Stored

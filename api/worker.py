@@ -13,9 +13,9 @@ import structlog
 
 from api.vitals import begin, sends_spans
 from api.webhook_dispatcher import LAST_SECONDS, Dispatcher
+from application.clock import utc_now
 from application.closure_mail import ClosureMailer, follow
 from application.database import connect, pool
-from application.helpdesk import utc_now
 from application.logs import error_summary
 from application.metrics import SEALED, SEALING_DELAY, WORK_FAILED
 from application.pruning import prune

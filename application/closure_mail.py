@@ -24,17 +24,21 @@ from uuid import UUID
 import msgspec
 import psycopg
 import structlog
+from eventsourcing.persistence import PersistenceError
 from psycopg_pool import ConnectionPool
 
-from application.event_store import LOAD, NotReadable, by_stream, to_row
+from application.deciding import Trace
+from application.event_store import NotReadable
+from application.helpdesk import HelpDesk
 from application.mail_text import closing_mail
 from application.metrics import CLOSING_MAILS_TRIED
-from application.recorder import insert_rows
+from application.recorder import OneTransaction
 from application.tracing import child_of, trace_of
 from domain import decisions
 from domain.client import client_stream, fold_client
+from domain.errors import UnknownTicket
 from domain.events import Event, Recorded
-from domain.ticket import Ticket, fold
+from domain.ticket import fold
 from domain.values import Actor, Role
 
 GIVE_UP_AFTER = timedelta(days=5)
@@ -115,23 +119,24 @@ class ClosureMailer:
             row = connection.execute(TAKE, (now,)).fetchone()
             if row is None:
                 return False
-            mail = DueMail(*row)
+            mail, desk = DueMail(*row), HelpDesk(OneTransaction(connection))
             try:
-                self._send(self._message(connection, mail, now))
-            except psycopg.Error:
+                self._send(self._message(desk, mail, now))
+            except (psycopg.Error, PersistenceError):
                 raise
             except Exception as error:  # noqa: BLE001 - one mail, whatever is wrong with it, must not hold up the others
-                self._not_sent(connection, mail, error, now)
+                self._not_sent(connection, desk, mail, error, now)
             else:
-                sent = decisions.closure_mail_sent(mail.closed_version, mail.message_id, mail.attempts)
-                settle(connection, mail, sent[0], "sent", None, now)
+                (sent,) = decisions.closure_mail_sent(mail.closed_version, mail.message_id, mail.attempts)
+                settle(connection, mail, "sent", None, now)
+                record(desk, mail, sent, now)
                 CLOSING_MAILS_TRIED.add(("sent",))
         return True
 
-    def _message(self, connection: psycopg.Connection[Any], mail: DueMail, now: datetime) -> EmailMessage:
-        history = _load(connection, mail.ticket_id)
+    def _message(self, desk: HelpDesk, mail: DueMail, now: datetime) -> EmailMessage:
+        history = desk.history(mail.ticket_id)
         ticket = fold(history[: mail.closed_version])
-        client = fold_client(_load(connection, client_stream(ticket.client_user_id or ""))) if ticket else None
+        client = fold_client(desk.history(client_stream(ticket.client_user_id or ""))) if ticket else None
         if ticket is None or client is None:
             raise ValueError("the ticket has no client in the directory")
         message = closing_mail(ticket, client, mail.message_id, self._mail_from, self._reopen_window, now)
@@ -139,62 +144,45 @@ class ClosureMailer:
             message["traceparent"] = child_of(journey)
         return message
 
-    def _not_sent(self, connection: psycopg.Connection[Any], mail: DueMail, error: Exception, now: datetime) -> None:
+    def _not_sent(
+        self, connection: psycopg.Connection[Any], desk: HelpDesk, mail: DueMail, error: Exception, now: datetime
+    ) -> None:
         reason = reason_of(error)
         if is_final(error) or now - mail.queued_at > GIVE_UP_AFTER:
-            failed = decisions.closure_mail_failed(mail.closed_version, mail.message_id, mail.attempts, reason)
-            with suppress(NotReadable):  # then only the outbox says so
-                settle(connection, mail, failed[0], "failed", reason, now)
+            (failed,) = decisions.closure_mail_failed(mail.closed_version, mail.message_id, mail.attempts, reason)
+            settle(connection, mail, "failed", reason, now)
+            with suppress(NotReadable, UnknownTicket):  # then only the outbox says so
+                record(desk, mail, failed, now)
             CLOSING_MAILS_TRIED.add(("failed",))
-            log.error("closing e-mail failed for good", reason=reason, **_names(connection, mail))
+            log.error("closing e-mail failed for good", reason=reason, **_names(desk, mail))
             return
         again = now + pause(mail.attempts)
         connection.execute(POSTPONE, (mail.attempts, reason, again, mail.ticket_id, mail.closed_version))
         CLOSING_MAILS_TRIED.add(("postponed",))
-        log.warning("closing e-mail postponed", reason=reason, until=again.isoformat(), **_names(connection, mail))
+        log.warning("closing e-mail postponed", reason=reason, until=again.isoformat(), **_names(desk, mail))
 
 
-def _names(connection: psycopg.Connection[Any], mail: DueMail) -> dict[str, str | None]:
+def _names(desk: HelpDesk, mail: DueMail) -> dict[str, str | None]:
     """What a log line says of a mail: its ticket, and the trace of the command that closed it."""
     upto: list[Recorded] = []
     with suppress(NotReadable):
-        upto = _load(connection, mail.ticket_id)[: mail.closed_version]
+        upto = desk.history(mail.ticket_id)[: mail.closed_version]
     return {"ticket_id": str(mail.ticket_id), "trace_id": trace_of(upto[-1].traceparent) if upto else None}
 
 
-def settle(
-    connection: psycopg.Connection[Any], mail: DueMail, outcome: Event, state: str, reason: str | None, now: datetime
-) -> None:
-    """Ends the mail in the outbox and records the outcome as an event of the ticket, in the caller's transaction."""
+def settle(connection: psycopg.Connection[Any], mail: DueMail, state: str, reason: str | None, now: datetime) -> None:
+    """Ends the mail in the outbox."""
     connection.execute(SETTLE, (state, mail.attempts, reason, now, mail.ticket_id, mail.closed_version))
-    while not _is_recorded(connection, mail, outcome, now):
-        continue  # somebody else recorded something on this ticket: once more, behind it
 
 
-def _is_recorded(connection: psycopg.Connection[Any], mail: DueMail, outcome: Event, now: datetime) -> bool:
-    history = _load(connection, mail.ticket_id)
-    ticket = fold(history)
-    try:
-        if ticket:
-            insert_rows(connection, [to_row(_recorded(ticket, history, mail, outcome, now))])
-    except psycopg.errors.UniqueViolation:
-        return False
-    return True
-
-
-def _recorded(ticket: Ticket, history: list[Recorded], mail: DueMail, event: Event, now: datetime) -> Recorded:
+def record(desk: HelpDesk, mail: DueMail, outcome: Event, now: datetime) -> None:
+    """Records what became of the mail as an event of its ticket, caused by the closing. Raises UnknownTicket."""
+    history = desk.history(mail.ticket_id)
+    if not history:
+        raise UnknownTicket
     closed = history[mail.closed_version - 1]
-    return Recorded(
-        ticket.ticket_id,
-        ticket.version + 1,
-        max(now, ticket.updated_at),
-        DESK,
-        event,
-        closed.correlation_id,
-        f"{ticket.ticket_id}/{mail.closed_version}",
-        closed.traceparent,
-        ticket.level,
-    )
+    caused_by = Trace(f"{mail.ticket_id}/{mail.closed_version}", closed.correlation_id, closed.traceparent)
+    desk.record(mail.ticket_id, outcome, DESK, now, caused_by)
 
 
 def is_final(error: Exception) -> bool:
@@ -227,7 +215,3 @@ def pause(attempts: int) -> timedelta:
     """How long to wait before the next attempt: twice as long each time, up to an hour, with some chance in it."""
     seconds = min(FIRST_PAUSE * 2 ** min(attempts - 1, 20), LONGEST_PAUSE)
     return timedelta(seconds=seconds * SystemRandom().uniform(0.8, 1.2))
-
-
-def _load(connection: psycopg.Connection[Any], stream_id: UUID) -> list[Recorded]:
-    return by_stream(connection.execute(LOAD, ([stream_id],)).fetchall()).get(stream_id, [])

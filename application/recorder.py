@@ -1,31 +1,29 @@
-"""The recorder on the eventsourcing library's contracts: it appends with `APPEND` and follows the sealed log."""
+"""The recorder on the eventsourcing library's contracts: it appends with `INSERT` and follows the sealed log."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Event as Flag
-from typing import Any, LiteralString, NoReturn
+from typing import Any, LiteralString, NoReturn, Protocol
 from uuid import UUID
 
 import msgspec
 import psycopg
 from eventsourcing import persistence as library
 from eventsourcing.persistence import ApplicationRecorder, Notification, StoredEvent, Subscription
-from psycopg_pool import ConnectionPool
 
-from application.arrays import uuids
 from application.event_store import (
-    APPEND,
+    INSERT,
+    INSERT_AND_KEEP,
     LOAD,
     LOAD_AND_NUMBERS,
     EventMapper,
     Kept,
     StoredRow,
-    append_parameters,
     by_stream,
+    insert_parameters,
 )
-from application.group_commit import GroupCommit
 from application.repeating import FIND_KEPT, KEEP
 from domain.events import Recorded
 
@@ -36,6 +34,7 @@ NOTIFICATIONS: LiteralString = """
     select position, stream_id, version, type, body, at, meta, private, leaf from log join events using (ord)
     where position >= %s and position <= %s and (%s::text[] = '{}' or type = any(%s)) order by position limit %s"""
 HIGHEST = 2**62
+PAGE = 500
 POLL_SECONDS = 0.1
 
 
@@ -44,12 +43,31 @@ class SealedRow(StoredRow, Notification):
     """An event with its position, `id`; the mapper reads it like any other row."""
 
 
+class Connections(Protocol):
+    """Where a recorder takes its connections from: a pool, or `OneTransaction`."""
+
+    def connection(self) -> AbstractContextManager[psycopg.Connection[Any]]:
+        """A connection for one statement; an append is committed when the block ends."""
+
+
+class OneTransaction:
+    """A connection in place of a pool: what is recorded becomes part of the transaction that is under way on it."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+
+    @contextmanager
+    def connection(self) -> Iterator[psycopg.Connection[Any]]:
+        """The connection, behind a savepoint: an append that comes too late undoes itself, and not the transaction."""
+        with self._connection.transaction():
+            yield self._connection
+
+
 class EventRecorder(ApplicationRecorder):
     """Inserts and selects events; a notification's id is the event's position in the sealed log."""
 
-    def __init__(self, pool: ConnectionPool[psycopg.Connection[Any]]) -> None:
-        self.pool = pool
-        self._commits = GroupCommit(pool)
+    def __init__(self, connections: Connections) -> None:
+        self.connections = connections
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
         """Appends events, all or none, and the idempotency record `kept` of their command where there is one.
@@ -58,8 +76,9 @@ class EventRecorder(ApplicationRecorder):
         versions exists already, or the key is known.
         """
         rows = [event if isinstance(event, StoredRow) else opaque_row(event) for event in stored_events]
-        if rows and (wrong := self._commits.append(rows, kwargs.get("kept"))):
-            raise_in_its_terms(wrong)
+        if rows:
+            with self._connection() as connection:
+                insert_rows(connection, rows, kwargs.get("kept"))
         return None
 
     def keep(self, kept: Kept) -> None:
@@ -99,7 +118,7 @@ class EventRecorder(ApplicationRecorder):
     def next_number(self) -> str:
         """A ticket number that nobody else gets."""
         with self._connection() as connection:
-            return connection.execute(LOAD_AND_NUMBERS, (uuids([]), 1)).fetchall()[0][6]  # type: ignore[no-any-return]
+            return connection.execute(LOAD_AND_NUMBERS, ([], 1)).fetchall()[0][6]  # type: ignore[no-any-return]
 
     def select_notifications(
         self,
@@ -133,7 +152,7 @@ class EventRecorder(ApplicationRecorder):
     @contextmanager
     def _connection(self) -> Iterator[psycopg.Connection[Any]]:
         try:
-            with self.pool.connection() as connection:
+            with self.connections.connection() as connection:
                 yield connection
         except psycopg.Error as error:
             raise_in_its_terms(error)
@@ -144,7 +163,8 @@ class LogSubscription(Subscription[ApplicationRecorder]):
 
     def __init__(self, recorder: ApplicationRecorder, gt: int | None, topics: Sequence[str]) -> None:
         super().__init__(recorder, gt, topics)
-        self._page: list[Notification] = []
+        self.recorder, self.position, self.topics = recorder, gt, topics
+        self._page: Iterator[Notification] = iter(())
         self._stopped = Flag()
 
     def stop(self) -> None:
@@ -154,24 +174,20 @@ class LogSubscription(Subscription[ApplicationRecorder]):
 
     def __next__(self) -> Notification:
         while not self._stopped.is_set():
-            if self._page:
-                notification = self._page.pop(0)
-                self._last_notification_id = notification.id
+            if notification := next(self._page, None):
+                self.position = notification.id
                 return notification
-            self._page = list(
-                self._recorder.select_notifications(
-                    self._last_notification_id, 500, topics=self._topics, inclusive_of_start=False
-                )
-            )
-            if not self._page:
+            page = self.recorder.select_notifications(self.position, PAGE, topics=self.topics, inclusive_of_start=False)
+            self._page = iter(page)
+            if not page:
                 self._stopped.wait(POLL_SECONDS)
         raise StopIteration
 
 
 class Factory(library.InfrastructureFactory[library.TrackingRecorder]):
-    """Builds the desk's mapper and recorder for the library's Application; the pool is handed in, not configured."""
+    """Builds the desk's mapper and recorder for the Application; connections are handed in, not configured."""
 
-    pool: ConnectionPool[psycopg.Connection[Any]]
+    connections: Connections
 
     def mapper(self, transcoder: Any = None, mapper_class: Any = None) -> Any:
         """The msgspec mapper."""
@@ -179,11 +195,11 @@ class Factory(library.InfrastructureFactory[library.TrackingRecorder]):
 
     def application_recorder(self) -> ApplicationRecorder:
         """The recorder on the events table."""
-        return EventRecorder(self.pool)
+        return EventRecorder(self.connections)
 
     def aggregate_recorder(self, purpose: str = "events") -> library.AggregateRecorder:
         """The recorder on the events table; there are no snapshots, a ticket has tens of events."""
-        return EventRecorder(self.pool)
+        return EventRecorder(self.connections)
 
     def tracking_recorder(self, tracking_recorder_class: Any = None) -> library.TrackingRecorder:
         """Not here: a projection's position lies with its rows (`projections/runner.py`)."""
@@ -203,15 +219,12 @@ def raise_in_its_terms(error: Exception) -> NoReturn:
     raise error
 
 
-def insert_rows(connection: psycopg.Connection[Any], rows: Sequence[StoredRow]) -> None:
-    """Appends events inside the caller's transaction; raises UniqueViolation when somebody else came first."""
-    first: dict[UUID | str, int] = {}
-    heads = [
-        row for row in rows if first.setdefault(row.originator_id, row.originator_version) == row.originator_version
-    ]
-    won = connection.execute(APPEND, append_parameters(rows)).fetchall()
-    if len(won) < len(heads):
-        raise psycopg.errors.UniqueViolation("another event has this version of the stream")
+def insert_rows(connection: psycopg.Connection[Any], rows: Sequence[StoredRow], kept: Kept | None = None) -> None:
+    """Appends events, all or none, with one statement; raises UniqueViolation when somebody else came first."""
+    keys = [(rows[0].originator_id, kept)] if kept else []
+    sql = INSERT_AND_KEEP if keys else INSERT
+    if connection.execute(sql, insert_parameters(rows, keys), prepare=True).rowcount != len(rows):
+        raise psycopg.errors.UniqueViolation("not every event was inserted")
 
 
 def opaque_row(event: StoredEvent) -> StoredRow:

@@ -164,3 +164,8 @@ def module_desk(module_database: str, tmp_path_factory: pytest.TempPathFactory) 
     """The same, for the tests of one module: for those that count everything, or leave the desk other than it was."""
     with Served(module_database, tmp_path_factory.mktemp("served")) as running:
         yield running
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """A long text is called by the name of its parameter: every process of a run has to call each test the same."""
+    return argname if isinstance(val, str) and len(val) > 60 else None

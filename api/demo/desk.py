@@ -21,8 +21,8 @@ from aiosmtpd.controller import Controller
 from api.demo.script import KEYS
 from api.errors import CommandError
 from api.serve import end_with_parent
+from application.clock import utc_now
 from application.database import connect
-from application.helpdesk import utc_now
 from application.keys import create_key
 from application.postgres import EmbeddedPostgres
 from application.settings import environment_without_settings

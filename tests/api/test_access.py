@@ -7,8 +7,8 @@ from uuid import uuid4
 
 import pytest
 
+from application.clock import utc_now
 from application.database import connect
-from application.helpdesk import utc_now
 from application.keys import Wanted, create_key, revoke_key
 from domain.values import Queue, Role
 from tests.support.api_requests import (

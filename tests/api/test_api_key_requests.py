@@ -15,9 +15,9 @@ import pytest
 from api import auth
 from api.auth import Authentication
 from application import key_uses, keys
+from application.clock import utc_now
 from application.combining import CombiningDesk
 from application.database import connect
-from application.helpdesk import utc_now
 from application.key_uses import KeyUses
 from application.keys import Wanted, create_key, hash_of, list_keys, principal, revoke_key
 from application.settings import Settings

@@ -13,11 +13,12 @@ import msgspec
 import pytest
 
 from api.contract import ENDPOINTS
+from application.clock import utc_now
 from application.command import Command, Opening
 from application.commands import COMMANDS, ReceiveRequest, RequestSender
 from application.database import pool
 from application.deciding import Outcome, Request, new_stream_id
-from application.helpdesk import HelpDesk, utc_now
+from application.helpdesk import HelpDesk
 from application.supporting import RegisterClient
 from domain.values import Channel, Level, Principal, Role
 from tests.support.api_requests import BODIES, ISSUE, path_to, problem

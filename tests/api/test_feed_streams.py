@@ -15,8 +15,8 @@ import psycopg
 import pytest
 import uvloop
 
+from application.clock import utc_now
 from application.database import connect
-from application.helpdesk import utc_now
 from application.keys import revoke_key
 from application.sealing import seal_all
 from domain.client import client_stream

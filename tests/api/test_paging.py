@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from application.helpdesk import utc_now
+from application.clock import utc_now
 from tests.support.api_requests import brought, give, pages, problem, request, walk
 from tests.support.running_desk import Served, wait_until
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from application.helpdesk import utc_now
+from application.clock import utc_now
 from domain.values import Queue
 from tests.support.api_requests import brought, client_key, filled, give, path_to, problem, request, walk
 from tests.support.running_desk import Served

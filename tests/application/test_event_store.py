@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from application.database import connect
-from application.event_store import EventMapper, Kept, by_stream, to_row
+from application.event_store import INSERT_AND_KEEP, EventMapper, Kept, by_stream, insert_parameters, to_row
 from domain.events import ClosureEmailSent, DossierCompiled, Escalated, Event, Linked, NoteAdded, Recorded
 from domain.values import Actor, Level, Relation, Role, Visibility
 from tests.support.write_side import NOW, append, beside, history, rows, wait_for_locks
@@ -149,6 +149,25 @@ def test_keys_in_opposite_order_do_not_deadlock(
         first.execute("rollback")
     failures = [error for one in appended if (error := one.exception())]
     assert [type(error) for error in failures] == [psycopg.errors.UniqueViolation]
+    assert len(keys(connection)) == 3
+
+
+def test_keys_of_a_plain_insert_do_not_deadlock(
+    connection: psycopg.Connection, others: list[psycopg.Connection]
+) -> None:
+    """The insert that fails as a whole writes its keys in one order too: one batch clashes, the other one stands."""
+    first, second, third = others
+    first.execute("begin")
+    first.execute("insert into idempotency values ('key_1', 'm', '', '', now())")
+
+    def insert(writer: psycopg.Connection[Any], names: str) -> None:
+        writer.execute(INSERT_AND_KEEP, insert_parameters(rows(uuid4()), [kept(name, A) for name in names]))
+
+    with beside(lambda: insert(second, "amz"), lambda: insert(third, "zma")) as inserted:
+        wait_for_locks(connection, 2)
+        first.execute("rollback")
+    failures = [type(error) for one in inserted if (error := one.exception())]
+    assert failures == [psycopg.errors.UniqueViolation]
     assert len(keys(connection)) == 3
 
 

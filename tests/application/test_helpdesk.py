@@ -8,21 +8,23 @@ from uuid import UUID
 import msgspec
 import psycopg
 import pytest
+from eventsourcing.persistence import OperationalError
 
 from application import commands as c
 from application import supporting as s
+from application.clock import utc_now
 from application.command import Command, Opening
 from application.database import connect, migrate, pool
 from application.deciding import MOST_TRIES, Policy, Trace, answer, new_stream_id
 from application.event_store import to_row
-from application.helpdesk import HelpDesk, utc_now
+from application.helpdesk import HelpDesk
 from domain import errors as no
 from domain.client import ContactChanged, Registered, client_stream
-from domain.events import NoteAdded, Recorded
+from domain.events import ClosureEmailSent, NoteAdded, Recorded
 from domain.procedure import POSSIBLE_IN
 from domain.roles import acting
 from domain.ticket import Ticket
-from domain.values import Channel, Grade, Level, Principal, Queue, Relation, Role, State, Visibility
+from domain.values import Actor, Channel, Grade, Level, Principal, Queue, Relation, Role, State, Visibility
 from tests.support.write_side import (
     CHECKER,
     CONTACT,
@@ -378,6 +380,50 @@ def test_the_desk_leaves_the_pool_to_whoever_made_it(database: str) -> None:
             opened(desk)
         with HelpDesk(connections) as again:
             assert again.recorder.max_notification_id() is None
+
+
+def test_a_program_needs_an_address_only(database: str) -> None:
+    """`connect` brings its own connections and closes them; `handle` takes the clock and the new ticket's name."""
+    with HelpDesk.connect(database) as desk:
+        desk.register_client("client-1", CONTACT, STAFF, NOW)
+        before = utc_now()
+        begun = desk.handle(OPEN, STAFF).ticket
+        again = desk.handle(NOTE, STAFF, begun.ticket_id, begun.version).ticket
+        assert (begun.number, again.version) == ("T-000001", 6)
+        assert before <= begun.updated_at <= again.updated_at <= utc_now()
+        with pytest.raises(no.StaleVersion):
+            desk.handle(NOTE, STAFF, begun.ticket_id, begun.version)
+        with pytest.raises(no.UnknownTicket):
+            desk.handle(NOTE, STAFF)
+    with pytest.raises(OperationalError):
+        desk.history(begun.ticket_id)
+
+
+def test_a_program_has_the_policy_that_it_names(database: str) -> None:
+    """Who resolved may verify where four eyes are not asked for, and nowhere else."""
+    with HelpDesk.connect(database) as strict, HelpDesk.connect(database, Policy(four_eyes=False)) as lax:
+        ticket_id = opened(strict)
+        strict.handle(c.ResolveTicket("done"), STAFF, ticket_id)
+        with pytest.raises(no.FourEyes):
+            strict.handle(VERIFY, STAFF, ticket_id)
+        assert lax.handle(VERIFY, STAFF, ticket_id).ticket.state is State.VERIFIED
+
+
+def test_a_fact_goes_behind_what_is_there(desk: HelpDesk, connection: psycopg.Connection, database: str) -> None:
+    """What cannot be refused is recorded whatever the ticket's state, at its level, never before the last event; who
+    is overtaken goes behind; a ticket that does not exist gets nothing."""
+    ticket_id, by, fact = opened(desk), Actor("x", "X", Role.SYSTEM), ClosureEmailSent(5, "<5@desk>", 1)
+    with connect(database, "test rival") as other:
+        other.execute("begin")
+        append(other, notes(ticket_id))
+        with beside(lambda: desk.record(ticket_id, fact, by, NOW - timedelta(days=1), Trace("cause"))) as recorded:
+            wait_for_locks(connection, 1)
+            other.execute("commit")
+    last = desk.history(ticket_id)[-1]
+    assert last == recorded[0].result() == Recorded(ticket_id, 7, NOW, by, fact, None, "cause", None, Level.TIER1)
+    for stream in (new_stream_id(NOW), client_stream("client-1")):
+        with pytest.raises(no.UnknownTicket):
+            desk.record(stream, fact, by, NOW)
 
 
 def test_new_streams_are_named_by_uuids_of_version_7(connection: psycopg.Connection) -> None:

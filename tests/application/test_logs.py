@@ -23,8 +23,9 @@ import structlog
 
 from api.app import create_app
 from application import logs, metrics
+from application.clock import utc_now
 from application.database import connect
-from application.helpdesk import HelpDesk, utc_now
+from application.helpdesk import HelpDesk
 from application.keys import Wanted, create_key
 from application.logs import MOST_WAITING, LineHandler, configure, error_summary
 from application.settings import Settings

@@ -1,7 +1,10 @@
 """The recorder against the eventsourcing library's own test cases, and what the desk's log promises beyond them."""
 
 import inspect
-from collections.abc import Iterator, Sequence
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import astuple
 from threading import Event as Flag
 from typing import Any
@@ -17,13 +20,14 @@ from eventsourcing.utils import Environment
 from psycopg_pool import ConnectionPool
 
 from application import database as databases
-from application.database import connect
-from application.event_store import StoredRow
+from application.database import connect, migrate
+from application.event_store import Kept, StoredRow
 from application.helpdesk import HelpDesk
-from application.recorder import EventRecorder, Factory
-from application.sealing import seal_all
-from tests.support.running_desk import ROOT, free_port
-from tests.support.write_side import NOW, append, beside, opened, rows
+from application.postgres import EmbeddedPostgres
+from application.recorder import EventRecorder, Factory, OneTransaction
+from application.sealing import seal, seal_all
+from tests.support.running_desk import ROOT, free_port, wait_until
+from tests.support.write_side import NOW, append, beside, history, opened, rows, wait_for_locks
 
 Pool = ConnectionPool[psycopg.Connection[Any]]
 NO_POSITIONS = "positions of followers lie with the rows of the follower (projections/runner.py), not in a recorder"
@@ -88,7 +92,7 @@ class SealingRecorder(PlainRecorder):
         """Appends, seals, and returns the positions."""
         super().insert_events(stored_events)
         streams = [event.originator_id for event in stored_events]
-        with self.pool.connection() as connection:
+        with self.connections.connection() as connection:
             seal_all(connection)
             query = "select position, stream_id, version from log join events using (ord) where stream_id = any(%s)"
             found = {(stream, version): position for position, stream, version in connection.execute(query, (streams,))}
@@ -127,7 +131,7 @@ class FactoryCase(cases.InfrastructureFactoryTestCase[Factory]):
         """The factory as the library finds it, with the pool that the desk hands in."""
         self.env = Environment("desk", {"PERSISTENCE_MODULE": "application.recorder:Factory"})
         super().setUp()
-        self.factory.pool = self.pool
+        self.factory.connections = self.pool
 
     def expected_factory_class(self) -> type[Factory]:
         """What the topic leads to."""
@@ -155,6 +159,14 @@ def connections(database: str) -> Iterator[Pool]:
 def recorder(connections: Pool) -> EventRecorder:
     """The recorder as the desk uses it."""
     return EventRecorder(connections)
+
+
+@pytest.fixture
+def rival(database: str) -> Iterator[psycopg.Connection]:
+    """A connection with an open transaction, to stand in somebody's way."""
+    with closing(connect(database, "test rival")) as opened_rival:
+        opened_rival.execute("begin")
+        yield opened_rival
 
 
 @pytest.mark.parametrize("name", sorted(RUN))
@@ -252,6 +264,145 @@ def test_events_of_several_streams_are_inserted_together_or_not(recorder: EventR
     assert [len(recorder.select_events(stream)) for stream in (known, other)] == [1, 1]
 
 
+def test_versions_of_a_stream_draw_their_numbers_in_order(
+    recorder: EventRecorder, connection: psycopg.Connection
+) -> None:
+    """Whatever order the events of an insert are given in, the versions of a stream rise with their numbers."""
+    first, second = uuid4(), uuid4()
+    recorder.insert_events([*rows(first, 3, 2), *rows(second), *rows(first, 1, 2)])
+    assert [history(connection, stream) for stream in (first, second)] == [[1, 2, 3, 4], [1]]
+
+
+KEPT = Kept("key_1", "k", b"hash", b"answer")
+
+
+def test_a_known_key_records_nothing(recorder: EventRecorder, connection: psycopg.Connection) -> None:
+    """A key stands beside the events of one command: with a known one nothing is recorded, and with events that come
+    too late no key is."""
+    first, second = uuid4(), uuid4()
+    recorder.insert_events(rows(first, 1, 2), kept=KEPT)
+    with pytest.raises(library.IntegrityError):
+        recorder.insert_events(rows(second), kept=KEPT)
+    with pytest.raises(library.IntegrityError):
+        recorder.insert_events(rows(first, 2, 2), kept=Kept("key_1", "late", b"hash", b"answer"))
+    assert [history(connection, stream) for stream in (first, second)] == [[1, 2], []]
+    assert recorder.find_kept("key_1", "k") == ("key_1", "k", b"hash", b"answer")
+    assert recorder.find_kept("key_1", "late") is None
+
+
+def test_inserts_in_opposite_order_do_not_deadlock(
+    recorder: EventRecorder, connection: psycopg.Connection, rival: psycopg.Connection
+) -> None:
+    """Whatever order the streams of two inserts are given in, they are written in one order: one of them waits."""
+    a, b, c = (UUID(int=n) for n in (1, 2, 3))
+    append(rival, rows(b))
+    upwards = [*rows(a, 1, 2), *rows(b, 1, 2), *rows(c, 1, 2)]
+    downwards = [*rows(c, 1, 3), *rows(b, 1, 3), *rows(a, 1, 3)]
+    with beside(*(lambda given=given: recorder.insert_events(given) for given in (upwards, downwards))) as inserted:
+        wait_for_locks(connection, 2)
+        rival.execute("rollback")
+    assert {type(one.exception()) for one in inserted} == {type(None), library.IntegrityError}
+    assert len({len(history(connection, stream)) for stream in (a, b, c)}) == 1
+
+
+@pytest.mark.parametrize("kept", [None, KEPT], ids=["events", "events and key"])
+def test_an_insert_has_its_xid_before_its_number(
+    recorder: EventRecorder, connection: psycopg.Connection, rival: psycopg.Connection, kept: Kept | None
+) -> None:
+    """Who stands still between its number and its row is older than the fence: its number is not given up."""
+    held = uuid4()
+    connection.execute(
+        f"""create function stand_still() returns trigger language plpgsql as
+        $$ begin if new.stream_id = '{held}' then perform pg_advisory_xact_lock(1); end if; return new; end $$;
+        create trigger between_number_and_row before insert on events for each row execute function stand_still()"""
+    )
+    rival.execute("select pg_advisory_xact_lock(1)")
+    append(connection, rows(uuid4()))  # the first number of 32 is written ahead, which gives its writer an ID anyway
+    with beside(lambda: recorder.insert_events(rows(held), kept=kept)) as inserted:
+        wait_for_locks(connection, 1)
+        append(connection, rows(uuid4()))
+        assert [seal(connection) for _ in range(3)] == [2, 0, 0]
+        rival.execute("rollback")
+    assert inserted[0].exception() is None
+    assert seal(connection) == 1
+
+
+def interrupted(work: Callable[[], object], meanwhile: Callable[[], object]) -> None:
+    """Runs work in the main thread, which is interrupted when `meanwhile`, in another one, has come to its end."""
+
+    def interrupt() -> None:
+        try:
+            meanwhile()
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background ignores it
+    try:
+        with beside(interrupt) as done, pytest.raises(KeyboardInterrupt):
+            work()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    done[0].result()
+
+
+def test_who_is_interrupted_has_recorded_nothing(
+    recorder: EventRecorder, connection: psycopg.Connection, rival: psycopg.Connection
+) -> None:
+    """Ctrl-C while an insert waits stops it on the server too, and the recorder can be used again."""
+    stream = uuid4()
+    append(rival, rows(stream))
+    interrupted(lambda: recorder.insert_events(rows(stream)), lambda: wait_for_locks(connection, 1))
+    rival.execute("rollback")
+    assert history(connection, stream) == []
+    recorder.insert_events(rows(stream))
+    assert history(connection, stream) == [1]
+
+
+def test_a_backend_that_is_killed_is_the_librarys_operational_error(own_postgres: EmbeddedPostgres) -> None:
+    """Its connection ends without a word, in the middle of a statement; inserts work again when PostgreSQL does."""
+    url, stream = own_postgres.url, uuid4()
+    with connect(url, "test") as connection, databases.pool(url, "test recorder", size=4) as pool:
+        migrate(connection)
+        recorder = EventRecorder(pool)
+        recorder.insert_events(rows(uuid4()))
+        with closing(connect(url, "test rival")) as rival:
+            rival.execute("begin")
+            append(rival, rows(stream))
+            with beside(lambda: recorder.insert_events(rows(stream))) as cut:
+                wait_for_locks(connection, 1)
+                query = "select pid from pg_stat_activity where wait_event_type = 'Lock'"
+                os.kill(connection.execute(query).fetchall()[0][0], signal.SIGKILL)
+        assert isinstance(cut[0].exception(), library.OperationalError)
+
+        def again() -> bool:
+            with suppress(library.OperationalError):
+                return recorder.insert_events(rows(stream)) is None
+            return False
+
+        wait_until(again, 30, "PostgreSQL has recovered")
+
+
+def test_what_is_recorded_in_a_transaction_stands_or_falls_with_it(
+    recorder: EventRecorder, connection: psycopg.Connection
+) -> None:
+    """A conflict undoes the insert that has it, and what was done in the transaction before and after it stands."""
+    taken, own = uuid4(), uuid4()
+    recorder.insert_events(rows(taken))
+    inside = EventRecorder(OneTransaction(connection))
+    with connection.transaction() as transaction:
+        inside.insert_events(rows(own))
+        with pytest.raises(library.IntegrityError):
+            inside.insert_events([*rows(own, 2), *rows(taken)])
+        inside.insert_events(rows(own, 2))
+        assert recorder.select_events(own) == []
+        assert len(inside.select_events(own)) == 2
+    assert len(recorder.select_events(own)) == 2
+    with connection.transaction() as transaction:
+        inside.insert_events(rows(own, 3))
+        raise psycopg.Rollback(transaction)
+    assert len(recorder.select_events(own)) == 2
+
+
 def test_what_the_table_cannot_hold_is_postgresqls_own_error(recorder: EventRecorder) -> None:
     """It is no conflict and no failure of the database: nobody should try it again."""
     with pytest.raises(psycopg.DataError):
@@ -266,7 +417,7 @@ def test_ticket_numbers_go_on_after_a_million(recorder: EventRecorder, connectio
 
 
 def test_a_broken_connection_is_the_librarys_operational_error(
-    recorder: EventRecorder, connection: psycopg.Connection
+    recorder: EventRecorder, connections: Pool, connection: psycopg.Connection
 ) -> None:
     """Who speaks the library's contract gets the library's error, and the next call works again."""
     recorder.max_notification_id()
@@ -275,7 +426,7 @@ def test_a_broken_connection_is_the_librarys_operational_error(
     )
     with pytest.raises(library.OperationalError):
         recorder.max_notification_id()
-    recorder.pool.check()
+    connections.check()
     append(connection, rows(uuid4()))
     seal_all(connection)
     assert recorder.max_notification_id() == 1

@@ -21,10 +21,10 @@ from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastor
 from psycopg_pool import ConnectionPool
 
 from api.worker import IDLE_SECONDS, LONGEST_BREATH, PAUSE_TIMES
+from application.clock import utc_now
 from application.combining import CombiningDesk
 from application.database import connection_settings
 from application.event_store import Kept, to_row
-from application.helpdesk import utc_now
 from application.recorder import EventRecorder
 from application.sealing import LISTEN, seal_all
 from domain.events import NoteAdded, Recorded

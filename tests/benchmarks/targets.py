@@ -59,8 +59,8 @@ def writers(count: int, least: float, name: str, other: str) -> Target:
 
 
 TARGETS = (
-    writers(8, 6, append.SEALED, append.LIBRARY),
-    writers(32, 8, append.SEALED, append.LIBRARY),
+    writers(8, 2.5, append.SEALED, append.LIBRARY),
+    writers(32, 2.5, append.SEALED, append.LIBRARY),
     writers(8, 0.5, append.COMBINING, append.PGBENCH),
     writers(32, 0.9, append.COMBINING, append.PGBENCH),
     writers(128, 1.2, append.COMBINING, append.PGBENCH),

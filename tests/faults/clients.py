@@ -26,11 +26,12 @@ from eventsourcing.persistence import PersistenceError
 from psycopg_pool import ConnectionPool
 
 from api.serve import end_with_parent
+from application.clock import utc_now
 from application.combining import CombiningDesk
 from application.commands import DocumentIssue, OpenTicket
 from application.database import connection_settings
 from application.deciding import Outcome, Request, Trace, new_stream_id
-from application.helpdesk import HelpDesk, utc_now
+from application.helpdesk import HelpDesk
 from application.line import Unavailable
 from application.supporting import AddNote, ChangePriority
 from domain.errors import DeskError

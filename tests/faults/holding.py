@@ -14,11 +14,11 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Literal
 
+from application.clock import utc_now
 from application.commands import ReceiveRequest, RequestSender
 from application.database import connect
 from application.deciding import Request, Trace, decide, new_stream_id
 from application.event_store import StoredRow, to_row
-from application.helpdesk import utc_now
 from application.sealing import seal
 from domain.values import Channel
 from tests.faults.checker import Held, Probe

@@ -20,8 +20,8 @@ import pytest
 import urllib3
 from aiosmtpd.controller import Controller
 
+from application.clock import utc_now
 from application.database import connect
-from application.helpdesk import utc_now
 from application.keys import Wanted, create_key
 from domain.values import Level, Role
 
