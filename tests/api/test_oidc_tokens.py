@@ -314,7 +314,6 @@ def issuer_keys(issuer: Issuer, url: str | None = None) -> IssuerKeys:
         ({"keys": [jwk("x", "RS256", OWN) | {"alg": "RS512"}]}, "did not contain any keys"),
         ({"keys": ["x" * MOST_DOCUMENT_BYTES]}, f"more than {MOST_DOCUMENT_BYTES} bytes"),
     ],
-    ids=str,
 )
 def test_what_an_issuer_publishes_is_looked_at(issuer: Issuer, more: dict[str, object], says: str) -> None:
     """Another issuer's document, another scheme, secrets among the keys, too much of it: the keys of before stay."""
