@@ -21,7 +21,7 @@ from projections.runner import PROJECTIONS, ensure_projections
 
 def migrate_all(settings: Settings, options: argparse.Namespace) -> None:
     """`deskledger migrate`."""
-    with database_url(settings) as url, connect(url, "migrate") as connection:
+    with database_url(settings.database_url, settings.data_dir) as url, connect(url, "migrate") as connection:
         done = [*migrate(connection), *(f"projection {name}" for name in ensure_projections(connection))]
     print("\n".join(f"applied {name}" for name in done) or "the schema is up to date")
 
@@ -29,7 +29,7 @@ def migrate_all(settings: Settings, options: argparse.Namespace) -> None:
 def keys_create(settings: Settings, options: argparse.Namespace) -> None:
     """`deskledger keys create`: the key is alone on the last line of standard output."""
     wanted = Wanted(options.name, options.role, options.level, options.client, options.expires)
-    with database_url(settings) as url, connect(url, "keys") as connection:
+    with database_url(settings.database_url, settings.data_dir) as url, connect(url, "keys") as connection:
         migrate(connection)
         id_, key = create_key(connection, wanted, utc_now())
     print(f"created {id_}; this is the only time that the key is shown:", file=sys.stderr)
@@ -38,7 +38,7 @@ def keys_create(settings: Settings, options: argparse.Namespace) -> None:
 
 def keys_list(settings: Settings, options: argparse.Namespace) -> None:
     """`deskledger keys list`: a table on a terminal, tab-separated lines when piped."""
-    with database_url(settings) as url, connect(url, "keys") as connection:
+    with database_url(settings.database_url, settings.data_dir) as url, connect(url, "keys") as connection:
         migrate(connection)
         keys = list_keys(connection)
     now = utc_now()
@@ -62,7 +62,7 @@ def keys_list(settings: Settings, options: argparse.Namespace) -> None:
 
 def keys_revoke(settings: Settings, options: argparse.Namespace) -> None:
     """`deskledger keys revoke`."""
-    with database_url(settings) as url, connect(url, "keys") as connection:
+    with database_url(settings.database_url, settings.data_dir) as url, connect(url, "keys") as connection:
         migrate(connection)
         if not revoke_key(connection, options.id, utc_now()):
             raise CommandError(f"no valid key has the id {options.id}: see deskledger keys list")
@@ -72,7 +72,10 @@ def keys_revoke(settings: Settings, options: argparse.Namespace) -> None:
 def replay_parked(settings: Settings, options: argparse.Namespace) -> int:
     """`deskledger replay`: a line for each stream that was parked. Returns 1 when one still is."""
     chosen = [known_projection(options.projection)] if options.projection else PROJECTIONS
-    with database_url(settings) as url, connect(url, "replay", statement_seconds=0) as connection:
+    with (
+        database_url(settings.database_url, settings.data_dir) as url,
+        connect(url, "replay", statement_seconds=0) as connection,
+    ):
         done = [(projection.name, replay(connection, projection)) for projection in chosen]
     rows = [(name, str(stream_id), "healed") for name, replayed in done for stream_id in replayed.healed]
     still = [parked for _, replayed in done for parked in replayed.parked]

@@ -54,7 +54,7 @@ def _machine() -> Iterator[Finding]:
 def _database(settings: Settings) -> Iterator[Finding]:
     source = "DATABASE_URL" if settings.database_url else f"embedded in {settings.data_dir}"
     try:
-        with database_url(settings) as url, connect(url, "doctor") as connection:
+        with database_url(settings.database_url, settings.data_dir) as url, connect(url, "doctor") as connection:
             found = checkup(connection)
     except psycopg.OperationalError as error:
         yield Finding("database", f"{source} does not answer: {error}", "start it, or mend DATABASE_URL")

@@ -37,7 +37,10 @@ def rebuild_tables(settings: Settings, options: argparse.Namespace) -> None:
     if unknown := [name for name in options.projection if name not in KNOWN]:
         raise CommandError(f"there is no projection {unknown[0]!r}: {', '.join(KNOWN)}")
     chosen = [KNOWN[name] for name in dict.fromkeys(options.projection)]
-    with database_url(settings) as url, connect(url, "rebuild", statement_seconds=0) as connection:
+    with (
+        database_url(settings.database_url, settings.data_dir) as url,
+        connect(url, "rebuild", statement_seconds=0) as connection,
+    ):
         try:
             if options.roll_back:
                 _roll_back(connection, chosen)

@@ -34,7 +34,8 @@ from application.webhook_delivery import (
 )
 from application.webhook_secrets import Locked, Vault, signed
 from application.webhook_sender import TIMEOUT_SECONDS, Answer, Flight, Sender
-from projections.webhook_queue import Sent, Served, bodies, connect_to_serve, follow, leave, served, take, turns
+from projections.webhook_bodies import Sent, bodies
+from projections.webhook_queue import Served, connect_to_serve, follow, leave, served, take, turns
 
 BUSY = frozenset({429, 503})  # what a Retry-After behind it is about is the receiver, and not the one event
 AT_ONCE = 4  # attempts of one subscription

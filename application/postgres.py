@@ -24,8 +24,6 @@ from urllib.parse import quote
 
 import psycopg
 
-from application.settings import Settings
-
 SERVANTS = ("deskledger", "postgres", "nobody")
 ROOT_HOME = Path("/var/lib/deskledger")
 PROGRAMS = Path("pginstall18") / "bin"  # in the wheel
@@ -49,12 +47,12 @@ class PostgresError(Exception):
 
 
 @contextmanager
-def database_url(settings: Settings) -> Iterator[str]:
-    """Where the database answers: DATABASE_URL, or the embedded one, which runs for as long as it is needed here."""
-    if settings.database_url:
-        yield settings.database_url
+def database_url(url: str | None, data_dir: Path) -> Iterator[str]:
+    """Where the database answers: at `url`, or the embedded one, which runs for as long as it is needed here."""
+    if url:
+        yield url
         return
-    postgres = EmbeddedPostgres(settings.data_dir)
+    postgres = EmbeddedPostgres(data_dir)
     started = postgres.start()
     try:
         yield postgres.url

@@ -3,6 +3,8 @@
 One worker at a time serves a subscription: it holds an advisory lock for as long as its connection lives, so a worker
 that is killed lets go at once. It alone adds deliveries and moves them on, and so the order of a ticket needs no lock:
 of the deliveries of one ticket, the first is `due`, the others are `waiting`.
+
+Its SQL reads two things of the read side: where `ticket_summaries` stands, and whose a ticket is.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +17,6 @@ import psycopg
 
 from application.database import connection_settings
 from application.webhook_delivery import Delivery
-from projections.feed import FeedRow, feed_item
 
 LOCK_SPACE = 736_563
 BATCH = 2_000
@@ -76,9 +77,6 @@ TURNS: LiteralString = """
         from webhook_deliveries
         where webhook_id = wanted.id and state = 'due' and due_at <= %(now)s and id <> all(%(without)s::bigint[])
         order by due_at limit wanted.room) d"""
-EVENTS: LiteralString = """
-    select position, stream_id, version, at, type, body, meta from log join events using (ord)
-    where position = any(%s)"""
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -94,13 +92,6 @@ class Served(msgspec.Struct, frozen=True):
     position: int
     go_to: int | None
     by_client: bool
-
-
-class Sent(msgspec.Struct, frozen=True):
-    """An event as it goes out: the body, and the trace that it belongs to."""
-
-    body: bytes
-    traceparent: str | None
 
 
 def connect_to_serve(url: str) -> psycopg.Connection[Any]:
@@ -158,13 +149,3 @@ def turns(
     """The deliveries that are due, longest first: so many of each subscription, without those under way."""
     given = {"ids": list(room), "room": list(room.values()), "without": list(without), "now": now}
     return [Delivery(*row) for row in connection.execute(TURNS, given)]
-
-
-def bodies(connection: psycopg.Connection[Any], positions: Sequence[int]) -> dict[int, Sent]:
-    """The events at these positions as /v1/events shows them, with the trace that they belong to."""
-    found: dict[int, Sent] = {}
-    for row in connection.execute(EVENTS, (list(positions),)):
-        item = feed_item(FeedRow(*row))
-        shown = msgspec.to_builtins(item.event) | {"traceparent": item.traceparent}
-        found[row[0]] = Sent(msgspec.json.encode(shown), item.traceparent)
-    return found

@@ -3,54 +3,13 @@
 from collections import Counter
 from collections.abc import Iterator
 from hashlib import sha256
-from typing import Any
 
-import msgspec
-
+from api.demo.demo_results import Closing, Event, Findings, Found, StepFound
 from api.demo.desk import Desk
 from api.demo.moves import STEPS, Step
 from api.demo.player import Player
 
-Event = dict[str, Any]
 CLOSING_STEPS = frozenset(step.number for step in STEPS if "Closed" in step.must)
-
-
-class Found(msgspec.Struct, frozen=True):
-    """A type of event that recorded a step: the first one, and how many there are."""
-
-    type: str
-    number: str
-    position: int
-    times: int
-
-
-class StepFound(msgspec.Struct, frozen=True):
-    """A step of the source, and what recorded it; `mails` is how many of its closings' mails came in."""
-
-    step: Step
-    events: list[Found]
-    mails: int | None
-
-
-class Closing(msgspec.Struct, frozen=True):
-    """A closing, and the mail that it caused."""
-
-    number: str
-    position: int
-    step: str
-    message_id: str | None
-    received: bool
-
-
-class Findings(msgspec.Struct, frozen=True):
-    """The whole report."""
-
-    steps: list[StepFound]
-    closings: list[Closing]
-    timeline: list[Event]  # of the ticket with the longest history
-    timeline_number: str
-    figures: dict[str, int]
-    deviations: list[str]
 
 
 class Audit:

@@ -11,7 +11,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from api.demo.audit import Closing, Findings, StepFound
+from api.demo.demo_results import Closing, Findings, StepFound
 from api.demo.screen import WELCOME, Line, one_line, recorded_by
 
 PRIORITIES = {"1": "bold red", "2": "yellow", "3": "green", "4": "cyan", "5": "blue", "none": "dim"}

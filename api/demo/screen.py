@@ -2,12 +2,11 @@
 
 import sys
 from email.message import EmailMessage
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
-if TYPE_CHECKING:
-    from api.demo.audit import Findings, StepFound
+from api.demo.demo_results import Findings, StepFound
 
 WELCOME = "Deskledger demo: the whole procedure on a desk of its own, removed at the end"
 

@@ -181,9 +181,9 @@ def test_a_start_that_fails_leaves_no_server(postgres: EmbeddedPostgres, monkeyp
 def test_a_database_is_there_for_as_long_as_it_is_needed(directory: Path) -> None:
     """Started where it does not run, left alone where it does; DATABASE_URL is taken as it is."""
     settings = Settings(data_dir=directory)
-    with database_url(settings) as url:
+    with database_url(settings.database_url, settings.data_dir) as url:
         assert ask(url) == 1
-        with database_url(settings) as same:
+        with database_url(settings.database_url, settings.data_dir) as same:
             assert same == url
         assert ask(url) == 1
     assert EmbeddedPostgres(directory).running_pid() is None
