@@ -20,7 +20,8 @@ from api.openapi import encoded
 from api.queues import ClaimNextTicket, QueueResource, Queues
 from api.reports import ReportResource, Reports
 from api.streams import Streams
-from api.tickets import Commands, Requests, TicketHistory, TicketResource, Tickets
+from api.ticket_commands import TicketCommands
+from api.tickets import Requests, TicketHistory, TicketResource, Tickets
 from api.vitals import Watch, sends_spans
 from api.webhook_means import means_of
 from api.webhooks import WebhookCommands, WebhookDeliveries, WebhookResource, Webhooks
@@ -69,10 +70,10 @@ def desk_of(settings: Settings) -> tuple[CombiningDesk, list[Any]]:
     url = settings.database_url or ""
     if not sends_spans(settings):
         return CombiningDesk(url), []
-    from api.spans import Sending, Spanned, SpannedDesk
+    from api.spans import Sending, Spanned
 
     sending = Sending()
-    return SpannedDesk(url, sending), [Spanned(sending)]
+    return CombiningDesk(url, sending.span), [Spanned(sending)]
 
 
 def create_app(settings: Settings) -> falcon.asgi.App[Request, Response]:
@@ -97,7 +98,7 @@ def create_app(settings: Settings) -> falcon.asgi.App[Request, Response]:
     app.end_streams = streams.end  # type: ignore[method-assign]
     problems.install(app)
     freshness, standing = Freshness(readers.fetch), Kept(readers.fetch)
-    commands, webhooks = Commands(desk, freshness, policy), means_of(settings, desk, readers)
+    commands, webhooks = TicketCommands(desk, freshness, policy), means_of(settings, desk, readers)
     app.add_middleware(webhooks)
 
     app.add_route("/v1/requests", Requests(commands))

@@ -62,7 +62,7 @@ class Clients:
     async def on_get(self, req: Request, resp: Response, user_id: str) -> None:
         """The entry and the client's tickets."""
         who: Principal = req.context.who
-        roles.reading(who, "client")
+        roles.require_read(who, "client")
         asked = parameters(req, PageParameters)
         if roles.sees_only_own(who) and who.client_user_id != user_id:
             raise UnknownUserId

@@ -29,7 +29,7 @@ class ClosureMails:
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """The mails, newest first; `?state=failed` are those that somebody has to look at."""
-        roles.reading(req.context.who, "closure_mails")
+        roles.require_read(req.context.who, "closure_mails")
         asked = parameters(req, MailParameters)
         page = await mail_page(self._readers.fetch, asked.state, asked.cursor, asked.limit)
         finish(req, resp, page, ClosureMailList)

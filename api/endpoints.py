@@ -8,7 +8,7 @@ import msgspec
 from api import refusals as no
 from api.examples import story
 from api.listing import JSON, NoParameters
-from api.tickets import COMMANDS_WITHOUT_VERSION
+from api.ticket_commands import COMMANDS_WITHOUT_VERSION
 from application.command import Command, Opening
 from application.commands import COMMANDS
 from application.deciding import Answer

@@ -70,7 +70,7 @@ class Events:
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """The events after a position: as a page of JSON or of CloudEvents, or as a stream of lines or of SSE."""
-        roles.reading(req.context.who, "events")
+        roles.require_read(req.context.who, "events")
         media_type = wanted_form(req)
         asked = parameters(req, FeedParameters)
         resp.content_type = media_type

@@ -12,7 +12,7 @@ import msgspec
 
 from application.command import Command, Opening
 from application.commands import COMMANDS, OPENINGS
-from application.deciding import Answer, Outcome, Request, answer, decide, decide_client
+from application.deciding import Answer, CommandRequest, Outcome, answer, decide, decide_client
 from application.supporting import RegisterClient
 from domain.client import Client
 from domain.events import Recorded
@@ -132,5 +132,5 @@ def _decided(
     for recorded in others:
         streams.setdefault(recorded.originator_id, []).append(recorded)
     number = "T-000023" if stream == OTHER_ID else NUMBER
-    wish = Request(stream, msgspec.convert(body, kinds[name]), BY.get(name, STAFF), now)
-    return Told(body, decide(wish, streams, number))
+    request = CommandRequest(stream, msgspec.convert(body, kinds[name]), BY.get(name, STAFF), now)
+    return Told(body, decide(request, streams, number))

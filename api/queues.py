@@ -7,13 +7,16 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from api.decoding import Decoders, parameters
+from api.idempotent_requests import idempotency_request
 from api.listing import Listing, Paging, encode, finish, send
 from api.problems import Problem
-from api.tickets import WITHOUT_TEXT, Commands
+from api.ticket_commands import TicketCommands
+from api.tickets import WITHOUT_TEXT
 from api.waiting import QUEUES, MinPosition, wait_for_position
 from application.deciding import Outcome
 from application.event_store import NotReadable
 from application.reading import Readers
+from application.repeating import IdempotencyRequest, StoredAnswer
 from application.supporting import ClaimNext
 from domain import roles
 from domain.errors import Forbidden
@@ -61,7 +64,7 @@ class Queues:
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """Nine queues: size, unassigned, oldest entry, by priority."""
-        roles.reading(req.context.who, "queues")
+        roles.require_read(req.context.who, "queues")
         asked = parameters(req, OverviewParameters)
         await wait_for_position(req, resp, self._freshness, asked.min_position, QUEUES)
         found = await overview(self._readers.fetch)
@@ -78,7 +81,7 @@ class QueueResource:
     async def on_get(self, req: Request, resp: Response, queue: str) -> None:
         """Its tickets in the order in which they are worked; with `as_of`, as it stood then."""
         who: Principal = req.context.who
-        roles.reading(who, "queues")
+        roles.require_read(who, "queues")
         name, asked = known_queue(queue), parameters(req, QueueParameters)
         filters = QueueFilters(
             asked.priority, asked.assignee, asked.unassigned, asked.state, asked.client_user_id, asked.waiting_on_client
@@ -98,7 +101,7 @@ class QueueResource:
 class ClaimNextTicket:
     """The next ticket of a queue, for whoever asks."""
 
-    def __init__(self, commands: Commands, readers: Readers) -> None:
+    def __init__(self, commands: TicketCommands, readers: Readers) -> None:
         self._commands = commands
         self._dealers = {queue: Dealer(readers.fetch, queue) for queue in Queue}
         self._decoders = Decoders()
@@ -109,33 +112,38 @@ class ClaimNextTicket:
         The list of candidates may lag behind; the ticket itself decides, so two callers never get the same one.
         """
         name = known_queue(queue)
-        roles.claiming(req.context.who, name)
+        roles.require_claim(req.context.who, name)
         await self._decoders.body(req, NoFields)
-        body = await self._claimed(req, resp, name)
-        if not body:  # none is free: perhaps because this request had the last one
-            body = await self._commands.before(req, resp, claimed)
-        if body:
-            await self._commands.settle(req, resp, body)
-        else:
+        idempotency = idempotency_request(req, claim_answer)
+        result = await self._claim(req, name, idempotency)
+        if result is None:  # none is free: perhaps because this request had the last one
+            result = await self._commands.desk.find_answer(idempotency)
+        if result is None:
             resp.status = 204
+        else:
+            await self._commands.complete_response(req, resp, result, claim_answer)
 
-    async def _claimed(self, req: Request, resp: Response, queue: Queue) -> bytes:
-        """The first ticket that the caller gets; nothing when none is free."""
-        dealer, wanted = self._dealers[queue], ClaimNext(queue)
+    async def _claim(
+        self, req: Request, queue: Queue, idempotency: IdempotencyRequest | None
+    ) -> Outcome | StoredAnswer | None:
+        """The first ticket that the caller gets; None when none is free."""
+        dealer, claim = self._dealers[queue], ClaimNext(queue)
         while free := await dealer.next():
             passed_over = False
             try:
-                if body := await self._commands.done(req, resp, free.ticket_id, wanted, None, claimed):
-                    return body
+                request = self._commands.request(req, free.ticket_id, claim)
+                result = await self._commands.desk.execute(request, idempotency)
+                if isinstance(result, StoredAnswer) or result.events:
+                    return result
                 passed_over = True
             except (Forbidden, NotReadable):  # it has gone to where this caller may not claim, or is for the operator
                 passed_over = True
             finally:
                 dealer.settle(free, passed_over)
-        return b""
+        return None
 
 
-def claimed(outcome: Outcome) -> bytes:
+def claim_answer(outcome: Outcome) -> bytes:
     """The ticket that the caller has now; nothing when somebody else was faster."""
     return encode(ticket_view(outcome.ticket, outcome.possible)) if outcome.events else b""
 

@@ -50,7 +50,7 @@ class Reports:
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """Every metric with its definition, formula, population and unit."""
-        roles.reading(req.context.who, "reports")
+        roles.require_read(req.context.who, "reports")
         send(resp, MetricList([in_words(metric) for metric in METRICS], None))
 
 
@@ -62,7 +62,7 @@ class ReportResource:
 
     async def on_get(self, req: Request, resp: Response, metric: str) -> None:
         """Its figures, one cell for each group: from the beginning, and up to now, unless the caller says otherwise."""
-        roles.reading(req.context.who, "reports")
+        roles.require_read(req.context.who, "reports")
         wanted, asked = known_metric(metric), parameters(req, ReportParameters)
         groups = known_groups(wanted, asked.group_by)
         since, until = in_utc("from", asked.since), in_utc("to", asked.until) or utc_now()

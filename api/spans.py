@@ -6,6 +6,7 @@ for itself to read.
 """
 
 import time
+from contextlib import AbstractContextManager
 from typing import Any
 
 import psycopg
@@ -20,14 +21,9 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from api.access import SCOPE, Arrived, plain
 from api.worker import Worker
-from application.combining import CombiningDesk, Streams
-from application.deciding import Outcome
-from application.deciding import Request as Wish
-from application.event_store import Kept
-from application.repeating import Once
-from domain.events import Recorded
 from projections.sealed_log import came_by
 
+ROUND_TRIPS = frozenset({"load", "append"})
 _extract = TraceContextTextMapPropagator().extract
 
 
@@ -42,6 +38,20 @@ class Sending:
         self._provider = TracerProvider(resource=Resource.create().merge(named) if _unnamed() else Resource.create())
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self.tracer = self._provider.get_tracer("deskledger")
+
+    def span(self, name: str, **attributes: object) -> AbstractContextManager[object]:
+        """The span of a command, or of its share of a round trip, inside the one that is under way."""
+        asks = name in ROUND_TRIPS
+        return self.tracer.start_as_current_span(
+            name,
+            kind=SpanKind.CLIENT if asks else SpanKind.INTERNAL,
+            attributes={
+                f"deskledger.{key}": value if isinstance(value, int) else str(value)
+                for key, value in attributes.items()
+            },
+            record_exception=False,  # its text may quote what somebody wrote
+            set_status_on_exception=asks,  # a refusal of a command is an answer
+        )
 
     def end(self) -> None:
         """Sends what waits."""
@@ -91,33 +101,6 @@ class Spanned:
             span.set_status(StatusCode.ERROR)
         context.detach(token)
         span.end()
-
-
-class SpannedDesk(CombiningDesk):
-    """The desk, with a span for each command and for its share of the round trips."""
-
-    def __init__(self, url: str, sending: Sending) -> None:
-        super().__init__(url)
-        self._sending = sending
-
-    async def execute(self, request: Wish, once: Once | None = None) -> Outcome:
-        """As the desk's."""
-        with self._sending.tracer.start_as_current_span(
-            f"command {request.command.name}",
-            attributes={"deskledger.ticket_id": str(request.ticket_id)},
-            record_exception=False,  # a refusal is an answer; its text may quote what somebody wrote
-            set_status_on_exception=False,
-        ):
-            return await super().execute(request, once)
-
-    async def _given(self, request: Wish) -> tuple[Streams, str]:
-        with self._sending.tracer.start_as_current_span("load", kind=SpanKind.CLIENT, record_exception=False):
-            return await super()._given(request)
-
-    async def _recorded(self, events: "tuple[Recorded, ...]", kept: Kept | None = None) -> bool:  # type: ignore[override]
-        with self._sending.tracer.start_as_current_span("append", kind=SpanKind.CLIENT, record_exception=False) as span:
-            span.set_attribute("deskledger.events", len(events))
-            return await super()._recorded(events, kept)
 
 
 class SpannedWorker(Worker):

@@ -12,14 +12,14 @@ from falcon.asgi import Request, Response
 
 from api import webhook_shapes as shapes
 from api.decoding import idempotency_key
+from api.idempotent_requests import idempotency_request
 from api.listing import JSON, encode
 from api.problems import Problem
-from api.tickets import once
 from application.clock import utc_now
 from application.combining import CombiningDesk
 from application.line import Line
 from application.reading import Readers
-from application.repeating import Repeated
+from application.repeating import IdempotencyRequest
 from application.settings import Settings
 from application.webhook_address import Resolve, Rules, UrlRefused, addresses, look_up, read_rules, read_url
 from application.webhook_secrets import Locked, Vault
@@ -57,20 +57,19 @@ class Means(msgspec.Struct, frozen=True):
 
     async def answer(self, req: Request, resp: Response, do: Callable[[Record], Awaitable[str]]) -> bytes:
         """Answers with what `do` says, or with the first answer where the request comes again."""
-        key = idempotency_key(req)
-        wanted = once(req, lambda _: b"")
+        key, wanted = idempotency_key(req), _done_once(req)
+        before = await self.desk.find_answer(wanted)
         try:
-            await self.desk.recognise(wanted)
-            try:
-                said = await do(_record(req, key))
-            except psycopg.errors.UniqueViolation:  # the same key, a moment ago
-                await self.desk.recognise(wanted)
+            said = before.body.decode() if before else await do(_record(req, key))
+        except psycopg.errors.UniqueViolation:  # the same key, a moment ago
+            before = await self.desk.find_answer(wanted)
+            if before is None:
                 raise
-        except Repeated as before:
-            resp.set_header("Idempotency-Replayed", "true")
-            said = before.answer.decode()
+            said = before.body.decode()
         except UnknownWebhook:
             raise unknown() from None
+        if before:
+            resp.set_header("Idempotency-Replayed", "true")
         try:
             resp.content_type, resp.data = JSON, self.vault.open(said).encode()
         except Locked as locked:  # the first answer was given by a process with other keys
@@ -113,10 +112,14 @@ def as_answered(vault: Vault, now: datetime, secret: str | None) -> Answer:
     return said
 
 
+def _done_once(req: Request) -> IdempotencyRequest | None:
+    return idempotency_request(req, lambda _: b"")
+
+
 def _record(req: Request, key: str | None) -> Record:
     if key is None:
         return Record()
-    wanted = once(req, lambda _: b"")
+    wanted = _done_once(req)
     return Record(req.context.who.id, key, wanted.request_hash.hex() if wanted else "")
 
 

@@ -36,7 +36,7 @@ class Webhooks:
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """The subscriptions, without their secrets."""
-        roles.reading(req.context.who, "webhooks")
+        roles.require_read(req.context.who, "webhooks")
         asked = parameters(req, shapes.WebhookParameters)
         page = await webhook_page(self._means.readers.fetch, asked.cursor, asked.limit)
         now = utc_now()
@@ -45,7 +45,7 @@ class Webhooks:
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """A new one: 201 with its secret, which is shown this once."""
-        roles.managing(req.context.who, "webhooks")
+        roles.require_manage(req.context.who, "webhooks")
         wanted = await self._decoders.body(req, shapes.CreateWebhook)
         body = await self._means.answer(req, resp, partial(self._add, wanted, req.context.who.id))
         resp.status = 201
@@ -72,12 +72,12 @@ class WebhookResource:
 
     async def on_get(self, req: Request, resp: Response, webhook_id: UUID) -> None:
         """The subscription, without its secret."""
-        roles.reading(req.context.who, "webhooks")
+        roles.require_read(req.context.who, "webhooks")
         send(resp, shapes.view(await find(self._means, webhook_id), utc_now()))
 
     async def on_patch(self, req: Request, resp: Response, webhook_id: UUID) -> None:
         """Changes what the body names. What is due and has failed is tried again, now."""
-        roles.managing(req.context.who, "webhooks")
+        roles.require_manage(req.context.who, "webhooks")
         wanted = await self._decoders.body(req, shapes.ChangeWebhook)
         if wanted.url is not msgspec.UNSET:
             await self._means.check(wanted.url)
@@ -93,7 +93,7 @@ class WebhookResource:
 
     async def on_delete(self, req: Request, resp: Response, webhook_id: UUID) -> None:
         """Ends it: 204. What was not sent yet is not sent any more."""
-        roles.managing(req.context.who, "webhooks")
+        roles.require_manage(req.context.who, "webhooks")
         try:
             await self._means.stored.delete(webhook_id, utc_now())
         except UnknownWebhook:
@@ -109,7 +109,7 @@ class WebhookDeliveries:
 
     async def on_get(self, req: Request, resp: Response, webhook_id: UUID) -> None:
         """The deliveries, newest first; those that are settled are kept for 30 days."""
-        roles.reading(req.context.who, "webhooks")
+        roles.require_read(req.context.who, "webhooks")
         asked = parameters(req, shapes.DeliveryParameters)
         await find(self._means, webhook_id)
         page = await delivery_page(self._means.readers.fetch, webhook_id, asked.state, asked.cursor, asked.limit)
@@ -132,7 +132,7 @@ class WebhookCommands:
 
     async def on_post(self, req: Request, resp: Response, webhook_id: UUID, command: str) -> None:
         """A command on a subscription that is there; the answer is how it stands then."""
-        roles.managing(req.context.who, "webhooks")
+        roles.require_manage(req.context.who, "webhooks")
         do = self._commands.get(command)
         if do is None:
             names = ", ".join(sorted(self._commands))

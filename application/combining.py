@@ -7,6 +7,7 @@ higher; a lone request waits for nothing.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from time import perf_counter
 from typing import Any, Generic, TypeVar
@@ -17,7 +18,8 @@ import msgspec
 import psycopg
 
 from application.arrays import Packed, blobs, texts, uuids
-from application.deciding import MOST_TRIES, NO_TRACE, Outcome, Request, Trace, decide, decide_client
+from application.command_handler import Streams, handle_command, handle_registration
+from application.deciding import NO_TRACE, CommandRequest, Outcome, Trace
 from application.event_store import (
     APPEND,
     INSERT,
@@ -33,10 +35,9 @@ from application.event_store import (
 from application.keys import FIND
 from application.line import Line, Unavailable
 from application.metrics import BATCH_DURATION, BATCH_SIZE
-from application.repeating import FIND_KEPT, KEEP, Once
+from application.repeating import FIND_KEPT, KEEP, IdempotencyRequest, StoredAnswer
 from application.sealing import WAKE
 from domain.client import Client, Contact, client_stream
-from domain.errors import DeskError, StaleVersion
 from domain.events import Recorded
 from domain.values import Principal
 
@@ -45,7 +46,6 @@ Out = TypeVar("Out")
 MOST_IN_ONE_TRIP = 200
 LONGEST_WAIT_SECONDS = 0.01  # for others, who may read a stream of any length
 WAKE_SECONDS = 0.03
-Streams = dict[UUID, list[Recorded]]
 
 
 class Combined(Generic[In, Out]):
@@ -117,10 +117,23 @@ def _fail(batch: Iterable[tuple[Any, asyncio.Future[Any]]], error: Exception) ->
             future.set_exception(error)
 
 
-class CombiningDesk:
-    """Takes commands: load → decide → save, combined with whatever else is under way in this process."""
+StartSpan = Callable[..., AbstractContextManager[object]]  # a name, and attributes by name
+_NOTHING = nullcontext()
 
-    def __init__(self, url: str) -> None:
+
+def no_span(name: str, **attributes: object) -> AbstractContextManager[object]:
+    """Where nobody traces."""
+    return _NOTHING
+
+
+class CombiningDesk:
+    """Takes commands: load → decide → append, combined with whatever else is under way in this process.
+
+    `span` is entered around each command and around its share of the round trips.
+    """
+
+    def __init__(self, url: str, span: StartSpan = no_span) -> None:
+        self._span = span
         self._lines = {name: Line(url, f"api {name}") for name in ("load", "append", "numbers", "keys", "wake")}
         self.load = Combined(self._load, name="load")
         self._load_and_number = Combined(self._load_and_draw, name="load_and_number")
@@ -131,70 +144,47 @@ class CombiningDesk:
         self._waking: asyncio.Task[None] | None = None
         self._unsealed = False
 
-    async def execute(self, request: Request, once: Once | None = None) -> Outcome:
-        """Does what a command asks for; decides again on what is there now when another process came first.
-
-        Raises StaleVersion when the request names a version that is not the current one, the errors of `decide`,
-        Repeated or KeyReused when `once` has a key that is known, and Unavailable.
-        """
-        async with self._turn(request.ticket_id):
-            for _ in range(MOST_TRIES):
-                try:
-                    outcome = decide(request, *await self._given(request))
-                except DeskError:  # what was done before may be impossible by now
-                    await self.recognise(once)
-                    raise
-                if not outcome.events:
-                    await self._keep(once, outcome)
-                    return outcome
-                if await self._recorded(outcome.events, once.kept(outcome) if once else None):
-                    return outcome
-                await self.recognise(once)
-        raise StaleVersion(request.ticket_id)
-
-    async def recognise(self, once: Once | None) -> None:
-        """Raises Repeated or KeyReused when the key is known."""
-        if once:
-            once.recognise(await self._find_kept((once.principal, once.key)))
-
-    async def _keep(self, once: Once | None, outcome: Outcome) -> None:
-        """A command that was already so records nothing but its answer."""
-        if once:
-            await self.recognise(once)
-            if kept := once.kept(outcome):
-                await self._lines["append"].fetch(KEEP, msgspec.structs.astuple(kept))
+    async def execute(
+        self, request: CommandRequest, idempotency: IdempotencyRequest | None = None
+    ) -> Outcome | StoredAnswer:
+        """As `handle_command`; also raises Unavailable."""
+        with self._span(f"command {request.command.name}", ticket_id=request.ticket_id):
+            async with self._turn(request.ticket_id):
+                return await handle_command(self, request, idempotency)
 
     async def register_client(
         self, user_id: str, contact: Contact, who: Principal, now: datetime, trace: Trace = NO_TRACE
     ) -> Client:
         """Makes the directory say `contact` of `user_id`."""
-        stream = client_stream(user_id)
-        async with self._turn(stream):
-            for _ in range(MOST_TRIES):
-                streams = await self.load((stream,))
-                client, new = decide_client(user_id, contact, who, now, streams.get(stream, ()), trace)
-                if not new or await self._recorded(new):
-                    return client
-        raise StaleVersion(stream)
+        async with self._turn(client_stream(user_id)):
+            return await handle_registration(self, user_id, contact, who, now, trace)
 
-    async def _given(self, request: Request) -> tuple[Streams, str]:
-        """The streams and the ticket number that a decision needs."""
-        reads = request.reads()
-        if not request.command.takes_number:
-            return await self.load(reads) if reads else {}, ""
-        return await self._load_and_number(reads)
+    async def load_streams(self, stream_ids: tuple[UUID, ...], draw_number: bool) -> tuple[Streams, str]:
+        """The events of several streams, and a ticket number that nobody else gets where one is drawn."""
+        with self._span("load"):
+            if draw_number:
+                return await self._load_and_number(stream_ids)
+            return await self.load(stream_ids) if stream_ids else {}, ""
 
-    async def _recorded(self, events: Sequence[Recorded], kept: Kept | None = None) -> bool:
-        """Appends the events of one command to one stream, all or none.
-
-        Returns False when somebody else came first, or its key is known.
-        """
-        won = await self._append((events, kept))
+    async def append_events(self, events: Sequence[Recorded], kept: Kept | None) -> bool:
+        """Appends the events of one command to one stream, all or none; False when they came too late."""
+        with self._span("append", events=len(events)):
+            won = await self._append((events, kept))
         if won:
             self._unsealed = True
             if self._waking is None or self._waking.done():
                 self._waking = asyncio.create_task(self._wake())
         return won
+
+    async def keep_answer(self, kept: Kept) -> None:
+        """Records the answer of a command that had nothing to change."""
+        await self._lines["append"].fetch(KEEP, msgspec.structs.astuple(kept))
+
+    async def find_answer(self, idempotency: IdempotencyRequest | None) -> StoredAnswer | None:
+        """The first answer to a request that comes again. Raises KeyReused."""
+        if idempotency is None:
+            return None
+        return idempotency.stored_answer(await self._find_kept((idempotency.principal, idempotency.key)))
 
     async def close(self) -> None:
         """Closes every connection, once the wake-up call that is on its way has been made."""

@@ -11,6 +11,7 @@ from domain.errors import UnknownClient
 from domain.events import Event, Recorded, RequestReceived
 from domain.rules import Given
 from domain.ticket import Ticket
+from domain.values import Actor
 
 # Not blank, and then one class for every character: two neighbouring parts that both fit a character would take n²
 # steps to say no to a long text.
@@ -27,8 +28,9 @@ Sha256 = Annotated[str, msgspec.Meta(pattern=SHA256)]
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """What a command gets beside the ticket: the ticket's history, the other streams it asked for, a ticket number."""
+    """What a command gets beside the ticket: who acts, its history, the other streams it asked for, a ticket number."""
 
+    actor: Actor
     history: Sequence[Recorded] = ()
     others: Mapping[UUID, Sequence[Recorded]] = {}
     number: str = ""
@@ -71,6 +73,10 @@ class Opening(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The streams that the decision needs."""
         return ()
 
-    def begin(self, loaded: Loaded) -> list[Event]:
-        """The first events of the ticket."""
+    def begin(self) -> Event:
+        """The first event of the ticket."""
         raise NotImplementedError
+
+    def then(self) -> tuple[Command, ...]:
+        """The commands that follow at once, each decided on the ticket as the one before has left it."""
+        return ()

@@ -6,12 +6,12 @@ import msgspec
 
 from application.command import Command, Email, Line, Loaded, Opening, Sha256, Text, UserId
 from application.supporting import SUPPORTING
-from domain import decisions, events
+from domain import decisions
 from domain.client import client_stream
 from domain.events import Event
 from domain.rules import Given
 from domain.ticket import Issue, Ticket
-from domain.values import PRIORITIES, Channel, Grade, Level, Sender
+from domain.values import Channel, Grade, Level, Sender
 from domain.words import dossier_lines
 
 
@@ -31,7 +31,7 @@ class ReceiveRequest(Opening, frozen=True):
     text: Text
     sender: RequestSender
 
-    def begin(self, loaded: Loaded) -> list[Event]:
+    def begin(self) -> Event:
         """RequestReceived."""
         sender = Sender(self.sender.name, self.sender.email, self.sender.phone)
         return decisions.receive_request(self.channel, self.text, sender)
@@ -54,32 +54,6 @@ class DocumentIssue(Command, frozen=True):
     def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
         """IssueDocumented."""
         return decisions.document_issue(ticket, given, self.issue())
-
-
-class OpenTicket(Opening, frozen=True):
-    """Steps 1 to 3, and with `issue` step 4 too, in one go: for a desk that knows the client already."""
-
-    name = "open_ticket"
-    takes_number = True
-    client_user_id: UserId
-    channel: Channel
-    text: Text
-    issue: DocumentIssue | None = None
-
-    def reads(self) -> tuple[UUID, ...]:
-        """The client's directory entry."""
-        return (client_stream(self.client_user_id),)
-
-    def begin(self, loaded: Loaded) -> list[Event]:
-        """RequestReceived, ClientIdentified, Created, and with an issue IssueDocumented and Routed."""
-        client = loaded.client(self.client_user_id)
-        begun = decisions.receive_request(self.channel, self.text, None)
-        begun += [events.ClientIdentified(client.user_id, client.name), events.Created(loaded.number)]
-        if issue := self.issue:
-            fields = (issue.summary, issue.description, issue.category, issue.impact, issue.urgency)
-            begun.append(events.IssueDocumented(*fields, PRIORITIES[issue.impact, issue.urgency]))
-            begun.append(events.Routed(Level.TIER1))
-        return begun
 
 
 class IdentifyClient(Command, frozen=True):
@@ -117,6 +91,30 @@ class RouteTicket(Command, frozen=True):
     def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
         """Routed."""
         return decisions.route(ticket, given, self.to)
+
+
+class OpenTicket(Opening, frozen=True):
+    """Steps 1 to 3, and with `issue` step 4 too, in one go: for a desk that knows the client already."""
+
+    name = "open_ticket"
+    takes_number = True
+    client_user_id: UserId
+    channel: Channel
+    text: Text
+    issue: DocumentIssue | None = None
+
+    def reads(self) -> tuple[UUID, ...]:
+        """The client's directory entry."""
+        return (client_stream(self.client_user_id),)
+
+    def begin(self) -> Event:
+        """RequestReceived."""
+        return decisions.receive_request(self.channel, self.text, None)
+
+    def then(self) -> tuple[Command, ...]:
+        """ClientIdentified and Created, and with an issue IssueDocumented and Routed."""
+        issue = (self.issue, RouteTicket()) if self.issue else ()
+        return (IdentifyClient(self.client_user_id), CreateTicket(), *issue)
 
 
 class QualifyTicket(Command, frozen=True):

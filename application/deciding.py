@@ -1,4 +1,4 @@
-"""Load → decide → save without the I/O: what the synchronous and the combining shell have in common."""
+"""Load → decide → save without the I/O: what a command leads to."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -8,16 +8,14 @@ from uuid import UUID
 import msgspec
 
 from application.command import Command, Loaded, Opening
-from domain import rules
 from domain.client import Client, Contact, client_stream, fold_client, register
-from domain.errors import Forbidden, Refused, StaleVersion, UnknownTicket
+from domain.errors import StaleVersion, UnknownTicket
 from domain.events import Event, Recorded
-from domain.procedure import POSSIBLE_IN, standing_after
-from domain.roles import acting, entitled, may_give
+from domain.procedure import standing_after
+from domain.roles import actor_for, may_give, require_role
+from domain.rules import REOPEN_WINDOW, Given, allowed_commands, require_allowed
 from domain.ticket import Ticket, begin, evolve, fold
 from domain.values import Actor, Level, Principal, Queue, State
-
-MOST_TRIES = 100  # a command without a version is decided again this often before somebody else's haste is reported
 
 
 class Trace(msgspec.Struct, frozen=True):
@@ -35,10 +33,14 @@ class Policy(msgspec.Struct, frozen=True):
     """The desk's settings that decisions depend on."""
 
     four_eyes: bool = True
-    reopen_window: timedelta = rules.REOPEN_WINDOW
+    reopen_window: timedelta = REOPEN_WINDOW
+
+    def given(self, who: Principal, now: datetime) -> Given:
+        """What a decision is given when somebody asks at that time."""
+        return Given(who, now, self.four_eyes, self.reopen_window)
 
 
-class Request(msgspec.Struct, frozen=True):
+class CommandRequest(msgspec.Struct, frozen=True):
     """A command with all that its decision is given."""
 
     ticket_id: UUID
@@ -91,84 +93,79 @@ def new_stream_id(now: datetime) -> UUID:
     return UUID(int=bits & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)
 
 
-def decide(request: Request, streams: Mapping[UUID, Sequence[Recorded]], number: str = "") -> Outcome:
+def decide(request: CommandRequest, streams: Mapping[UUID, Sequence[Recorded]], number: str = "") -> Outcome:
     """The outcome of a command, given the streams that it reads. Pure: nothing is recorded yet.
 
     Raises Forbidden, UnknownTicket, StaleVersion, Refused or Unacceptable.
     """
     if isinstance(request.command, Opening):
-        return _begin(request, request.command, Loaded(others=streams, number=number))
-    history = streams.get(request.ticket_id, ())
+        return _open(request, request.command, streams, number)
+    who, name, history = request.who, request.command.name, streams.get(request.ticket_id, ())
     ticket = fold(history)
     if ticket is None:
         raise UnknownTicket
-    entitled(request.who, request.command.name, ticket)
-    if request.expected_version is not None and request.expected_version != ticket.version:
-        missed = tuple(history[request.expected_version :])
-        raise StaleVersion(ticket.ticket_id, ticket.version, request.expected_version, missed)
-    given = _given(request, Actor(request.who.id, request.who.name, min(request.who.roles)), ticket.updated_at)
-    try:
-        given = msgspec.structs.replace(given, by=_actor(request, ticket, given))
-        wanted = request.command.decide(ticket, given, Loaded(history, streams, number))
-    except Refused as refusal:
-        refusal.possible = allowed(ticket, request.who, given)  # of what is possible, what this caller may do
-        raise
-    return _outcome(request, given, ticket, wanted)
+    require_role(who, name, ticket)
+    require_version(request.expected_version, ticket, history)
+    given = _given(request, ticket.updated_at)
+    if not may_give(who, name, ticket):
+        require_allowed(name, ticket, given)  # what is refused to everybody is said, and not which role is missing
+    loaded = Loaded(actor_for(who, name, ticket), history, streams, number)
+    return _outcome(request, given, loaded, ticket, (request.command,))
 
 
-def _begin(request: Request, command: Opening, loaded: Loaded) -> Outcome:
-    given = _given(request, acting(request.who, command.name), request.now)
-    first, *rest = command.begin(loaded)
-    recorded = _record(request, given, 1, first, None)
-    ticket = begin(recorded)
-    outcome = _outcome(request, given, ticket, rest)
-    return msgspec.structs.replace(outcome, events=(recorded, *outcome.events))
+def _open(
+    request: CommandRequest, opening: Opening, streams: Mapping[UUID, Sequence[Recorded]], number: str
+) -> Outcome:
+    """The outcome of a command that begins a ticket: its first event, and then what the commands decide that follow."""
+    given = _given(request, request.now)
+    loaded = Loaded(actor_for(request.who, opening.name), (), streams, number)
+    first = _record(request, given, loaded.actor, 1, opening.begin(), None)
+    return _outcome(request, given, loaded, begin(first), opening.then(), (first,))
 
 
-def _actor(request: Request, ticket: Ticket, given: rules.Given) -> Actor:
-    """Who acts. Where the procedure refuses the command to everybody, that is said, and not which role is missing."""
-    name = request.command.name
-    try:
-        return acting(request.who, name, ticket)
-    except Forbidden:
-        if name in POSSIBLE_IN:
-            rules.demand(name, ticket, given)
-        raise
+def require_version(expected: int | None, ticket: Ticket, history: Sequence[Recorded]) -> None:
+    """Raises StaleVersion, with the events that were missed, when the caller saw another version of the ticket."""
+    if expected is not None and expected != ticket.version:
+        raise StaleVersion(ticket.ticket_id, ticket.version, expected, tuple(history[expected:]))
 
 
-def _given(request: Request, by: Actor, not_before: datetime) -> rules.Given:
+def _given(request: CommandRequest, not_before: datetime) -> Given:
     """A clock that was set back must not make a ticket's history run backwards."""
-    now = max(request.now, not_before)
-    return rules.Given(by, now, request.policy.four_eyes, request.policy.reopen_window)
+    return request.policy.given(request.who, max(request.now, not_before))
 
 
-def _outcome(request: Request, given: rules.Given, ticket: Ticket, wanted: Sequence[Event]) -> Outcome:
-    recorded = []
-    for event in wanted:
-        _, level, _ = standing_after(ticket, event)
-        recorded.append(_record(request, given, ticket.version + 1, event, level))
-        ticket = evolve(ticket, recorded[-1])
-    return Outcome(ticket, tuple(recorded), allowed(ticket, request.who, given))
+def _outcome(
+    request: CommandRequest,
+    given: Given,
+    loaded: Loaded,
+    ticket: Ticket,
+    commands: Sequence[Command],
+    recorded: tuple[Recorded, ...] = (),
+) -> Outcome:
+    """Each command decides on the ticket as those before have left it; `recorded` is what has happened already."""
+    for command in commands:
+        for event in command.decide(ticket, given, loaded):
+            _, level, _ = standing_after(ticket, event)
+            new = _record(request, given, loaded.actor, ticket.version + 1, event, level)
+            ticket, recorded = evolve(ticket, new), (*recorded, new)
+    return Outcome(ticket, recorded, allowed_commands(ticket, given))
 
 
-def _record(request: Request, given: rules.Given, version: int, event: Event, level: Level | None) -> Recorded:
+def _record(
+    request: CommandRequest, given: Given, actor: Actor, version: int, event: Event, level: Level | None
+) -> Recorded:
     trace = request.trace
     return Recorded(
         request.ticket_id,
         version,
         given.now,
-        given.by,
+        actor,
         event,
         trace.correlation_id,
         trace.causation_id,
         trace.traceparent,
         level,
     )
-
-
-def allowed(ticket: Ticket, who: Principal, given: rules.Given) -> tuple[str, ...]:
-    """The commands that this caller may give now."""
-    return tuple(command for command in rules.possible(ticket, given) if may_give(who, command, ticket))
 
 
 def decide_client(
@@ -180,14 +177,26 @@ def decide_client(
     trace: Trace = NO_TRACE,
 ) -> tuple[Client, tuple[Recorded, ...]]:
     """The directory entry as wanted, and the events that make it so. Raises Forbidden."""
-    by = acting(who, "register_client")
+    actor = actor_for(who, "register_client")
     wanted = register(fold_client(history), user_id, contact)
     stream, known = client_stream(user_id), len(history)
     at = max(now, history[-1].at) if history else now  # as with tickets: a history never runs backwards
     came = (trace.correlation_id, trace.causation_id, trace.traceparent)
-    new = tuple(Recorded(stream, known + n, at, by, event, *came) for n, event in enumerate(wanted, 1))
+    new = tuple(Recorded(stream, known + n, at, actor, event, *came) for n, event in enumerate(wanted, 1))
     fields = (contact.name, contact.email, contact.phone, contact.organisation)
     return Client(known + len(new), user_id, *fields), new
+
+
+def decide_fact(
+    ticket_id: UUID, event: Event, actor: Actor, now: datetime, history: Sequence[Recorded], trace: Trace = NO_TRACE
+) -> Recorded:
+    """What happened to a ticket whatever its state is, behind what it has by then. Raises UnknownTicket."""
+    ticket = fold(history)
+    if ticket is None:
+        raise UnknownTicket
+    version, at = ticket.version + 1, max(now, ticket.updated_at)
+    came = (trace.correlation_id, trace.causation_id, trace.traceparent)
+    return Recorded(ticket_id, version, at, actor, event, *came, ticket.level)
 
 
 def answer(outcome: Outcome) -> Answer:

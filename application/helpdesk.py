@@ -1,10 +1,10 @@
 """The desk as an application of the eventsourcing library: the way in for every process that is not the API, and for
 the users' own Python programs."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Self
+from typing import Self, overload
 from uuid import UUID
 
 from eventsourcing.application import Application
@@ -13,32 +13,21 @@ from eventsourcing.utils import Environment
 
 from application.clock import utc_now
 from application.command import Command, Opening
+from application.command_handler import Streams, handle_command, handle_fact, handle_registration, run_at_once
 from application.database import pool
-from application.deciding import (
-    MOST_TRIES,
-    NO_TRACE,
-    Outcome,
-    Policy,
-    Request,
-    Trace,
-    decide,
-    decide_client,
-    new_stream_id,
-)
+from application.deciding import NO_TRACE, CommandRequest, Outcome, Policy, Trace, new_stream_id
 from application.event_store import Kept
 from application.recorder import Connections, EventRecorder, Factory
-from application.repeating import Once
-from domain.client import Client, Contact, client_stream
-from domain.errors import DeskError, StaleVersion, UnknownTicket
+from application.repeating import IdempotencyRequest, StoredAnswer
+from domain.client import Client, Contact
 from domain.events import Event, Recorded
-from domain.ticket import fold
 from domain.values import Actor, Principal
 
 DEFAULT_POLICY = Policy()
 
 
 class HelpDesk(Application[UUID]):
-    """Takes commands: load → decide → save. Whoever made the connections that are handed in closes them."""
+    """Takes commands: load → decide → append. Whoever made the connections that are handed in closes them."""
 
     recorder: EventRecorder
 
@@ -67,70 +56,64 @@ class HelpDesk(Application[UUID]):
         With a `version`, only if that is still the ticket's version. Raises what `execute` raises.
         """
         now = utc_now()
-        request = Request(ticket_id or new_stream_id(now), command, who, now, version, policy=self.policy)
+        request = CommandRequest(ticket_id or new_stream_id(now), command, who, now, version, policy=self.policy)
         return self.execute(request)
 
-    def execute(self, request: Request, once: Once | None = None) -> Outcome:
-        """Does what a command asks for; does it again on what is there now when somebody else came first.
+    @overload
+    def execute(self, request: CommandRequest, idempotency: None = None) -> Outcome:
+        """Without a key there is nothing to be answered from."""
 
-        Raises StaleVersion when the request names a version that is not the current one, the errors of `decide`, and
-        Repeated or KeyReused when `once` has a key that is known.
-        """
-        for _ in range(MOST_TRIES):
-            number = self.recorder.next_number() if request.command.takes_number else ""  # a new one for each try
-            try:
-                outcome = decide(request, self.recorder.load(request.reads()), number)
-            except DeskError:  # what was done before may be impossible by now
-                self._recognise(once)
-                raise
-            if not outcome.events:
-                self._recognise(once)
-            if self._recorded(outcome.events, once.kept(outcome) if once else None):
-                return outcome
-            self._recognise(once)
-        raise StaleVersion(request.ticket_id)
+    @overload
+    def execute(self, request: CommandRequest, idempotency: IdempotencyRequest | None) -> Outcome | StoredAnswer:
+        """With a key, a request that comes again has its first answer."""
 
-    def _recognise(self, once: Once | None) -> None:
-        if once:
-            once.recognise(self.recorder.find_kept(once.principal, once.key))
+    def execute(self, request: CommandRequest, idempotency: IdempotencyRequest | None = None) -> Outcome | StoredAnswer:
+        """As `handle_command`."""
+        return run_at_once(handle_command(_DeskStore(self), request, idempotency))
 
     def register_client(
         self, user_id: str, contact: Contact, who: Principal, now: datetime, trace: Trace = NO_TRACE
     ) -> Client:
         """Makes the directory say `contact` of `user_id`."""
-        for _ in range(MOST_TRIES):
-            client, new = decide_client(user_id, contact, who, now, self.history(client_stream(user_id)), trace)
-            if self._recorded(new):
-                return client
-        raise StaleVersion(client_stream(user_id))
+        return run_at_once(handle_registration(_DeskStore(self), user_id, contact, who, now, trace))
 
     def record(self, ticket_id: UUID, event: Event, by: Actor, now: datetime, trace: Trace = NO_TRACE) -> Recorded:
         """Records a fact that no rule can refuse, as what became of an e-mail, behind what the ticket has by then.
 
         Raises UnknownTicket, and StaleVersion when others were faster too often.
         """
-        for _ in range(MOST_TRIES):
-            ticket = fold(self.history(ticket_id))
-            if ticket is None:
-                raise UnknownTicket
-            version, at = ticket.version + 1, max(now, ticket.updated_at)
-            came = (trace.correlation_id, trace.causation_id, trace.traceparent)
-            fact = Recorded(ticket_id, version, at, by, event, *came, ticket.level)
-            with suppress(IntegrityError):
-                self.save(fact)
-                return fact
-        raise StaleVersion(ticket_id)
+        return run_at_once(handle_fact(_DeskStore(self), ticket_id, event, by, now, trace))
 
     def history(self, stream_id: UUID) -> list[Recorded]:
         """Every event of a stream, oldest first."""
         return self.recorder.load([stream_id]).get(stream_id, [])
 
-    def _recorded(self, events: tuple[Recorded, ...], kept: Kept | None = None) -> bool:
+
+class _DeskStore:
+    """The store of the synchronous shell: the recorder of an application of the library."""
+
+    def __init__(self, desk: HelpDesk) -> None:
+        self._desk, self._recorder = desk, desk.recorder
+
+    async def load_streams(self, stream_ids: tuple[UUID, ...], draw_number: bool) -> tuple[Streams, str]:
+        """Two statements: a number is drawn apart from the streams."""
+        number = self._recorder.next_number() if draw_number else ""
+        return self._recorder.load(stream_ids) if stream_ids else {}, number
+
+    async def append_events(self, events: Sequence[Recorded], kept: Kept | None) -> bool:
+        """Through the library's `save`, so that its mapper and recorder are in use."""
         try:
-            if events:
-                self.save(*events, kept=kept)
-            elif kept:
-                self.recorder.keep(kept)
+            self._desk.save(*events, kept=kept)
         except IntegrityError:
             return False
         return True
+
+    async def keep_answer(self, kept: Kept) -> None:
+        """In a transaction of its own."""
+        self._recorder.keep(kept)
+
+    async def find_answer(self, idempotency: IdempotencyRequest | None) -> StoredAnswer | None:
+        """From the table of idempotency records."""
+        if idempotency is None:
+            return None
+        return idempotency.stored_answer(self._recorder.find_kept(idempotency.principal, idempotency.key))

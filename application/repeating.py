@@ -23,20 +23,18 @@ KEEP: LiteralString = """
     on conflict (principal, key) do nothing"""
 
 
-class Repeated(Exception):
-    """This command was done before, under the same key. `answer` is what was answered then."""
-
-    def __init__(self, answer: bytes) -> None:
-        super().__init__()
-        self.answer = answer
-
-
 class KeyReused(Exception):
     """This idempotency key was used for another request: take a new key for a new request."""
 
 
-class Once(msgspec.Struct, frozen=True):
-    """That a command is wanted once: whose key, for which request (SHA-256), and how its outcome is answered.
+class StoredAnswer(msgspec.Struct, frozen=True):
+    """The first answer to a request that comes again, byte for byte."""
+
+    body: bytes
+
+
+class IdempotencyRequest(msgspec.Struct, frozen=True):
+    """A request that is to be done once: whose key, for which request (SHA-256), and how its outcome is answered.
 
     An empty answer is not kept: the request may still be done.
     """
@@ -51,8 +49,11 @@ class Once(msgspec.Struct, frozen=True):
         answer = self.answer(outcome)
         return Kept(self.principal, self.key, self.request_hash, answer) if answer else None
 
-    def recognise(self, found: Sequence[Any] | None) -> None:
-        """Takes a row of `FIND_KEPT`. Raises Repeated, or KeyReused; nothing is known of a key without a row."""
-        if found is not None:
-            _, _, request_hash, answer = found
-            raise Repeated(answer) if request_hash == self.request_hash else KeyReused
+    def stored_answer(self, found: Sequence[Any] | None) -> StoredAnswer | None:
+        """Takes a row of `FIND_KEPT`; nothing is known of a key without a row. Raises KeyReused."""
+        if found is None:
+            return None
+        _, _, request_hash, body = found
+        if request_hash != self.request_hash:
+            raise KeyReused
+        return StoredAnswer(body)

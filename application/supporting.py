@@ -22,7 +22,7 @@ class AssignTicket(Command, frozen=True):
 
     def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
         """Assigned."""
-        return decisions.assign(ticket, given, self.assignee or given.by.id)
+        return decisions.assign(ticket, given, self.assignee or given.who.id)
 
 
 class ClaimNext(Command, frozen=True):
@@ -67,7 +67,7 @@ class AddNote(Command, frozen=True):
 
     def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
         """NoteAdded. What a client writes is visible to the client."""
-        by_client = given.by.role is Role.CLIENT
+        by_client = loaded.actor.role is Role.CLIENT
         visibility = Visibility.CLIENT if by_client else self.visibility or Visibility.INTERNAL
         return decisions.add_note(ticket, given, self.text, visibility)
 

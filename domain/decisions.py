@@ -7,11 +7,11 @@ Nothing here reads a clock or changes anything.
 from hashlib import sha256
 from uuid import UUID
 
-from domain import errors as no
+from domain import errors
 from domain import events as e
 from domain.client import Client
 from domain.procedure import DOSSIER_STANDS, NEXT_RUNG, RETURN_TARGETS
-from domain.rules import Given, demand, refused
+from domain.rules import Given, refusal_for, require_allowed
 from domain.ticket import Issue, Link, Ticket
 from domain.values import (
     PRIORITIES,
@@ -29,24 +29,24 @@ from domain.values import (
 Events = list[e.Event]
 
 
-def said(**texts: str) -> None:
+def require_text(**texts: str) -> None:
     """Raises BlankText for the first text that says nothing."""
     for field, text in texts.items():
         if not text.strip():
-            raise no.BlankText(field)
+            raise errors.BlankText(field)
 
 
-def receive_request(channel: Channel, text: str, sender: Sender | None) -> Events:
-    """Step 1."""
-    said(text=text)
-    return [e.RequestReceived(channel, text, sender)]
+def receive_request(channel: Channel, text: str, sender: Sender | None) -> e.RequestReceived:
+    """Step 1. It begins the ticket, so it is one event, and there is no ticket to ask."""
+    require_text(text=text)
+    return e.RequestReceived(channel, text, sender)
 
 
 def identify_client(ticket: Ticket, given: Given, client: Client) -> Events:
     """Step 2: by the unique user ID. Another client may be named until the ticket is created."""
     if ticket.client_user_id == client.user_id:
         return []
-    demand("identify_client", ticket, given)
+    require_allowed("identify_client", ticket, given)
     return [e.ClientIdentified(client.user_id, client.name)]
 
 
@@ -54,16 +54,16 @@ def create(ticket: Ticket, given: Given, number: str) -> Events:
     """Step 3: the ticket gets its number."""
     if ticket.state is State.CREATED:
         return []
-    demand("create", ticket, given)
+    require_allowed("create", ticket, given)
     return [e.Created(number)]
 
 
 def document_issue(ticket: Ticket, given: Given, issue: Issue) -> Events:
     """Step 4: documented, and prioritised by impact and urgency. May be written anew until the ticket is routed."""
-    said(summary=issue.summary, description=issue.description, category=issue.category)
+    require_text(summary=issue.summary, description=issue.description, category=issue.category)
     if ticket.state is State.DOCUMENTED and ticket.issue == issue:
         return []
-    demand("document_issue", ticket, given)
+    require_allowed("document_issue", ticket, given)
     priority = PRIORITIES[issue.impact, issue.urgency]
     return [e.IssueDocumented(issue.summary, issue.description, issue.category, issue.impact, issue.urgency, priority)]
 
@@ -72,19 +72,19 @@ def route(ticket: Ticket, given: Given, to: Level | None) -> Events:
     """Step 4: to tier 1; step 16: to the NOC, once the client has approved the dossier."""
     if ticket.state is State.IN_SUPPORT and ticket.level in (Level.TIER1, Level.NOC) and to in (None, ticket.level):
         return []
-    demand("route", ticket, given)
+    require_allowed("route", ticket, given)
     target = Level.NOC if ticket.state is State.APPROVED else Level.TIER1
     if to not in (None, target):
-        raise refused(no.WrongRoute, ticket, given)
+        raise refusal_for(errors.WrongRoute, ticket, given)
     return [e.Routed(target)]
 
 
 def assign(ticket: Ticket, given: Given, assignee: str) -> Events:
     """Gives the ticket to somebody for its present stay in a queue."""
-    said(assignee=assignee)
+    require_text(assignee=assignee)
     if ticket.assignee == assignee:
         return []
-    demand("assign", ticket, given)
+    require_allowed("assign", ticket, given)
     return [e.Assigned(assignee)]
 
 
@@ -95,56 +95,56 @@ def claim(ticket: Ticket, given: Given, queue: Queue) -> Events:
     """
     if ticket.assignee or ticket.queue is not queue or ticket.state in DOSSIER_STANDS:
         return []
-    return [e.Assigned(given.by.id)]
+    return [e.Assigned(given.who.id)]
 
 
 def release(ticket: Ticket, given: Given) -> Events:
     """Frees the ticket for others of its queue."""
-    demand("release", ticket, given)
+    require_allowed("release", ticket, given)
     return [e.Released(ticket.assignee)] if ticket.assignee else []
 
 
 def qualify(ticket: Ticket, given: Given, can_resolve: bool, rationale: str) -> Events:
     """Steps T1-4, 8, 12: the verdict of the level that received the ticket."""
-    said(rationale=rationale)
+    require_text(rationale=rationale)
     verdict = Qualification.CAN_RESOLVE if can_resolve else Qualification.CANNOT_RESOLVE
     if ticket.state is State.IN_SUPPORT and ticket.qualification is verdict:
         return []
-    demand("qualify", ticket, given)
+    require_allowed("qualify", ticket, given)
     return [e.Qualified(_level(ticket), can_resolve, rationale)]
 
 
 def escalate(ticket: Ticket, given: Given, reason: str) -> Events:
     """Steps T1-4, 8, 12, 16: exactly one rung up."""
-    said(reason=reason)
-    demand("escalate", ticket, given)
+    require_text(reason=reason)
+    require_allowed("escalate", ticket, given)
     level = _level(ticket)
     return [e.Escalated(level, NEXT_RUNG[level], reason)]
 
 
 def resolve(ticket: Ticket, given: Given, resolution: str) -> Events:
     """Steps T1-1, 5, 9, 13, 17."""
-    said(resolution=resolution)
+    require_text(resolution=resolution)
     if ticket.state is State.RESOLVED and ticket.resolution and ticket.resolution.text == resolution:
         return []
-    demand("resolve", ticket, given)
+    require_allowed("resolve", ticket, given)
     return [e.Resolved(_level(ticket), resolution)]
 
 
 def verify(ticket: Ticket, given: Given, satisfied: bool, confirmed_via: Channel, comment: str) -> Events:
     """Steps T1-2, 6, 10, 14, 18: quality control, to the client's satisfaction."""
-    said(comment=comment)
+    require_text(comment=comment)
     if satisfied and ticket.state is State.VERIFIED:
         return []
-    demand("verify", ticket, given)
+    require_allowed("verify", ticket, given)
     verdict = e.QCVerified if satisfied else e.QCFailed
     return [verdict(_level(ticket), confirmed_via, comment)]
 
 
 def document_resolution(ticket: Ticket, given: Given, cause: str, actions: str, checked_by_method: str) -> Events:
     """Steps T1-3, 7, 11, 15, 19: what closing demands."""
-    said(cause=cause, actions=actions, checked_by_method=checked_by_method)
-    demand("document_resolution", ticket, given)
+    require_text(cause=cause, actions=actions, checked_by_method=checked_by_method)
+    require_allowed("document_resolution", ticket, given)
     known = ticket.details
     if known and (known.cause, known.actions, known.checked_by_method) == (cause, actions, checked_by_method):
         return []
@@ -155,16 +155,16 @@ def close(ticket: Ticket, given: Given) -> Events:
     """Steps T1-3, 7, 11, 15, 19."""
     if ticket.state is State.CLOSED:
         return []
-    demand("close", ticket, given)
+    require_allowed("close", ticket, given)
     return [e.Closed(_level(ticket))]
 
 
 def compile_dossier(ticket: Ticket, given: Given, summary: str, lines: tuple[str, ...]) -> Events:
     """Step 16: all activity so far, in words, under one hash."""
-    said(summary=summary)
+    require_text(summary=summary)
     if ticket.state in DOSSIER_STANDS and ticket.dossier and ticket.dossier.summary == summary:
         return []
-    demand("compile_dossier", ticket, given)
+    require_allowed("compile_dossier", ticket, given)
     digest = sha256("\n".join(lines).encode()).hexdigest()
     return [e.DossierCompiled(summary, digest, ticket.version, lines)]
 
@@ -173,44 +173,44 @@ def approve(ticket: Ticket, given: Given, dossier_sha256: str, confirmed_via: Ch
     """Step 16: the client's yes to the dossier as it stands."""
     if ticket.state is State.APPROVED and _names_dossier(ticket, dossier_sha256):
         return []
-    demand("approve", ticket, given)
+    require_allowed("approve", ticket, given)
     if not _names_dossier(ticket, dossier_sha256):
-        raise refused(no.DossierMismatch, ticket, given)
+        raise refusal_for(errors.DossierMismatch, ticket, given)
     return [e.ClientApproved(dossier_sha256, confirmed_via)]
 
 
 def decline(ticket: Ticket, given: Given, dossier_sha256: str, confirmed_via: Channel, reason: str) -> Events:
     """Step 16: the client's no; the IT manager decides again."""
-    said(reason=reason)
+    require_text(reason=reason)
     if ticket.state is State.DECIDING and _names_dossier(ticket, dossier_sha256):
         return []  # declining is the only way to a dossier that stands while the manager decides
-    demand("decline", ticket, given)
+    require_allowed("decline", ticket, given)
     if not _names_dossier(ticket, dossier_sha256):
-        raise refused(no.DossierMismatch, ticket, given)
+        raise refusal_for(errors.DossierMismatch, ticket, given)
     return [e.ClientDeclined(dossier_sha256, confirmed_via, reason)]
 
 
 def return_to_level(ticket: Ticket, given: Given, level: Level, reason: str) -> Events:
     """From the IT manager to a level, or from the NOC to the IT manager."""
-    said(reason=reason)
-    demand("return_to_level", ticket, given)
+    require_text(reason=reason)
+    require_allowed("return_to_level", ticket, given)
     at_noc = ticket.state is State.IN_SUPPORT
     if level not in ({Level.IT_MANAGER} if at_noc else RETURN_TARGETS):
-        raise refused(no.WrongLevel, ticket, given)
+        raise refusal_for(errors.WrongLevel, ticket, given)
     return [e.ReturnedToLevel(_level(ticket), level, reason)]
 
 
 def add_note(ticket: Ticket, given: Given, text: str, visibility: Visibility) -> Events:
     """Something worth writing down."""
-    said(text=text)
-    demand("add_note", ticket, given)
+    require_text(text=text)
+    require_allowed("add_note", ticket, given)
     return [e.NoteAdded(text, visibility)]
 
 
 def change_priority(ticket: Ticket, given: Given, impact: Grade, urgency: Grade, reason: str) -> Events:
     """Impact or urgency judged anew, with a reason."""
-    said(reason=reason)
-    demand("change_priority", ticket, given)
+    require_text(reason=reason)
+    require_allowed("change_priority", ticket, given)
     if ticket.issue and (ticket.issue.impact, ticket.issue.urgency) == (impact, urgency):
         return []
     return [e.PriorityChanged(impact, urgency, PRIORITIES[impact, urgency], reason)]
@@ -218,43 +218,43 @@ def change_priority(ticket: Ticket, given: Given, impact: Grade, urgency: Grade,
 
 def await_client(ticket: Ticket, given: Given, reason: str) -> Events:
     """The level cannot go on without the client."""
-    said(reason=reason)
+    require_text(reason=reason)
     if ticket.awaiting == reason:
         return []
-    demand("await_client", ticket, given)
+    require_allowed("await_client", ticket, given)
     return [e.ClientAwaited(reason)]
 
 
 def client_responded(ticket: Ticket, given: Given, text: str) -> Events:
     """The answer that the level waited for."""
-    said(text=text)
-    demand("client_responded", ticket, given)
+    require_text(text=text)
+    require_allowed("client_responded", ticket, given)
     return [e.ClientResponded(text)]
 
 
 def cancel(ticket: Ticket, given: Given, reason: str) -> Events:
     """The request is withdrawn."""
-    said(reason=reason)
+    require_text(reason=reason)
     if ticket.state is State.CANCELLED:
         return []
-    demand("cancel", ticket, given)
+    require_allowed("cancel", ticket, given)
     return [e.Cancelled(reason)]
 
 
 def reopen(ticket: Ticket, given: Given, reason: str) -> Events:
     """Rule 9: to the level that resolved it."""
-    said(reason=reason)
-    demand("reopen", ticket, given)
+    require_text(reason=reason)
+    require_allowed("reopen", ticket, given)
     return [e.Reopened(_level(ticket), reason)]
 
 
 def link(ticket: Ticket, given: Given, other_ticket_id: UUID, relation: Relation) -> Events:
     """This ticket has to do with another one, which exists."""
     if other_ticket_id == ticket.ticket_id:
-        raise no.LinkToSelf
+        raise errors.LinkToSelf
     if Link(other_ticket_id, relation) in ticket.links:
         return []
-    demand("link", ticket, given)
+    require_allowed("link", ticket, given)
     return [e.Linked(other_ticket_id, relation)]
 
 
@@ -273,5 +273,7 @@ def _names_dossier(ticket: Ticket, dossier_sha256: str) -> bool:
 
 
 def _level(ticket: Ticket) -> Level:
-    """The level that holds the ticket; the state has been checked, so there is one."""
-    return ticket.level or Level.TIER1
+    """The level that holds the ticket. Every ticket that has left intake has one, and the state was checked before."""
+    if ticket.level is None:
+        raise LookupError(f"ticket {ticket.ticket_id} is {ticket.state} without a level")
+    return ticket.level

@@ -1,8 +1,11 @@
 """The procedure in tables, read from top to bottom: the ladder, the queues, the steps, what is possible when."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
-from domain import errors as no
+import msgspec
+
+from domain import errors
 from domain import events as e
 from domain.values import Level, Qualification, Queue, State
 
@@ -150,111 +153,101 @@ INTAKE_STATES = (State.RECEIVED, State.IDENTIFIED, State.CREATED, State.DOCUMENT
 MANAGER_STATES = (State.DECIDING, State.AWAITING_APPROVAL, State.APPROVED)
 OPEN_STATES = (*INTAKE_STATES, State.IN_SUPPORT, State.RESOLVED, State.VERIFIED, *MANAGER_STATES)
 
-POSSIBLE_IN: dict[str, tuple[State, ...]] = {
-    "identify_client": (State.RECEIVED, State.IDENTIFIED),
-    "create": (State.IDENTIFIED,),
-    "document_issue": (State.CREATED, State.DOCUMENTED),
-    "route": (State.DOCUMENTED, State.APPROVED),
-    "assign": OPEN_STATES,
-    "release": OPEN_STATES,
-    "qualify": (State.IN_SUPPORT,),
-    "escalate": (State.IN_SUPPORT,),
-    "resolve": (State.IN_SUPPORT,),
-    "verify": (State.RESOLVED,),
-    "document_resolution": (State.RESOLVED, State.VERIFIED),
-    "close": (State.VERIFIED,),
-    "compile_dossier": MANAGER_STATES,
-    "approve": (State.AWAITING_APPROVAL,),
-    "decline": (State.AWAITING_APPROVAL,),
-    "return_to_level": (*MANAGER_STATES, State.IN_SUPPORT),
-    "add_note": OPEN_STATES,
-    "change_priority": (State.DOCUMENTED, State.IN_SUPPORT, State.RESOLVED, State.VERIFIED, *MANAGER_STATES),
-    "await_client": (State.IN_SUPPORT,),
-    "client_responded": (State.IN_SUPPORT,),
-    "cancel": OPEN_STATES,
-    "reopen": (State.CLOSED,),
-    "link": tuple(State),
-}
-POSSIBLE_BY = {state: tuple(command for command, states in POSSIBLE_IN.items() if state in states) for state in State}
+AT_LEVELS = (State.IN_SUPPORT, State.RESOLVED, State.VERIFIED)
+PAST_INTAKE = (*AT_LEVELS, *MANAGER_STATES)
+Refusals = Mapping[State, type[errors.Refused]]
 
-# What a state answers to a command that it forbids: the error for that command, else the error under "".
-FORBIDS: dict[State, dict[str, type[no.Refused]]] = {
-    State.RECEIVED: {"": no.ClientNotIdentified, "reopen": no.NotClosed},
-    State.IDENTIFIED: {"": no.NotCreated, "reopen": no.NotClosed},
-    State.CREATED: {
-        "": no.IssueNotDocumented,
-        "identify_client": no.StepAlreadyDone,
-        "reopen": no.NotClosed,
-    },
-    State.DOCUMENTED: {
-        "": no.NotRouted,
-        "identify_client": no.StepAlreadyDone,
-        "create": no.StepAlreadyDone,
-        "reopen": no.NotClosed,
-    },
-    State.IN_SUPPORT: {
-        "": no.StepAlreadyDone,
-        "verify": no.NotResolved,
-        "document_resolution": no.NotResolved,
-        "close": no.NotResolved,
-        "compile_dossier": no.NotAtDecisionPoint,
-        "approve": no.NotAtDecisionPoint,
-        "decline": no.NotAtDecisionPoint,
-        "reopen": no.NotClosed,
-    },
-    State.RESOLVED: {
-        "": no.StepAlreadyDone,
-        "qualify": no.AlreadyResolved,
-        "escalate": no.AlreadyResolved,
-        "resolve": no.AlreadyResolved,
-        "return_to_level": no.AlreadyResolved,
-        "await_client": no.AlreadyResolved,
-        "client_responded": no.AlreadyResolved,
-        "close": no.NotVerified,
-        "compile_dossier": no.NotAtDecisionPoint,
-        "approve": no.NotAtDecisionPoint,
-        "decline": no.NotAtDecisionPoint,
-        "reopen": no.NotClosed,
-    },
-    State.VERIFIED: {
-        "": no.AlreadyResolved,
-        "identify_client": no.StepAlreadyDone,
-        "create": no.StepAlreadyDone,
-        "document_issue": no.StepAlreadyDone,
-        "route": no.StepAlreadyDone,
-        "verify": no.StepAlreadyDone,
-        "compile_dossier": no.NotAtDecisionPoint,
-        "approve": no.NotAtDecisionPoint,
-        "decline": no.NotAtDecisionPoint,
-        "reopen": no.NotClosed,
-    },
-    State.DECIDING: {
-        "": no.AtDecisionPoint,
-        "identify_client": no.StepAlreadyDone,
-        "create": no.StepAlreadyDone,
-        "document_issue": no.StepAlreadyDone,
-        "route": no.NotApproved,
-        "approve": no.NoCurrentDossier,
-        "decline": no.NoCurrentDossier,
-        "reopen": no.NotClosed,
-    },
-    State.AWAITING_APPROVAL: {
-        "": no.AtDecisionPoint,
-        "identify_client": no.StepAlreadyDone,
-        "create": no.StepAlreadyDone,
-        "document_issue": no.StepAlreadyDone,
-        "route": no.NotApproved,
-        "reopen": no.NotClosed,
-    },
-    State.APPROVED: {
-        "": no.AtDecisionPoint,
-        "identify_client": no.StepAlreadyDone,
-        "create": no.StepAlreadyDone,
-        "document_issue": no.StepAlreadyDone,
-        "approve": no.AlreadyApproved,
-        "decline": no.AlreadyApproved,
-        "reopen": no.NotClosed,
-    },
-    State.CLOSED: {"": no.TicketClosed},
-    State.CANCELLED: {"": no.TicketCancelled},
+
+def in_states(error: type[errors.Refused], *states: State) -> Refusals:
+    """The same refusal in several states."""
+    return dict.fromkeys(states, error)
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """The states in which a command is possible, and what a ticket answers that is not there yet, or is past it."""
+
+    when: tuple[State, ...]
+    too_early: Refusals = {}
+    too_late: Refusals = {}
+
+    def refusal(self, state: State) -> type[errors.Refused] | None:
+        """What a ticket in that state answers; None where the command is possible."""
+        if state in self.when:
+            return None
+        return self.too_early.get(state) or self.too_late.get(state) or COMES_FIRST.get(state) or ENDED[state]
+
+
+# What a ticket answers to a command whose own row says nothing of its state.
+COMES_FIRST: Refusals = {
+    State.RECEIVED: errors.ClientNotIdentified,
+    State.IDENTIFIED: errors.NotCreated,
+    State.CREATED: errors.IssueNotDocumented,
+    State.DOCUMENTED: errors.NotRouted,
 }
+ENDED: Refusals = {State.CLOSED: errors.TicketClosed, State.CANCELLED: errors.TicketCancelled}
+
+NOT_RESOLVED = in_states(errors.NotResolved, State.IN_SUPPORT)
+NOT_WITH_MANAGER = in_states(errors.NotAtDecisionPoint, *AT_LEVELS)
+WITH_MANAGER = in_states(errors.AtDecisionPoint, *MANAGER_STATES)
+AFTER_RESOLUTION = in_states(errors.AlreadyResolved, State.RESOLVED, State.VERIFIED)
+
+PROCEDURE: dict[str, Timing] = {
+    # command: when it is possible; too early; too late
+    "identify_client": Timing(
+        (State.RECEIVED, State.IDENTIFIED),
+        too_late=in_states(errors.StepAlreadyDone, State.CREATED, State.DOCUMENTED, *PAST_INTAKE),
+    ),
+    "create": Timing(
+        (State.IDENTIFIED,),
+        too_late=in_states(errors.StepAlreadyDone, State.DOCUMENTED, *PAST_INTAKE),
+    ),
+    "document_issue": Timing(
+        (State.CREATED, State.DOCUMENTED),
+        too_late=in_states(errors.StepAlreadyDone, *PAST_INTAKE),
+    ),
+    "route": Timing(
+        (State.DOCUMENTED, State.APPROVED),
+        too_early=in_states(errors.NotApproved, State.DECIDING, State.AWAITING_APPROVAL),
+        too_late=in_states(errors.StepAlreadyDone, *AT_LEVELS),
+    ),
+    "assign": Timing(OPEN_STATES),
+    "release": Timing(OPEN_STATES),
+    "qualify": Timing((State.IN_SUPPORT,), too_late={**AFTER_RESOLUTION, **WITH_MANAGER}),
+    "escalate": Timing((State.IN_SUPPORT,), too_late={**AFTER_RESOLUTION, **WITH_MANAGER}),
+    "resolve": Timing((State.IN_SUPPORT,), too_late={**AFTER_RESOLUTION, **WITH_MANAGER}),
+    "verify": Timing(
+        (State.RESOLVED,),
+        too_early=NOT_RESOLVED,
+        too_late={State.VERIFIED: errors.StepAlreadyDone, **WITH_MANAGER},
+    ),
+    "document_resolution": Timing(
+        (State.RESOLVED, State.VERIFIED),
+        too_early=NOT_RESOLVED,
+        too_late=WITH_MANAGER,
+    ),
+    "close": Timing(
+        (State.VERIFIED,),
+        too_early={**NOT_RESOLVED, State.RESOLVED: errors.NotVerified},
+        too_late=WITH_MANAGER,
+    ),
+    "compile_dossier": Timing(MANAGER_STATES, too_early=NOT_WITH_MANAGER),
+    "approve": Timing(
+        (State.AWAITING_APPROVAL,),
+        too_early={**NOT_WITH_MANAGER, State.DECIDING: errors.NoCurrentDossier},
+        too_late={State.APPROVED: errors.AlreadyApproved},
+    ),
+    "decline": Timing(
+        (State.AWAITING_APPROVAL,),
+        too_early={**NOT_WITH_MANAGER, State.DECIDING: errors.NoCurrentDossier},
+        too_late={State.APPROVED: errors.AlreadyApproved},
+    ),
+    "return_to_level": Timing((*MANAGER_STATES, State.IN_SUPPORT), too_late=AFTER_RESOLUTION),
+    "add_note": Timing(OPEN_STATES),
+    "change_priority": Timing((State.DOCUMENTED, *AT_LEVELS, *MANAGER_STATES)),
+    "await_client": Timing((State.IN_SUPPORT,), too_late={**AFTER_RESOLUTION, **WITH_MANAGER}),
+    "client_responded": Timing((State.IN_SUPPORT,), too_late={**AFTER_RESOLUTION, **WITH_MANAGER}),
+    "cancel": Timing(OPEN_STATES),
+    "reopen": Timing((State.CLOSED,), too_early=in_states(errors.NotClosed, *OPEN_STATES)),
+    "link": Timing(tuple(State)),
+}
+POSSIBLE_BY = {state: tuple(name for name, row in PROCEDURE.items() if state in row.when) for state in State}

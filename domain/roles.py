@@ -119,7 +119,7 @@ QUEUE_WORKERS: dict[Queue, Role] = {
 }
 
 
-def acting(who: Principal, command: str, ticket: Ticket | None = None) -> Actor:
+def actor_for(who: Principal, command: str, ticket: Ticket | None = None) -> Actor:
     """The actor, in the first role that allows the command on this ticket.
 
     Raises Forbidden, naming what is missing.
@@ -130,7 +130,7 @@ def acting(who: Principal, command: str, ticket: Ticket | None = None) -> Actor:
     raise Forbidden(needs(MAY[command], ticket))
 
 
-def entitled(who: Principal, command: str, ticket: Ticket) -> None:
+def require_role(who: Principal, command: str, ticket: Ticket) -> None:
     """Raises Forbidden when no role of the caller could ever give the command, whatever the ticket's standing is.
 
     Raises UnknownTicket for a client who asks about somebody else's ticket.
@@ -141,12 +141,11 @@ def entitled(who: Principal, command: str, ticket: Ticket) -> None:
         raise Forbidden(needs(MAY[command], ticket))
 
 
-def claiming(who: Principal, queue: Queue) -> Actor:
-    """The actor who claims from a queue: an agent of that level, quality control, intake or the IT manager."""
+def require_claim(who: Principal, queue: Queue) -> None:
+    """Raises Forbidden for whoever claims nothing from a queue: it is for agents of its level, or for one role."""
     role = QUEUE_WORKERS.get(queue, Role.AGENT)
     if role not in who.roles or (role is Role.AGENT and Level(queue) not in who.levels):
         raise Forbidden(f"the role agent of {queue}" if role is Role.AGENT else f"the role {role}")
-    return Actor(who.id, who.name, role)
 
 
 def may_give(who: Principal, command: str, ticket: Ticket) -> bool:
@@ -157,13 +156,13 @@ def may_give(who: Principal, command: str, ticket: Ticket) -> bool:
     return False
 
 
-def reading(who: Principal, what: str) -> None:
+def require_read(who: Principal, what: str) -> None:
     """Raises Forbidden when no role of the caller may read that."""
     if who.roles.isdisjoint(MAY_READ[what]):
         raise Forbidden("one of the roles " + ", ".join(sorted(MAY_READ[what])))
 
 
-def managing(who: Principal, what: str) -> None:
+def require_manage(who: Principal, what: str) -> None:
     """Raises Forbidden when no role of the caller may change that."""
     if who.roles.isdisjoint(MAY_MANAGE[what]):
         raise Forbidden("the role " + " or ".join(sorted(MAY_MANAGE[what])))

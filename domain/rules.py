@@ -5,28 +5,28 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from domain import errors as no
+from domain import errors
 from domain.procedure import (
     CLOSING_STEP,
     ESCALATION_STEP,
-    FORBIDS,
     NEXT_RUNG,
     POSSIBLE_BY,
-    POSSIBLE_IN,
+    PROCEDURE,
     QC_STEP,
     QUALIFYING,
     RESOLUTION_STEP,
 )
+from domain.roles import may_give
 from domain.ticket import Ticket
-from domain.values import Actor, Level, Qualification, State
+from domain.values import Level, Principal, Qualification, State
 
 REOPEN_WINDOW = timedelta(days=14)
 
 
 class Given(msgspec.Struct, frozen=True):
-    """What a decision is given beside the ticket and the command: who, when, and the desk's settings."""
+    """What a decision is given beside the ticket and the command: who asks, when, and the desk's settings."""
 
-    by: Actor
+    who: Principal
     now: datetime
     four_eyes: bool = True
     reopen_window: timedelta = REOPEN_WINDOW
@@ -62,7 +62,7 @@ def nothing_is_above(ticket: Ticket, _: Given) -> bool:
 
 def same_eyes(ticket: Ticket, given: Given) -> bool:
     """Rule 5: the resolver does not check the own work, unless the desk is set to allow it."""
-    return given.four_eyes and ticket.resolution is not None and ticket.resolution.by == given.by.id
+    return given.four_eyes and ticket.resolution is not None and ticket.resolution.by == given.who.id
 
 
 def details_are_missing(ticket: Ticket, _: Given) -> bool:
@@ -85,47 +85,45 @@ def in_support_below_noc(ticket: Ticket, _: Given) -> bool:
     return ticket.state is State.IN_SUPPORT and ticket.level is not Level.NOC
 
 
-RULES: dict[str, tuple[tuple[Rule, type[no.Refused]], ...]] = {
-    "qualify": ((nobody_qualifies_here, no.NoQualificationHere), (verdict_is_given, no.AlreadyQualified)),
-    "resolve": ((verdict_is_missing, no.NotQualified), (verdict_is_negative, no.CannotResolveHere)),
-    "escalate": ((nothing_is_above, no.NoLevelAbove), (verdict_is_missing, no.NotQualified)),
-    "verify": ((same_eyes, no.FourEyes),),
-    "close": ((details_are_missing, no.DetailsMissing),),
-    "return_to_level": ((in_support_below_noc, no.NotAtDecisionPoint),),
-    "client_responded": ((nobody_waits, no.ClientNotAwaited),),
-    "reopen": ((window_is_over, no.ReopenWindowOver),),
+RULES: dict[str, tuple[tuple[Rule, type[errors.Refused]], ...]] = {
+    "qualify": ((nobody_qualifies_here, errors.NoQualificationHere), (verdict_is_given, errors.AlreadyQualified)),
+    "resolve": ((verdict_is_missing, errors.NotQualified), (verdict_is_negative, errors.CannotResolveHere)),
+    "escalate": ((nothing_is_above, errors.NoLevelAbove), (verdict_is_missing, errors.NotQualified)),
+    "verify": ((same_eyes, errors.FourEyes),),
+    "close": ((details_are_missing, errors.DetailsMissing),),
+    "return_to_level": ((in_support_below_noc, errors.NotAtDecisionPoint),),
+    "client_responded": ((nobody_waits, errors.ClientNotAwaited),),
+    "reopen": ((window_is_over, errors.ReopenWindowOver),),
 }
 
 # The step that an error asks for: one step, or the step of the level that the ticket is at.
-MISSING_STEP: dict[type[no.Refused], str | Mapping[Level, str]] = {
-    no.ClientNotIdentified: "2",
-    no.NotCreated: "3",
-    no.IssueNotDocumented: "4",
-    no.NotRouted: "4",
-    no.NotQualified: ESCALATION_STEP,
-    no.CannotResolveHere: {level: ESCALATION_STEP[above] for level, above in NEXT_RUNG.items()},
-    no.NotResolved: RESOLUTION_STEP,
-    no.NotVerified: QC_STEP,
-    no.FourEyes: QC_STEP,
-    no.DetailsMissing: CLOSING_STEP,
-    no.NotAtDecisionPoint: "16",
-    no.AtDecisionPoint: "16",
-    no.NoCurrentDossier: "16",
-    no.DossierMismatch: "16",
-    no.NotApproved: "16",
-    no.AlreadyApproved: "16",
+MISSING_STEP: dict[type[errors.Refused], str | Mapping[Level, str]] = {
+    errors.ClientNotIdentified: "2",
+    errors.NotCreated: "3",
+    errors.IssueNotDocumented: "4",
+    errors.NotRouted: "4",
+    errors.NotQualified: ESCALATION_STEP,
+    errors.CannotResolveHere: {level: ESCALATION_STEP[above] for level, above in NEXT_RUNG.items()},
+    errors.NotResolved: RESOLUTION_STEP,
+    errors.NotVerified: QC_STEP,
+    errors.FourEyes: QC_STEP,
+    errors.DetailsMissing: CLOSING_STEP,
+    errors.NotAtDecisionPoint: "16",
+    errors.AtDecisionPoint: "16",
+    errors.NoCurrentDossier: "16",
+    errors.DossierMismatch: "16",
+    errors.NotApproved: "16",
+    errors.AlreadyApproved: "16",
 }
 
 
-def refusal(command: str, ticket: Ticket, given: Given) -> type[no.Refused] | None:
+def broken_rule(command: str, ticket: Ticket, given: Given) -> type[errors.Refused] | None:
     """The error that the procedure answers to a command on a ticket that stands so; None when it is possible."""
-    if ticket.state not in POSSIBLE_IN[command]:
-        errors = FORBIDS[ticket.state]
-        return errors.get(command) or errors[""]
-    return _broken(command, ticket, given)
+    row = PROCEDURE.get(command)  # `claim_next` has none: it takes what it finds
+    return (row and row.refusal(ticket.state)) or _broken(command, ticket, given)
 
 
-def _broken(command: str, ticket: Ticket, given: Given) -> type[no.Refused] | None:
+def _broken(command: str, ticket: Ticket, given: Given) -> type[errors.Refused] | None:
     for broken, error in RULES.get(command, ()):
         if broken(ticket, given):
             return error
@@ -137,15 +135,20 @@ def possible(ticket: Ticket, given: Given) -> tuple[str, ...]:
     return tuple(command for command in POSSIBLE_BY[ticket.state] if _broken(command, ticket, given) is None)
 
 
-def refused(error: type[no.Refused], ticket: Ticket, given: Given) -> no.Refused:
-    """The error with the step that is missing and the commands that are possible now."""
+def allowed_commands(ticket: Ticket, given: Given) -> tuple[str, ...]:
+    """Of what the procedure allows now, the commands that this caller may give."""
+    return tuple(command for command in possible(ticket, given) if may_give(given.who, command, ticket))
+
+
+def refusal_for(error: type[errors.Refused], ticket: Ticket, given: Given) -> errors.Refused:
+    """The error with the step that is missing and the commands that this caller may give now."""
     step = MISSING_STEP.get(error)
     if isinstance(step, Mapping):
         step = step.get(ticket.level) if ticket.level else None
-    return error(step=step, possible=possible(ticket, given))
+    return error(step=step, possible=allowed_commands(ticket, given))
 
 
-def demand(command: str, ticket: Ticket, given: Given) -> None:
+def require_allowed(command: str, ticket: Ticket, given: Given) -> None:
     """Raises the `Refused` error of the rule that the command would break."""
-    if error := refusal(command, ticket, given):
-        raise refused(error, ticket, given)
+    if error := broken_rule(command, ticket, given):
+        raise refusal_for(error, ticket, given)

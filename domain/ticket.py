@@ -1,13 +1,12 @@
 """The Ticket as its events make it. Evolution never refuses and never computes a decision."""
 
 from collections.abc import Callable, Iterable
-from copy import copy
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from msgspec.structs import force_setattr, replace
+from msgspec.structs import replace
 
 from domain import events as e
 from domain.errors import UnknownTicket
@@ -114,18 +113,15 @@ class Ticket(msgspec.Struct, frozen=True):
 def fold(events: Iterable[e.Recorded]) -> Ticket | None:
     """The ticket that the events make; None when there are none."""
     ticket: Ticket | None = None
-    remark: e.Recorded | None = None  # the last one; it waits here, since the next event will overwrite what it changes
+    skipped: e.Recorded | None = None  # the last one that only adds to the history: the next overwrites what it changes
     for recorded in events:
         if ticket is None:
             ticket = begin(recorded)
-        elif type(recorded.event) in REMARKS and ticket.state not in DOSSIER_STANDS:
-            remark = recorded
+        elif type(recorded.event) in HISTORY_ONLY_EVENTS and ticket.state not in DOSSIER_STANDS:
+            skipped = recorded
         else:
-            remark = None
-            _advance(ticket, recorded)  # in place: nobody else has it yet
-    if ticket and remark:
-        _advance(ticket, remark)
-    return ticket
+            ticket, skipped = evolve(ticket, recorded), None
+    return evolve(ticket, skipped) if ticket and skipped else ticket
 
 
 def begin(recorded: e.Recorded) -> Ticket:
@@ -147,31 +143,27 @@ def begin(recorded: e.Recorded) -> Ticket:
 
 def evolve(ticket: Ticket, recorded: e.Recorded) -> Ticket:
     """The ticket after one more event."""
-    after = copy(ticket)
-    _advance(after, recorded)
-    return after
+    change = CHANGES.get(type(recorded.event))
+    changes = change(ticket, recorded.event, recorded) if change else {}
+    state, level, qualification = standing_after(ticket, recorded.event)
+    if (state is not ticket.state or level is not ticket.level) and queue_of(state, level) != ticket.queue:
+        changes |= {"assignee": None, "awaiting": None}  # they last for one stay in a queue
+    if state is State.DECIDING and ticket.state is not State.DECIDING:
+        changes.setdefault("dossier", None)  # activity after the dossier: what the client saw is no longer all of it
+    return replace(
+        ticket,
+        version=recorded.originator_version,
+        updated_at=recorded.at,
+        state=state,
+        level=level,
+        qualification=qualification,
+        **changes,
+    )
 
 
-def _advance(ticket: Ticket, recorded: e.Recorded) -> None:
-    kind, before = type(recorded.event), ticket.state
-    if kind not in REMARKS or before in DOSSIER_STANDS:
-        change = CHANGES.get(kind)
-        changes = change(ticket, recorded.event, recorded) if change else {}
-        state, level, qualification = standing_after(ticket, recorded.event)
-        if (state is not before or level is not ticket.level) and queue_of(state, level) != ticket.queue:
-            changes |= {"assignee": None, "awaiting": None}  # they last for one stay in a queue
-        if ticket.dossier and state is State.DECIDING and before is not State.DECIDING and "dossier" not in changes:
-            changes["dossier"] = None  # activity after the dossier: what the client saw is no longer all of it
-        force_setattr(ticket, "state", state)
-        force_setattr(ticket, "level", level)
-        force_setattr(ticket, "qualification", qualification)
-        for field, value in changes.items():
-            force_setattr(ticket, field, value)
-    force_setattr(ticket, "version", recorded.originator_version)
-    force_setattr(ticket, "updated_at", recorded.at)
-
-
-REMARKS = frozenset({e.NoteAdded, e.ClosureEmailSent, e.ClosureEmailFailed})  # what only adds to the history
+HISTORY_ONLY_EVENTS = frozenset(
+    {e.NoteAdded, e.ClosureEmailSent, e.ClosureEmailFailed}
+)  # what only adds to the history
 
 # What an event changes beside state, level and qualification, which `procedure.standing_after` tells. An event that is
 # not here changes nothing else.

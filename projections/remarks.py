@@ -9,7 +9,7 @@ from collections.abc import Sequence, Set
 from psycopg.sql import SQL, Composable
 
 from domain.procedure import DOSSIER_STANDS
-from domain.ticket import REMARKS
+from domain.ticket import HISTORY_ONLY_EVENTS
 from projections.sealed_log import Sealed
 
 DOSSIERS: Composable = SQL("({})").format(SQL(", ").join(sorted(DOSSIER_STANDS)))  # for "state in"
@@ -17,9 +17,9 @@ DOSSIERS: Composable = SQL("({})").format(SQL(", ").join(sorted(DOSSIER_STANDS))
 
 def only_remarks(batch: Sequence[Sealed]) -> dict[int, Sealed]:
     """The last event of each ticket that a batch has nothing but remarks on, by the number of the ticket's ID."""
-    last = {sealed.stream_id.int: sealed for sealed in batch if type(sealed.event) in REMARKS}
+    last = {sealed.stream_id.int: sealed for sealed in batch if type(sealed.event) in HISTORY_ONLY_EVENTS}
     for sealed in batch if last else ():
-        if type(sealed.event) not in REMARKS:
+        if type(sealed.event) not in HISTORY_ONLY_EVENTS:
             last.pop(sealed.stream_id.int, None)
     return last
 

@@ -32,23 +32,24 @@ from api.events import FeedParameters
 from api.problems import CODES, STATUS
 from api.queues import OverviewParameters, QueueParameters
 from api.reports import ReportParameters
+from api.ticket_commands import COMMANDS_WITHOUT_VERSION
 from api.ticket_parameters import HistoryParameters, ListParameters, TicketParameters
-from api.tickets import COMMANDS_WITHOUT_VERSION
 from api.webhook_shapes import DeliveryParameters, WebhookParameters
 from application import command as forms
+from application.command import Opening
 from application.commands import COMMANDS, OPENINGS, DocumentIssue, RequestSender
 from application.settings import VARIABLES, Settings
 from application.supporting import ClaimNext, RegisterClient
 from domain import decisions, errors
 from domain import events as e
 from domain.client import CLIENT_EVENTS, EVENTS
-from domain.procedure import FORBIDS, MANAGER_STATES, OPEN_STATES, POSSIBLE_IN, step_of
+from domain.procedure import COMES_FIRST, ENDED, MANAGER_STATES, OPEN_STATES, PROCEDURE, Refusals, Timing, step_of
 from domain.roles import MAY, MAY_READ
 from domain.rules import RULES, Given
 from domain.ticket import Ticket
 from domain.values import Channel, Grade, Level, Relation, Sender, State, Visibility
 from projections.runner import PROJECTIONS
-from tests.support.given import LATER, QUALITY, after, ticket_in
+from tests.support.given import LATER, QUALITY, after, given_by, ticket_in
 from tests.support.procedure_tables import COMMANDS as WAYS
 from tests.support.procedure_tables import STEPS
 from tests.support.reference_pages import DECISIONS, FENCE, README, REFERENCE, ROOT, lines, spans, tables
@@ -197,7 +198,7 @@ def moves() -> Iterator[Move]:
     yield "[*]", "RequestReceived", "received", "1"
     for ticket, way in product(tickets(), ways):
         try:
-            events = way(ticket, Given(QUALITY, LATER))
+            events = way(ticket, given_by(QUALITY, LATER))
         except errors.Refused:
             continue
         then = after(ticket, events)
@@ -308,19 +309,38 @@ def code_of_command(name: str) -> str:
     return own + "".join(getsource(getattr(decisions, called)) for called in re.findall(r"decisions\.(\w+)", own))
 
 
+def following(name: str) -> list[str]:
+    """The commands that follow at once on a ticket that one command opens."""
+    then = getsource(STRUCTS[name].then) if issubclass(STRUCTS[name], Opening) else ""
+    names = [*re.findall(r"([A-Z]\w+)\(", then), *["DocumentIssue"] * ("self.issue" in then)]
+    return [struct.name for struct in COMMANDS.values() if struct.__name__ in names]
+
+
 def recorded_by(name: str) -> set[str]:
     """The stored names of the events that a command can record."""
     if name == "register_client":
         return set(CLIENT_EVENTS)
-    return {f"Ticket.{event}" for event in re.findall(r"\b(?:e|events)\.([A-Z]\w+)", code_of_command(name))}
+    source = "".join(map(code_of_command, [name, *following(name)]))
+    return {f"Ticket.{event}" for event in re.findall(r"\be\.([A-Z]\w+)", source)}
 
 
 def refused_by(name: str) -> set[str]:
     """The codes with which a command is refused beside the state's."""
     source = code_of_command(name)
-    named = [getattr(errors, error) for error in re.findall(r"\b(?:no\.|raise )([A-Z]\w+)", source)]
-    named += [errors.UnknownClient] * ("loaded.client(" in source) + [error for _, error in RULES.get(name, ())]
+    named = [getattr(errors, error) for error in re.findall(r"\b(?:errors\.|raise )([A-Z]\w+)", source)]
+    directory = any("loaded.client(" in code_of_command(one) for one in [name, *following(name)])
+    named += [errors.UnknownClient] * directory + [error for _, error in RULES.get(name, ())]
     return {error.code for error in named} | ({"unknown_queue"} if name == "claim_next" else set())
+
+
+def timing(name: str) -> Timing:
+    """The row of a command in the procedure; an empty one for what is not a step on a ticket."""
+    return PROCEDURE.get(name, Timing(()))
+
+
+def codes_of(refusals: Refusals) -> dict[str, str]:
+    """The code of each state's refusal."""
+    return {state: error.code for state, error in refusals.items()}
 
 
 def test_every_command_is_described() -> None:
@@ -330,7 +350,10 @@ def test_every_command_is_described() -> None:
     for name, told in found.items():
         assert told["Body"] == ("nothing" if name == "claim_next" else fields(STRUCTS[name])), name
         assert told["Who may"] == "; ".join(f"`{role}`{CONDITIONS[rule.__name__]}" for role, rule in MAY[name]), name
-        assert spans(told.get("Possible in", "")) == list(POSSIBLE_IN.get(name, ())), name
+        assert spans(told.get("Possible in", "")) == list(timing(name).when), name
+        for word, refusals in (("Too early", timing(name).too_early), ("Too late", timing(name).too_late)):
+            said = [spans(part) for part in told.get(word, "").split("; ") if part]
+            assert {state: code for code, *states in said for state in states} == codes_of(refusals), (name, word)
         assert {said for said in spans(told["Records"]) if "." in said} == recorded_by(name), name
         assert set(spans(told.get("Also refused", ""))) == refused_by(name), name
 
@@ -344,13 +367,10 @@ def test_every_command_has_its_address() -> None:
         assert all(f"`{field}`" in text for field in inner.__struct_fields__)
 
 
-def test_every_refusal_of_a_state_is_described() -> None:
-    """commands.md has for each state the code with which it refuses, and the commands that it refuses otherwise."""
-    found = {}
-    for state, code, otherwise in lines("commands.md", "State", "Code"):
-        except_for = {name: spans(part)[0] for part in otherwise.split("; ") for name in spans(part)[1:]}
-        found[spans(state)[0]] = {"": spans(code)[0], **except_for}
-    assert found == {state: {name: error.code for name, error in by.items()} for state, by in FORBIDS.items()}
+def test_what_every_command_is_answered_before_and_after_is_described() -> None:
+    """commands.md has the codes of the states whose answer is the same for every command."""
+    found = {spans(state)[0]: spans(code)[0] for state, code in lines("commands.md", "State", "Code")}
+    assert found == codes_of({**COMES_FIRST, **ENDED})
 
 
 def test_every_address_is_described() -> None:

@@ -17,7 +17,7 @@ from application.clock import utc_now
 from application.command import Command, Opening
 from application.commands import COMMANDS, ReceiveRequest, RequestSender
 from application.database import pool
-from application.deciding import Outcome, Request, new_stream_id
+from application.deciding import CommandRequest, Outcome, new_stream_id
 from application.helpdesk import HelpDesk
 from application.supporting import RegisterClient
 from domain.values import Channel, Level, Principal, Role
@@ -180,7 +180,7 @@ class Stage:
         return str(reply.json["id"] if reply else found[0]["id"])
 
     def _do(self, ticket: UUID, command: Command | Opening, who: Principal = DESK) -> Outcome:
-        return self.desk.execute(Request(ticket, command, who, utc_now()))
+        return self.desk.execute(CommandRequest(ticket, command, who, utc_now()))
 
 
 @pytest.fixture(scope="module")

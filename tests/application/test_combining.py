@@ -17,7 +17,7 @@ from application.event_store import Kept
 from application.keys import Wanted, create_key, hash_of, revoke_key
 from application.line import Unavailable
 from application.supporting import AddNote
-from domain import errors as no
+from domain import errors
 from domain.events import NoteAdded, Recorded
 from domain.values import Actor, Role, Visibility
 from tests.support.running_desk import wait_until
@@ -148,7 +148,7 @@ def test_a_command_that_lost_leaves_the_rest_of_its_batch(
         return ids, await all_of(held, *others)
 
     (first, overtaken, stale, free), answers = run(work())
-    assert [type(answer) for answer in answers] == [Outcome, Outcome, no.StaleVersion, Outcome]
+    assert [type(answer) for answer in answers] == [Outcome, Outcome, errors.StaleVersion, Outcome]
     assert [event.actor.id for event in answers[2].missed] == ["rival"]
     versions = [len(history(connection, ticket_id)) for ticket_id in (first, overtaken, stale, free)]
     assert versions == [7, 7, 6, 6]
@@ -368,7 +368,7 @@ def test_one_of_many_commands_with_one_version_wins(
 
     ticket_id, answers = run(work())
     assert [type(answer) for answer in answers].count(Outcome) == 1
-    assert {answer.current_version for answer in answers if isinstance(answer, no.StaleVersion)} == {6}
+    assert {answer.current_version for answer in answers if isinstance(answer, errors.StaleVersion)} == {6}
     assert history(connection, ticket_id) == [1, 2, 3, 4, 5, 6]
 
 

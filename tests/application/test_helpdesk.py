@@ -1,5 +1,6 @@
 """Load → decide → save, in both shells: one suite against `HelpDesk` and against the API's combining shell."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -14,15 +15,16 @@ from application import commands as c
 from application import supporting as s
 from application.clock import utc_now
 from application.command import Command, Opening
+from application.command_handler import MOST_TRIES, run_at_once
 from application.database import connect, migrate, pool
-from application.deciding import MOST_TRIES, Policy, Trace, answer, new_stream_id
+from application.deciding import Policy, Trace, answer, new_stream_id
 from application.event_store import to_row
 from application.helpdesk import HelpDesk
-from domain import errors as no
+from domain import errors
 from domain.client import ContactChanged, Registered, client_stream
 from domain.events import ClosureEmailSent, NoteAdded, Recorded
-from domain.procedure import POSSIBLE_IN
-from domain.roles import acting
+from domain.procedure import PROCEDURE
+from domain.roles import actor_for
 from domain.ticket import Ticket
 from domain.values import Actor, Channel, Grade, Level, Principal, Queue, Relation, Role, State, Visibility
 from tests.support.write_side import (
@@ -137,7 +139,7 @@ def walk(desk: Shell, steps: list[Step]) -> Iterator[tuple[Any, ...]]:
         wanted = command if isinstance(command, Command | Opening) else command(ticket)
         try:
             outcome = desk.execute(request(ticket_id, wanted, who, now=NOW + timedelta(minutes=minute)))
-        except no.DeskError as error:
+        except errors.DeskError as error:
             yield wanted.name, type(error), str(error), getattr(error, "possible", ())
         else:
             ticket = outcome.ticket
@@ -163,7 +165,7 @@ def test_the_journey_takes_every_command(desk: HelpDesk) -> None:
     """The walk through both shells leaves no command out, and each is obeyed at least once."""
     desk.register_client("client-1", CONTACT, STAFF, NOW)
     obeyed = {name for name, answered, *_ in walk(desk, JOURNEY) if not isinstance(answered, type)}
-    assert obeyed == set(POSSIBLE_IN) | {"claim_next", "receive_request", "open_ticket"}
+    assert obeyed == set(PROCEDURE) | {"claim_next", "receive_request", "open_ticket"}
     assert set(c.COMMANDS) | {"claim_next"} == obeyed - {"receive_request", "open_ticket"}
     assert desk.history(MAIN)[-1].type == "Ticket.Cancelled"
 
@@ -208,7 +210,7 @@ def test_an_unknown_ticket_is_not_found(shell: Shell) -> None:
     """A command on a ticket that does not exist records nothing, and a client's stream is no ticket."""
     shell.register_client("client-1", CONTACT, STAFF, NOW)
     for stream in (new_stream_id(NOW), client_stream("client-1")):
-        with pytest.raises(no.UnknownTicket):
+        with pytest.raises(errors.UnknownTicket):
             shell.execute(request(stream, NOTE))
 
 
@@ -218,15 +220,15 @@ NIGHT = Principal("night", "Night Shift", frozenset({Role.AGENT, Role.QUALITY}),
 def test_what_the_procedure_refuses_is_said_before_who_may(shell: Shell) -> None:
     """A step that nobody can take now is refused so, with what the caller may do; else the level is missing."""
     ticket_id = opened(shell)
-    with pytest.raises(no.Forbidden, match="agent of tier1"):
+    with pytest.raises(errors.Forbidden, match="agent of tier1"):
         shell.execute(request(ticket_id, c.ResolveTicket("done"), NIGHT))
-    with pytest.raises(no.Forbidden):
+    with pytest.raises(errors.Forbidden):
         shell.execute(request(ticket_id, s.ClaimNext(Queue.TIER1), NIGHT))
     shell.execute(request(ticket_id, c.ResolveTicket("done")))
-    with pytest.raises(no.AlreadyResolved) as refused:
+    with pytest.raises(errors.AlreadyResolved) as refused:
         shell.execute(request(ticket_id, c.EscalateTicket("up"), NIGHT))
     assert set(refused.value.possible) == {"verify", "add_note", "release"}
-    with pytest.raises(no.Forbidden):
+    with pytest.raises(errors.Forbidden):
         shell.execute(request(ticket_id, c.EscalateTicket("up"), CHECKER))
 
 
@@ -235,11 +237,11 @@ def test_a_stale_version_names_what_was_missed(shell: Shell) -> None:
     ticket_id = opened(shell)
     shell.execute(request(ticket_id, NOTE, expected_version=5))
     shell.execute(request(ticket_id, NOTE, expected_version=6))
-    with pytest.raises(no.StaleVersion) as stale:
+    with pytest.raises(errors.StaleVersion) as stale:
         shell.execute(request(ticket_id, NOTE, expected_version=5))
     assert (stale.value.stream_id, stale.value.current_version, stale.value.expected_version) == (ticket_id, 7, 5)
     assert stale.value.missed == tuple(shell.history(ticket_id)[5:])
-    with pytest.raises(no.StaleVersion) as ahead:
+    with pytest.raises(errors.StaleVersion) as ahead:
         shell.execute(request(ticket_id, NOTE, expected_version=9))
     assert ahead.value.missed == ()
     assert len(shell.history(ticket_id)) == 7
@@ -272,11 +274,11 @@ def test_who_is_overtaken_every_time_is_told(shell: Shell, connection: psycopg.C
         $$ begin perform nextval('ticket_numbers'); return null; end $$;
         create trigger always_too_late before insert on events for each row execute function count_and_skip()"""
     )
-    with pytest.raises(no.StaleVersion):
+    with pytest.raises(errors.StaleVersion):
         shell.execute(request(ticket_id, NOTE))
     tries = MOST_TRIES * (1 if isinstance(shell, HelpDesk) else 2)  # the other one inserts, and then asks who won
     assert connection.execute("select last_value from ticket_numbers").fetchone() == (tries + 1,)
-    with pytest.raises(no.StaleVersion):
+    with pytest.raises(errors.StaleVersion):
         shell.register_client("client-2", CONTACT, STAFF, NOW)
     assert connection.execute("select last_value from ticket_numbers").fetchone() == (2 * tries + 1,)
 
@@ -298,7 +300,7 @@ def test_two_register_one_client_at_once(shell: Shell, connection: psycopg.Conne
     """Who is overtaken by another registration of the same user ID decides again, on what is there now."""
     with connect(database, "test rival") as other:
         other.execute("begin")
-        stream, actor = client_stream("client-1"), acting(STAFF, "register_client")
+        stream, actor = client_stream("client-1"), actor_for(STAFF, "register_client")
         append(other, [to_row(Recorded(stream, 1, NOW, actor, Registered("client-1", "Rival", "r@example.org")))])
         with beside(lambda: shell.register_client("client-1", CONTACT, STAFF, NOW)) as registered:
             wait_for_locks(connection, 1)
@@ -309,7 +311,7 @@ def test_two_register_one_client_at_once(shell: Shell, connection: psycopg.Conne
 
 def test_only_who_may_registers_clients(shell: Shell) -> None:
     """The directory is kept by intake and administrators; nobody else changes it."""
-    with pytest.raises(no.Forbidden):
+    with pytest.raises(errors.Forbidden):
         shell.register_client("client-1", CONTACT, CHECKER, NOW)
     assert shell.history(client_stream("client-1")) == []
 
@@ -332,7 +334,7 @@ def test_the_desks_policy_reaches_the_decision(shell: Shell) -> None:
     for command in (c.ResolveTicket("done"), VERIFY, DETAILS, c.CloseTicket()):
         shell.execute(request(ticket_id, command, policy=lax))
     late = request(ticket_id, s.ReopenTicket("again"), CLIENT, policy=lax, now=NOW + timedelta(hours=2))
-    with pytest.raises(no.ReopenWindowOver):
+    with pytest.raises(errors.ReopenWindowOver):
         shell.execute(late)
 
 
@@ -368,9 +370,15 @@ def test_one_of_many_threads_with_one_version_wins(desk: HelpDesk) -> None:
     ticket_id = opened(desk)
     with beside(*[lambda: desk.execute(request(ticket_id, NOTE, expected_version=5))] * 4) as executed:
         pass
-    errors = [error for one in executed if (error := one.exception())]
-    assert [type(error) for error in errors] == [no.StaleVersion] * 3
+    raised = [error for one in executed if (error := one.exception())]
+    assert [type(error) for error in raised] == [errors.StaleVersion] * 3
     assert len(desk.history(ticket_id)) == 6
+
+
+def test_a_synchronous_store_that_waits_is_a_mistake() -> None:
+    """There is nobody to wait with: it is said at once, instead of a command that never ends."""
+    with pytest.raises(RuntimeError):
+        run_at_once(asyncio.sleep(0))
 
 
 def test_the_desk_leaves_the_pool_to_whoever_made_it(database: str) -> None:
@@ -391,9 +399,9 @@ def test_a_program_needs_an_address_only(database: str) -> None:
         again = desk.handle(NOTE, STAFF, begun.ticket_id, begun.version).ticket
         assert (begun.number, again.version) == ("T-000001", 6)
         assert before <= begun.updated_at <= again.updated_at <= utc_now()
-        with pytest.raises(no.StaleVersion):
+        with pytest.raises(errors.StaleVersion):
             desk.handle(NOTE, STAFF, begun.ticket_id, begun.version)
-        with pytest.raises(no.UnknownTicket):
+        with pytest.raises(errors.UnknownTicket):
             desk.handle(NOTE, STAFF)
     with pytest.raises(OperationalError):
         desk.history(begun.ticket_id)
@@ -404,7 +412,7 @@ def test_a_program_has_the_policy_that_it_names(database: str) -> None:
     with HelpDesk.connect(database) as strict, HelpDesk.connect(database, Policy(four_eyes=False)) as lax:
         ticket_id = opened(strict)
         strict.handle(c.ResolveTicket("done"), STAFF, ticket_id)
-        with pytest.raises(no.FourEyes):
+        with pytest.raises(errors.FourEyes):
             strict.handle(VERIFY, STAFF, ticket_id)
         assert lax.handle(VERIFY, STAFF, ticket_id).ticket.state is State.VERIFIED
 
@@ -422,7 +430,7 @@ def test_a_fact_goes_behind_what_is_there(desk: HelpDesk, connection: psycopg.Co
     last = desk.history(ticket_id)[-1]
     assert last == recorded[0].result() == Recorded(ticket_id, 7, NOW, by, fact, None, "cause", None, Level.TIER1)
     for stream in (new_stream_id(NOW), client_stream("client-1")):
-        with pytest.raises(no.UnknownTicket):
+        with pytest.raises(errors.UnknownTicket):
             desk.record(stream, fact, by, NOW)
 
 

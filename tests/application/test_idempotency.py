@@ -13,7 +13,7 @@ from application.combining import CombiningDesk
 from application.database import pool
 from application.deciding import Outcome, new_stream_id
 from application.helpdesk import HelpDesk
-from application.repeating import KeyReused, Once, Repeated
+from application.repeating import IdempotencyRequest, KeyReused, StoredAnswer
 from domain.errors import StaleVersion
 from tests.support.running_desk import Served
 from tests.support.write_side import NOW, OPEN, CombiningShell, Shell, beside, history, opened, request
@@ -38,16 +38,18 @@ def version(outcome: Outcome) -> bytes:
     return f"version {outcome.ticket.version}".encode()
 
 
-def once(key: str = "k", request_hash: bytes = b"r", answer: Callable[[Outcome], bytes] = version) -> Once:
+def once(
+    key: str = "k", request_hash: bytes = b"r", answer: Callable[[Outcome], bytes] = version
+) -> IdempotencyRequest:
     """A key of the one caller."""
-    return Once("desk-1", key, request_hash, answer)
+    return IdempotencyRequest("desk-1", key, request_hash, answer)
 
 
 def repeated(shell: Shell, *given: object) -> bytes:
     """What a command that comes again is answered."""
-    with pytest.raises(Repeated) as before:
-        shell.execute(*given)  # type: ignore[arg-type]
-    return before.value.answer
+    before = shell.execute(*given)  # type: ignore[arg-type]
+    assert isinstance(before, StoredAnswer)
+    return before.body
 
 
 def test_a_repetition_records_nothing_and_has_the_first_answer(shell: Shell, connection: psycopg.Connection) -> None:
@@ -124,7 +126,7 @@ def test_the_same_key_twice_in_one_batch(database: str, connection: psycopg.Conn
     opened(shell)
     shell.close()
     kinds = [type(answer).__name__ for answer in asyncio.run(ask())]
-    assert sorted(kinds) == ["Outcome"] * 5 + ["Repeated"]
+    assert sorted(kinds) == ["Outcome"] * 5 + ["StoredAnswer"]
     assert connection.execute("select count(distinct stream_id) from events").fetchone() == (7,)  # and the client
 
 
@@ -135,10 +137,8 @@ def test_the_same_key_at_the_same_time(database: str, connection: psycopg.Connec
 
     def ask(shell: CombiningShell, key: str) -> bytes:
         start.wait(20)
-        try:
-            return version(shell.execute(request(ticket_id, NOTE), once(key)))
-        except Repeated as before:
-            return before.answer
+        result = shell.execute(request(ticket_id, NOTE), once(key))
+        return result.body if isinstance(result, StoredAnswer) else version(result)
 
     for turn in range(10):
         with beside(*(lambda shell=shell, key=f"k{turn}": ask(shell, key) for shell in shells)) as asked:

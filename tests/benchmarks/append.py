@@ -282,7 +282,7 @@ def combining(url: str) -> Run:
             while time.perf_counter() < started + seconds:
                 event = recorded()
                 kept = Kept(ACTOR.id, str(event.originator_id), sha256(b"").digest(), ANSWER)
-                if not await desk[0]._recorded((event,), kept):
+                if not await desk[0].append_events((event,), kept):
                     raise RuntimeError("an append was refused")
                 counts[number] += 1
 

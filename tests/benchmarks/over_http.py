@@ -18,7 +18,7 @@ from psycopg.types.json import Jsonb
 from application.clock import utc_now
 from application.combining import CombiningDesk
 from application.commands import OpenTicket
-from application.deciding import Request, new_stream_id
+from application.deciding import CommandRequest, new_stream_id
 from domain.values import Channel
 from tests.benchmarks import ground
 from tests.benchmarks.figures import Figure, Notebook, Step, interleaved
@@ -184,7 +184,7 @@ async def open_tickets(database: str, count: int) -> list[UUID]:
     ids: list[UUID] = []
     for _ in range(0, count, 200):
         now = utc_now()
-        wishes = [Request(new_stream_id(now), opening, STAFF, now) for _ in range(min(200, count))]
+        wishes = [CommandRequest(new_stream_id(now), opening, STAFF, now) for _ in range(min(200, count))]
         ids += [outcome.ticket.ticket_id for outcome in await asyncio.gather(*map(desk.execute, wishes))]
     await desk.close()
     return ids

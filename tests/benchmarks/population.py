@@ -35,7 +35,7 @@ from application.closure_mail import DESK
 from application.command import Command, Opening
 from application.commands import COMMANDS, DocumentIssue, OpenTicket, ReceiveRequest, RequestSender
 from application.database import connect, migrate
-from application.deciding import Request, decide, decide_client
+from application.deciding import CommandRequest, decide, decide_client
 from application.event_store import leaf_hash, to_recorded, to_row
 from application.supporting import RegisterClient
 from domain import decisions
@@ -192,7 +192,7 @@ class Story:
             command = self._command(step, what)
             self._wait(0.3 if isinstance(command, Opening) else 30)
             streams = {**self._directory, NO_TICKET: self.history}
-            outcome = decide(Request(NO_TICKET, command, self._who(step), self._now), streams, NO_NUMBER)
+            outcome = decide(CommandRequest(NO_TICKET, command, self._who(step), self._now), streams, NO_NUMBER)
             if not outcome.events:
                 raise RuntimeError(f"{step} recorded nothing: the path is wrong")
             self._ticket = outcome.ticket

@@ -5,13 +5,13 @@ from itertools import product
 
 import pytest
 
-from domain import errors as no
+from domain import errors
 from domain import events as e
-from domain.procedure import queue_of, step_of
+from domain.procedure import COMES_FIRST, ENDED, PROCEDURE, queue_of, step_of
 from domain.rules import Given, possible
 from domain.ticket import Ticket
 from domain.values import Channel, Level, State
-from tests.support.given import DOSSIER, HASH, LATER, QUALITY, after, ticket_in
+from tests.support.given import DOSSIER, HASH, LATER, QUALITY, after, given_by, ticket_in
 from tests.support.procedure_tables import COMMANDS, STEPS
 
 # Standing: state, level, verdict. Beside it, what happened to the ticket since it came there.
@@ -275,7 +275,7 @@ def ticket_standing(name: str) -> Ticket:
 
 def given(standing: str) -> Given:
     """Quality control asks, so that nobody checks the own work; for "long ago" after the reopen window."""
-    return Given(QUALITY, LATER + timedelta(days=15) if standing == "closed long ago" else LATER)
+    return given_by(QUALITY, LATER + timedelta(days=15) if standing == "closed long ago" else LATER)
 
 
 def stands(ticket: Ticket) -> str:
@@ -289,7 +289,7 @@ def told(standing: str, command: str) -> tuple[str, tuple[str, ...], str | None]
     can = possible(ticket, given(standing))
     try:
         events = COMMANDS[command](ticket, given(standing))
-    except no.Refused as refusal:
+    except errors.Refused as refusal:
         return refusal.code, refusal.possible, refusal.step
     if not events:
         return "nothing" if command in can else "already", can, None
@@ -364,3 +364,12 @@ def test_every_event_has_its_row_in_the_table_of_steps():
     """No event of a ticket is missing in the table of steps; a closing e-mail without a level belongs to no step."""
     assert [event.__name__ for event in e.TICKET_EVENTS.values()] == list(STEPS)
     assert step_of(e.ClosureEmailSent(9, "<9@desk>", 1), None) is None
+
+
+@pytest.mark.parametrize("command", PROCEDURE)
+def test_a_row_of_the_procedure_says_of_each_state_one_thing(command: str):
+    """A command is possible, too early or too late in a state; what its row leaves open is the same for every one."""
+    row = PROCEDURE[command]
+    named = [*row.when, *row.too_early, *row.too_late]
+    assert len(named) == len(set(named))
+    assert set(State) - set(named) <= set(COMES_FIRST) | set(ENDED)

@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from domain import errors as no
+from domain import errors
 from domain import events as e
 from domain.client import EVENTS, ContactChanged, Registered
 from domain.values import Actor, Channel, Grade, Level, Relation, Role, Sender, Visibility
@@ -206,61 +206,66 @@ def test_rule_8_the_hash_of_a_line_covers_what_its_words_leave_out(changes: dict
 
 
 CODES = {
-    "error": no.DeskError,
-    "refused": no.Refused,
-    "client_not_identified": no.ClientNotIdentified,
-    "not_created": no.NotCreated,
-    "issue_not_documented": no.IssueNotDocumented,
-    "not_routed": no.NotRouted,
-    "step_already_done": no.StepAlreadyDone,
-    "already_resolved": no.AlreadyResolved,
-    "already_qualified": no.AlreadyQualified,
-    "already_approved": no.AlreadyApproved,
-    "ticket_closed": no.TicketClosed,
-    "ticket_cancelled": no.TicketCancelled,
-    "not_closed": no.NotClosed,
-    "reopen_window_over": no.ReopenWindowOver,
-    "not_qualified": no.NotQualified,
-    "cannot_resolve_here": no.CannotResolveHere,
-    "no_qualification_here": no.NoQualificationHere,
-    "no_level_above": no.NoLevelAbove,
-    "not_resolved": no.NotResolved,
-    "not_verified": no.NotVerified,
-    "details_missing": no.DetailsMissing,
-    "four_eyes": no.FourEyes,
-    "at_decision_point": no.AtDecisionPoint,
-    "not_at_decision_point": no.NotAtDecisionPoint,
-    "no_current_dossier": no.NoCurrentDossier,
-    "dossier_mismatch": no.DossierMismatch,
-    "not_approved": no.NotApproved,
-    "client_not_awaited": no.ClientNotAwaited,
-    "wrong_route": no.WrongRoute,
-    "wrong_level": no.WrongLevel,
-    "unacceptable": no.Unacceptable,
-    "blank_text": no.BlankText,
-    "unknown_client": no.UnknownClient,
-    "link_to_self": no.LinkToSelf,
-    "unknown_other_ticket": no.UnknownOther,
-    "role_missing": no.Forbidden,
-    "not_found": no.NotFound,
-    "unknown_ticket": no.UnknownTicket,
-    "unknown_user_id": no.UnknownUserId,
-    "stale_version": no.StaleVersion,
+    "error": errors.DeskError,
+    "refused": errors.Refused,
+    "client_not_identified": errors.ClientNotIdentified,
+    "not_created": errors.NotCreated,
+    "issue_not_documented": errors.IssueNotDocumented,
+    "not_routed": errors.NotRouted,
+    "step_already_done": errors.StepAlreadyDone,
+    "already_resolved": errors.AlreadyResolved,
+    "already_qualified": errors.AlreadyQualified,
+    "already_approved": errors.AlreadyApproved,
+    "ticket_closed": errors.TicketClosed,
+    "ticket_cancelled": errors.TicketCancelled,
+    "not_closed": errors.NotClosed,
+    "reopen_window_over": errors.ReopenWindowOver,
+    "not_qualified": errors.NotQualified,
+    "cannot_resolve_here": errors.CannotResolveHere,
+    "no_qualification_here": errors.NoQualificationHere,
+    "no_level_above": errors.NoLevelAbove,
+    "not_resolved": errors.NotResolved,
+    "not_verified": errors.NotVerified,
+    "details_missing": errors.DetailsMissing,
+    "four_eyes": errors.FourEyes,
+    "at_decision_point": errors.AtDecisionPoint,
+    "not_at_decision_point": errors.NotAtDecisionPoint,
+    "no_current_dossier": errors.NoCurrentDossier,
+    "dossier_mismatch": errors.DossierMismatch,
+    "not_approved": errors.NotApproved,
+    "client_not_awaited": errors.ClientNotAwaited,
+    "wrong_route": errors.WrongRoute,
+    "wrong_level": errors.WrongLevel,
+    "unacceptable": errors.Unacceptable,
+    "blank_text": errors.BlankText,
+    "unknown_client": errors.UnknownClient,
+    "link_to_self": errors.LinkToSelf,
+    "unknown_other_ticket": errors.UnknownOther,
+    "role_missing": errors.Forbidden,
+    "not_found": errors.NotFound,
+    "unknown_ticket": errors.UnknownTicket,
+    "unknown_user_id": errors.UnknownUserId,
+    "stale_version": errors.StaleVersion,
 }
 
 
 def test_every_error_has_its_code_for_ever():
     """A code is the name of an error for ever, of one error only."""
-    errors = [error for error in vars(no).values() if isinstance(error, type) and issubclass(error, no.DeskError)]
-    assert {error.__name__: error.code for error in errors} == {error.__name__: code for code, error in CODES.items()}
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.DeskError)]
+    assert {error.__name__: error.code for error in kinds} == {error.__name__: code for code, error in CODES.items()}
 
 
 def test_an_error_says_what_its_docstring_says():
     """An error's message is its docstring, unless it is told another one."""
-    assert no.NotRouted().detail == "The ticket is not with Support yet: route it to tier 1 first."
-    assert no.NotRouted("another one").detail == "another one"
-    assert (no.NotRouted().step, no.NotRouted().possible) == (None, ())
-    assert [no.UnknownClient.pointer, no.LinkToSelf.pointer, no.UnknownOther.pointer, no.Unacceptable.pointer] == [
+    assert errors.NotRouted().detail == "The ticket is not with Support yet: route it to tier 1 first."
+    assert errors.NotRouted("another one").detail == "another one"
+    assert (errors.NotRouted().step, errors.NotRouted().possible) == (None, ())
+    assert [
+        errors.UnknownClient.pointer,
+        errors.LinkToSelf.pointer,
+        errors.UnknownOther.pointer,
+        errors.Unacceptable.pointer,
+    ] == [
         "/client_user_id",
         "/other_ticket_id",
         "/other_ticket_id",
@@ -270,8 +275,8 @@ def test_an_error_says_what_its_docstring_says():
 
 def test_a_stale_version_tells_what_was_missed():
     """Whoever decided on an older version learns which version is the current one, and what came in between."""
-    stale = no.StaleVersion(TICKET_ID, 5, 3, ())
+    stale = errors.StaleVersion(TICKET_ID, 5, 3, ())
     assert (stale.stream_id, stale.current_version, stale.expected_version, stale.missed) == (TICKET_ID, 5, 3, ())
-    unknown = no.StaleVersion(TICKET_ID)
+    unknown = errors.StaleVersion(TICKET_ID)
     assert (unknown.current_version, unknown.expected_version, unknown.missed) == (None, None, ())
     assert stale.detail.startswith("The ticket has moved on")

@@ -30,7 +30,7 @@ from application.clock import utc_now
 from application.combining import CombiningDesk
 from application.commands import DocumentIssue, OpenTicket
 from application.database import connection_settings
-from application.deciding import Outcome, Request, Trace, new_stream_id
+from application.deciding import CommandRequest, Outcome, Trace, new_stream_id
 from application.helpdesk import HelpDesk
 from application.line import Unavailable
 from application.supporting import AddNote, ChangePriority
@@ -167,12 +167,12 @@ class Caller:
 # ── Without HTTP ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def wish(plan: Plan, journal: Journal) -> tuple[str, Request]:
+def wish(plan: Plan, journal: Journal) -> tuple[str, CommandRequest]:
     """A command for either shell, and its mark; it is noted as sent."""
     mark, now = plan.mark(), utc_now()
     kind, ticket = plan.next()
     command: Any = AddNote("seen") if kind == "note" else ChangePriority(plan.grade(), plan.grade(), "judged anew")
-    wanted = Request(
+    wanted = CommandRequest(
         ticket or new_stream_id(now), command if ticket else OPEN, WHO, now, None, Trace(correlation_id=mark)
     )
     journal.sending(mark, SINGLE if ticket else OPENED)

@@ -17,7 +17,7 @@ from psycopg.sql import SQL, Literal
 from application.clock import utc_now
 from application.commands import ReceiveRequest, RequestSender
 from application.database import connect
-from application.deciding import Request, Trace, decide, new_stream_id
+from application.deciding import CommandRequest, Trace, decide, new_stream_id
 from application.event_store import StoredRow, to_row
 from application.sealing import seal
 from domain.values import Channel
@@ -187,7 +187,7 @@ class Holder:
         """A new request: its mark, and its rows."""
         self._count += 1
         mark, now = f"{self._name}-{self._count}", utc_now()
-        wanted = Request(new_stream_id(now), REQUEST, WHO, now, None, Trace(correlation_id=mark))
+        wanted = CommandRequest(new_stream_id(now), REQUEST, WHO, now, None, Trace(correlation_id=mark))
         return mark, [to_row(event) for event in decide(wanted, {}).events]
 
 

@@ -31,7 +31,7 @@ from domain.events import (
     Routed,
 )
 from domain.procedure import DOSSIER_STANDS, standing_after
-from domain.ticket import REMARKS, fold
+from domain.ticket import HISTORY_ONLY_EVENTS, fold
 from domain.values import Actor, Channel, Grade, Level, Relation, Role, State, Visibility
 from projections.rebuild import rebuild
 from projections.runner import PROJECTIONS, project, project_all, take_turns
@@ -119,7 +119,7 @@ def test_there_are_remarks_in_every_state() -> None:
     for seed in range(3):
         for story in stories(random.Random(seed)).values():
             for number, event in enumerate(story):
-                if type(event) in REMARKS:
+                if type(event) in HISTORY_ONLY_EVENTS:
                     before = fold(Recorded(UUID(int=1), 1 + at, NOW, BY, one) for at, one in enumerate(story[:number]))
                     seen.add((before.state, standing_after(before, event)[0] is before.state))
     assert seen == {(state, state not in DOSSIER_STANDS) for state in State}

@@ -6,7 +6,7 @@ from random import Random
 from msgspec.structs import replace
 
 from application.database import connect
-from application.deciding import Request, decide, decide_client, new_stream_id
+from application.deciding import CommandRequest, decide, decide_client, new_stream_id
 from application.event_store import to_row
 from domain.client import client_stream
 from domain.values import Grade
@@ -27,7 +27,7 @@ def filled(database: str, count: int) -> set[str]:
             impact, urgency = chance.choice(GRADES)
             wish = replace(OPEN, issue=replace(OPEN.issue, impact=impact, urgency=urgency))
             ticket_id = new_stream_id(now)
-            wanted = Request(ticket_id, wish, STAFF, now)
+            wanted = CommandRequest(ticket_id, wish, STAFF, now)
             made += decide(wanted, {client_stream("client-1"): registered}, f"T-{number:06}").events
             tickets.add(str(ticket_id))
         rows = [to_row(event) for event in made]

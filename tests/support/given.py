@@ -9,7 +9,7 @@ from domain import events as e
 from domain.procedure import INTAKE_STATES, MANAGER_STATES, NEXT_RUNG
 from domain.rules import Given
 from domain.ticket import Ticket, begin, evolve
-from domain.values import Actor, Channel, Grade, Level, Role, State
+from domain.values import Actor, Channel, Grade, Level, Principal, Role, State
 
 TICKET_ID = UUID("0190f3a0-0000-7000-8000-000000000001")
 START, LATER = datetime(2026, 11, 2, 9, 0, tzinfo=UTC), datetime(2026, 11, 2, 12, 0, tzinfo=UTC)
@@ -55,4 +55,9 @@ def after(ticket: Ticket | None, events: Iterable[e.Event], by: Actor = RESOLVER
 
 def decided(decision: Callable[..., list[e.Event]], ticket: Ticket, *wanted: Any, **given: Any) -> list[e.Event]:
     """What a decision records; `given` changes who asks, when, and the desk's settings."""
-    return decision(ticket, Given(**{"by": QUALITY, "now": LATER} | given), *wanted)
+    return decision(ticket, given_by(**given), *wanted)
+
+
+def given_by(by: Actor = QUALITY, now: datetime = LATER, **settings: Any) -> Given:
+    """What a decision is given when somebody asks who may give every command."""
+    return Given(Principal(by.id, by.name, frozenset(Role), frozenset(Level), "client-a"), now, **settings)

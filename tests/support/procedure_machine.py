@@ -23,9 +23,9 @@ from hypothesis.stateful import (
 from application import commands as c
 from application import supporting as s
 from application.command import Command, Opening
-from application.deciding import Outcome, Request, decide, decide_client
+from application.deciding import CommandRequest, Outcome, decide, decide_client
 from application.event_store import to_recorded, to_row
-from domain import errors as no
+from domain import errors
 from domain import events as e
 from domain.client import Contact, client_stream
 from domain.decisions import closure_mail_failed, closure_mail_sent
@@ -385,7 +385,7 @@ reached: Counter[str] = Counter()
 
 
 def said_no(
-    error: no.DeskError,
+    error: errors.DeskError,
     who: Principal,
     sheet: Sheet,
     name: str,
@@ -396,20 +396,20 @@ def said_no(
 ) -> None:
     """Asserts that a no is the right one: of the caller, of the version, of the procedure, or of the other ticket."""
     match error:
-        case no.UnknownTicket():
+        case errors.UnknownTicket():
             assert who.roles == {Role.CLIENT}
             assert who.client_user_id != sheet.client
-        case no.Forbidden():
+        case errors.Forbidden():
             assert not permitted
-        case no.StaleVersion():
+        case errors.StaleVersion():
             assert stale
-        case no.Refused():
+        case errors.Refused():
             assert not stale
             assert not (permitted and open_)
             assert set(error.possible) == can
         case _:
             assert not stale
-            assert (name, type(error)) in {("link", no.LinkToSelf), ("link", no.UnknownOther)}
+            assert (name, type(error)) in {("link", errors.LinkToSelf), ("link", errors.UnknownOther)}
 
 
 class Desk(RuleBasedStateMachine):
@@ -450,7 +450,7 @@ class Desk(RuleBasedStateMachine):
             opening = c.OpenTicket("client-a", Channel.WEB, "help", issue if n > 1 else None)
         ticket_id = UUID(int=len(self.tickets))
         if len(self.tickets) < MOST_TICKETS:
-            outcome = decide(Request(ticket_id, opening, KEYS[0], self.now), self.streams, "T-000001")
+            outcome = decide(CommandRequest(ticket_id, opening, KEYS[0], self.now), self.streams, "T-000001")
             self.record(ticket_id, outcome.events)
 
     def want_anything(self, ticket: int, pick: int, n: int) -> None:
@@ -526,8 +526,8 @@ class Desk(RuleBasedStateMachine):
         possible = name == "claim_next" or (sheet.possible(name, who.id, now) and sheet.fits(command))
         expected = known.version - back if back else None
         try:
-            outcome = decide(Request(ticket_id, command, who, self.now, expected), self.streams, "T-000002")
-        except no.DeskError as error:
+            outcome = decide(CommandRequest(ticket_id, command, who, self.now, expected), self.streams, "T-000002")
+        except errors.DeskError as error:
             can = {name for name in NAMES if self.can(sheet, name, who, now)}
             said_no(error, who, sheet, name, can, back > 0, permitted, possible or already)
             return

@@ -8,12 +8,12 @@ from uuid import UUID
 
 from application.command import Command
 from application.commands import COMMANDS, DocumentIssue, OpenTicket, ReceiveRequest, RequestSender
-from application.deciding import Outcome, Request, allowed, new_stream_id
+from application.deciding import CommandRequest, Outcome, new_stream_id
 from application.helpdesk import HelpDesk
 from application.supporting import RegisterClient
-from domain.rules import Given
+from domain.rules import Given, allowed_commands
 from domain.ticket import fold
-from domain.values import Actor, Channel, Grade, Level, Principal, Relation, Role, Visibility
+from domain.values import Channel, Grade, Level, Principal, Relation, Role, Visibility
 
 START = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 LEVELS = frozenset(Level) - {Level.IT_MANAGER}
@@ -62,7 +62,7 @@ class Walk:
         return self._execute(ticket_id, self._command(name, found), who)
 
     def _execute(self, ticket_id: UUID, command: Any, who: Principal) -> Outcome:
-        return self.desk.execute(Request(ticket_id, command, who, self.now))
+        return self.desk.execute(CommandRequest(ticket_id, command, who, self.now))
 
     def _command(self, name: str, outcome: Outcome) -> Command:
         ticket, words = outcome.ticket, f"because {self.chance.randint(1, 10**9)}"
@@ -102,5 +102,4 @@ def look(history: list[Any], who: Principal, now: datetime) -> Outcome:
     """The ticket, and what this principal may do with it now."""
     ticket = fold(history)
     assert ticket is not None
-    given = Given(Actor(who.id, who.name, Role.INTAKE), max(now, ticket.updated_at))
-    return Outcome(ticket, (), allowed(ticket, who, given))
+    return Outcome(ticket, (), allowed_commands(ticket, Given(who, max(now, ticket.updated_at))))

@@ -23,6 +23,7 @@ from domain.rules import Given, possible
 from domain.ticket import Issue, Ticket, begin, evolve, fold
 from domain.values import Actor, Channel, Grade, Level, Role, Visibility
 from projections.runner import project_all
+from tests.support.given import given_by
 
 START = datetime(2026, 10, 5, tzinfo=UTC)
 WORKER, CHECKER = Actor("worker", "worker", Role.AGENT), Actor("checker", "checker", Role.QUALITY)
@@ -87,8 +88,8 @@ STEPS: dict[str, Step] = {
     "cannot": lambda t, g, _: decide.qualify(t, g, False, "not known"),
     "escalate": lambda t, g, _: decide.escalate(t, g, "more skill"),
     "resolve": lambda t, g, _: decide.resolve(t, g, "fixed"),
-    "pass": lambda t, g, _: decide.verify(t, asked_by(g, CHECKER), True, Channel.PHONE, "It works."),
-    "fail": lambda t, g, _: decide.verify(t, asked_by(g, CHECKER), False, Channel.PHONE, "It does not."),
+    "pass": lambda t, g, _: decide.verify(t, given_by(CHECKER, g.now), True, Channel.PHONE, "It works."),
+    "fail": lambda t, g, _: decide.verify(t, given_by(CHECKER, g.now), False, Channel.PHONE, "It does not."),
     "document": lambda t, g, _: decide.document_resolution(t, g, "wear", "replaced", "test"),
     "close": lambda t, g, _: decide.close(t, g),
     "dossier": lambda t, g, _: decide.compile_dossier(t, g, f"after {t.version}", ("all of it",)),
@@ -104,11 +105,6 @@ STEPS: dict[str, Step] = {
 }
 
 
-def asked_by(given: Given, by: Actor) -> Given:
-    """The same, asked by somebody else."""
-    return Given(by, given.now)
-
-
 class Story:
     """A ticket's history as it grows; every event is what a decision recorded, so it is legal."""
 
@@ -120,7 +116,7 @@ class Story:
     def tell(self, at: datetime, step: str, what: str = "") -> None:
         """One step: `receive`, `open` (received up to documented), `describe`, `sent`, `bounced`, or one of STEPS."""
         if step in ("receive", "open"):
-            self._record(at, decide.receive_request(Channel.PHONE, "It does not print.", None))
+            self._record(at, [decide.receive_request(Channel.PHONE, "It does not print.", None)])
         if step == "open":
             for part in ("identify_client", "create", "describe"):
                 self.tell(at, part)
@@ -128,9 +124,9 @@ class Story:
             self._record(at, self._mailed(step))
         elif step == "describe":
             issue = Issue("No print", "It does not print.", self.category, *GRADES[self.priority])
-            self._record(at, decide.document_issue(self._now(), Given(WORKER, at), issue))
+            self._record(at, decide.document_issue(self._now(), given_by(WORKER, at), issue))
         elif step in STEPS:
-            self._record(at, STEPS[step](self._now(), Given(WORKER, at), what))
+            self._record(at, STEPS[step](self._now(), given_by(WORKER, at), what))
 
     def _now(self) -> Ticket:
         assert self.ticket
@@ -190,7 +186,7 @@ def random_walk(number: int, chance: random.Random, steps: int = 40) -> list[e.R
         assert ticket
         if isinstance(story.history[-1].event, e.Closed):
             story.tell(at, chance.choice(["sent", "bounced"]))
-        allowed = possible(ticket, Given(CHECKER, at))
+        allowed = possible(ticket, given_by(CHECKER, at))
         if set(allowed) <= {"link"}:
             break
         command = chance.choices(allowed, [RARE.get(name, 1.0) for name in allowed])[0]

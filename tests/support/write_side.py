@@ -15,11 +15,11 @@ import psycopg
 from application.combining import CombiningDesk
 from application.command import Command, Opening
 from application.commands import DocumentIssue, OpenTicket
-from application.deciding import Outcome, Request, new_stream_id
+from application.deciding import CommandRequest, Outcome, new_stream_id
 from application.event_store import APPEND, Kept, StoredRow, append_parameters, to_row
 from application.helpdesk import HelpDesk
 from application.postgres import EmbeddedPostgres
-from application.repeating import Once
+from application.repeating import IdempotencyRequest, StoredAnswer
 from application.sealing import seal_all
 from application.supporting import RegisterClient
 from domain.client import Client, Contact
@@ -73,9 +73,9 @@ def history(connection: psycopg.Connection[Any], stream: UUID) -> list[int]:
     return [version for (version,) in found]
 
 
-def request(ticket_id: UUID, command: Command | Opening, who: Principal = STAFF, **more: Any) -> Request:
+def request(ticket_id: UUID, command: Command | Opening, who: Principal = STAFF, **more: Any) -> CommandRequest:
     """A command of the desk's own people, with what a decision is given."""
-    return Request(ticket_id, command, who, **{"now": NOW} | more)
+    return CommandRequest(ticket_id, command, who, **{"now": NOW} | more)
 
 
 def opened(desk: "Shell", **more: Any) -> UUID:
@@ -92,9 +92,9 @@ class CombiningShell:
     def __init__(self, url: str) -> None:
         self._loop, self._desk = asyncio.Runner(), CombiningDesk(url)
 
-    def execute(self, wanted: Request, once: Once | None = None) -> Outcome:
+    def execute(self, wanted: CommandRequest, idempotency: IdempotencyRequest | None = None) -> Outcome | StoredAnswer:
         """One command."""
-        return self._loop.run(self._desk.execute(wanted, once))
+        return self._loop.run(self._desk.execute(wanted, idempotency))
 
     def register_client(self, user_id: str, contact: Contact, who: Principal, now: datetime) -> Client:
         """One client."""

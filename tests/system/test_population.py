@@ -20,12 +20,13 @@ from application.helpdesk import HelpDesk
 from application.sealing import seal_all
 from domain import events as e
 from domain.procedure import QUEUES
-from domain.rules import Given, possible
+from domain.rules import possible
 from domain.ticket import begin, evolve
 from domain.values import Channel, Level, Queue
 from projections.rebuild import rebuild
 from projections.runner import PROJECTIONS, project_all
 from tests.benchmarks.population import MAIL_DOMAIN, populate
+from tests.support.given import given_by
 from tests.support.write_side import NOW, opened, request
 
 TICKETS = 800
@@ -119,7 +120,7 @@ def test_every_event_is_one_that_the_procedure_allowed(populated: psycopg.Connec
         ticket = begin(told[0])
         for recorded in told[1:]:
             if name := COMMAND_OF.get(type(recorded.event)):
-                assert name in possible(ticket, Given(recorded.actor, recorded.at)), (ticket.ticket_id, recorded)
+                assert name in possible(ticket, given_by(recorded.actor, recorded.at)), (ticket.ticket_id, recorded)
                 seen += 1
             ticket = evolve(ticket, recorded)
     assert seen > 5 * TICKETS
