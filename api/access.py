@@ -12,6 +12,7 @@ import falcon.asgi
 import msgspec
 import structlog
 from falcon.asgi import Request, Response
+from falcon.routing import CompiledRouter
 
 from application.commands import COMMANDS as ON_TICKETS
 from application.logs import HANDLER, is_console
@@ -33,7 +34,7 @@ TICKET = "{ticket_id}"
 _TICKET = re.compile(r"/v1/tickets/([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})[:/]?")
 CLASSES = [f"{digit}xx" for digit in range(10)]
 ON_TICKET = "/v1/tickets/{ticket_id}:{command}"
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._~+/=:-]{1,128}")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:-]{1,128}")
 _encode = msgspec.json.Encoder().encode
 log = structlog.get_logger()
 
@@ -63,13 +64,12 @@ class Arrived:
 
     def __init__(self, req: Request, resp: Response) -> None:
         self.req, self.resp = req, resp
-        headers = req._asgi_headers  # what `get_header` looks into, a microsecond later
-        sent, wanted = headers.get(b"traceparent"), headers.get(b"x-request-id")
-        self.traceparent = child_of(sent.decode("latin-1") if sent else None)
+        sent, wanted = req.get_header("traceparent"), req.get_header("X-Request-Id")
+        self.traceparent = child_of(sent)
         # what is recorded for a request names its trace where somebody else knows it, too
-        self.kept = self.traceparent if sent and self.traceparent[3:35].encode() == sent[3:35] else None
-        well_formed = wanted is not None and _REQUEST_ID.fullmatch(wanted)
-        self.request_id = wanted.decode() if wanted and well_formed else self.traceparent[36:52]
+        self.kept = self.traceparent if sent and self.traceparent[3:35] == sent[3:35] else None
+        well_formed = wanted and _REQUEST_ID.fullmatch(wanted)
+        self.request_id = wanted if wanted and well_formed else self.traceparent[36:52]
 
     @property
     def trace_id(self) -> str:
@@ -83,7 +83,7 @@ class Arrival:
     async def process_request(self, req: Request, resp: Response) -> None:
         """Runs first."""
         arrived = req.scope[SCOPE] = Arrived(req, resp)
-        resp._headers["x-request-id"] = arrived.request_id  # as `set_header` does, which looks at the name first
+        resp.set_header("X-Request-Id", arrived.request_id)
 
 
 def names(req: Request) -> dict[str, str]:
@@ -101,8 +101,9 @@ def traceparent(req: Request) -> str | None:
 class Watched(falcon.asgi.App[Request, Response]):
     """An application whose requests are logged and counted."""
 
-    def watch(self, settings: Settings) -> None:
+    def watch(self, settings: Settings, router: CompiledRouter) -> None:
         """As the settings want it."""
+        self._routes = router
         self._logs = settings.access_log and settings.log_level in ("debug", "info")
         self._counts = settings.metrics
         self._console = is_console()
@@ -174,7 +175,7 @@ class Watched(falcon.asgi.App[Request, Response]):
 
     def _template(self, req: Request) -> str | None:
         """The route of a request that was refused before it was routed."""
-        found = self._router_search(req.path, req=req)
+        found = self._routes.find(req.path, req)
         return found[3] if found else None
 
 
@@ -182,7 +183,7 @@ def result(resp: Response, gone: bool) -> str:
     """What became of a command that no problem answers."""
     if gone:
         return "client_gone"
-    return "replayed" if "idempotency-replayed" in resp._headers else "done"
+    return "replayed" if resp.get_header("Idempotency-Replayed") else "done"
 
 
 def unreadable(status: int) -> dict[str, str]:

@@ -1,9 +1,8 @@
 """The application: middleware, errors, and every route on one screen."""
 
+from collections.abc import Callable
 from typing import Any
 
-import falcon.asgi
-from falcon.asgi import Request, Response
 from falcon.routing import CompiledRouter
 
 from api import problems
@@ -14,6 +13,7 @@ from api.closure_mails import ClosureMails
 from api.documentation import REDOC, Contract, Docs, Redoc
 from api.events import Events
 from api.health import Livez, Readyz
+from api.http_exchange import RequestRules
 from api.manners import Manners, Origins
 from api.metrics import Metrics
 from api.openapi import encoded
@@ -54,8 +54,7 @@ class Connections:
 class App(Watched):
     """What answers GET answers HEAD as well (RFC 9110, section 9.3.2): the same, without the body."""
 
-    def end_streams(self) -> None:
-        """Runs when the server begins to end: nobody is to wait for those who only listen. `create_app` sets it."""
+    end_streams: Callable[[], None]  # for the end of the server: nobody is to wait for those who only listen
 
     def add_route(self, uri_template: str, resource: object, **options: Any) -> None:
         """As falcon's."""
@@ -76,7 +75,7 @@ def desk_of(settings: Settings) -> tuple[CombiningDesk, list[Any]]:
     return CombiningDesk(url, sending.span), [Spanned(sending)]
 
 
-def create_app(settings: Settings) -> falcon.asgi.App[Request, Response]:
+def create_app(settings: Settings) -> App:
     """The application over one database; `settings.database_url` is set."""
     url = settings.database_url or ""
     desk, spans = desk_of(settings)
@@ -87,6 +86,7 @@ def create_app(settings: Settings) -> falcon.asgi.App[Request, Response]:
     middleware: list[Any] = [
         Watch(settings, readers),
         Arrival(),
+        RequestRules(),
         *spans,
         Connections(desk, readers, streams),
         *([Origins(settings.cors_origins)] if settings.cors_origins else []),
@@ -94,8 +94,8 @@ def create_app(settings: Settings) -> falcon.asgi.App[Request, Response]:
         Authentication(desk, settings),
     ]
     app = App(middleware=middleware, router=router)
-    app.watch(settings)
-    app.end_streams = streams.end  # type: ignore[method-assign]
+    app.watch(settings, router)
+    app.end_streams = streams.end
     problems.install(app)
     freshness, standing = Freshness(readers.fetch), Kept(readers.fetch)
     commands, webhooks = TicketCommands(desk, freshness, policy), means_of(settings, desk, readers)

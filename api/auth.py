@@ -10,7 +10,6 @@ from typing import Any
 import structlog
 from falcon.asgi import Request, Response
 
-from api.decoding import sent
 from api.documentation import REDOC
 from api.jwks import COOL_DOWN_SECONDS, NoKeys
 from api.limits import Addresses, FailedSignIns, RateLimit
@@ -77,7 +76,7 @@ class Authentication:
         """Runs before a request is routed, and before anything is read for it."""
         if req.path in OPEN_PATHS:
             return
-        scheme, _, secret = (sent(req, b"authorization") or "").partition(" ")
+        scheme, _, secret = (req.get_header("Authorization") or "").partition(" ")
         secret = secret.strip()
         if scheme.lower() != "bearer" or not secret:
             raise _challenge("key_missing", "Send your API key or token: Authorization: Bearer <key>.")

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -16,8 +15,6 @@ from application.command import ADDRESS, ONE_LINE, SAYS_SOMETHING, SHA256, USER_
 from application.deciding import Trace
 
 MOST_BYTES = 1024 * 1024
-MOST_DISCARDED = 16 * MOST_BYTES  # who is cut off in the middle of sending may never read why
-WHOLE = "deskledger.whole"  # in the ASGI scope: what says whether all of the body has come
 MOST_QUOTED = 300  # of what came in, an answer repeats no more than this
 Wanted = TypeVar("Wanted", bound=msgspec.Struct)
 PLAIN_WORDS = {  # what msgspec says of a pattern, for people
@@ -55,7 +52,7 @@ class Decoders:
         raw = req.context.body = await read_body(req)
         if raw and (req.content_type or "").partition(";")[0].strip().lower() != "application/json":
             raise Problem(415, "not_json", "Send the body as JSON, with Content-Type: application/json.")
-        if raw and (coding := sent(req, b"content-encoding")) and coding.strip().lower() != "identity":
+        if raw and (coding := req.get_header("Content-Encoding")) and coding.strip().lower() != "identity":
             said = "Send the body as it is, without Content-Encoding: nothing is unpacked here."
             raise Problem(415, "unsupported_media_type", said, headers={"Accept-Encoding": "identity"})
         decoder = self._known.get(wanted) or self._known.setdefault(wanted, msgspec.json.Decoder(wanted))
@@ -68,12 +65,6 @@ class Decoders:
         if raw and not _is_plain(raw) and (pointer := _named_twice(_members(raw.decode()))):
             raise _not_fitting(422, pointer, "it stands there twice, and nobody can tell which one is meant")
         return value
-
-
-def sent(req: Request, name: bytes) -> str | None:
-    """A header, by its name in lower case: what `get_header` finds, in a third of its time."""
-    value: bytes | None = req._asgi_headers.get(name)
-    return None if value is None else value.decode("latin-1")
 
 
 def _is_plain(raw: bytes) -> bool:
@@ -112,29 +103,12 @@ def _named_twice(value: Any) -> str | None:
 
 
 async def read_body(req: Request) -> bytes:
-    """The bytes of the body, at most 1 MiB. Raises Problem: 413 when it has more, 400 when it broke off.
-
-    falcon takes a body whose sender went away in the middle for a whole one; what is done then would be another request
-    than the one that was meant, and under its idempotency key.
-    """
-    first = req._first_event  # falcon has received it already, and most often it is all
-    if first and not first.get("more_body") and len(first.get("body", b"")) <= MOST_BYTES:
-        return bytes(first.get("body", b""))
-    raw, length = bytearray(), req.content_length or 0
-    if length <= MOST_DISCARDED:
-        length = 0
-        async for chunk in req.stream:
-            length += len(chunk)
-            if length <= MOST_BYTES:
-                raw += chunk
-            elif length > MOST_DISCARDED:
-                break
-    if length > MOST_BYTES:
-        raise Problem(413, "body_too_large", f"A body has at most {MOST_BYTES} bytes.")
-    whole: Callable[[], bool] | None = req.scope.get(WHOLE)
-    if whole and not whole():
-        raise Problem(400, "body_cut_off", "The connection ended before the body did: nothing is done. Send it again.")
-    return bytes(raw)
+    """The bytes of the body. Raises Problem: 413 when it has more than 1 MiB."""
+    if (req.content_length or 0) <= MOST_BYTES:
+        raw = await req.stream.read(MOST_BYTES + 1)
+        if len(raw) <= MOST_BYTES:
+            return raw
+    raise Problem(413, "body_too_large", f"A body has at most {MOST_BYTES} bytes.")
 
 
 def invalid(status: int, error: msgspec.ValidationError, wanted: type[msgspec.Struct] | None = None) -> Problem:
@@ -196,7 +170,7 @@ def expected_version(req: Request) -> int | None:
 
     Raises Problem: 428 when the header is missing, 400 when it cannot be read.
     """
-    header = sent(req, b"if-match")
+    header = req.get_header("If-Match")
     if header is None:
         raise Problem(
             428, "if_match_missing", 'Say on which version you decided: If-Match: "<version>", as in the ETag.'
@@ -214,10 +188,12 @@ def idempotency_key(req: Request) -> str | None:
 
     Raises Problem: 400 when it is empty, too long, or not printable ASCII.
     """
-    header = sent(req, b"idempotency-key")
+    header = req.get_header("Idempotency-Key")
     if header is None:
         return None
     written = header.strip()
+    if sum(name == b"idempotency-key" for name, _ in req.scope["headers"]) > 1:
+        raise Problem(400, "bad_idempotency_key", "Two keys came, and nobody can tell which one is meant: send one.")
     key = written.removeprefix('"').removesuffix('"')
     if not _IDEMPOTENCY_KEY.match(written):
         said = f"Idempotency-Key takes 1 to {MOST_KEY} printable ASCII characters: a UUID, for example."
@@ -227,14 +203,14 @@ def idempotency_key(req: Request) -> str | None:
 
 def prefer_wait(req: Request) -> int | None:
     """The seconds that the client wants to wait for the projections, at most 30; None without such a wish."""
-    wish = sent(req, b"prefer")
+    wish = req.get_header("Prefer")
     found = _PREFER_WAIT.search(wish) if wish else None
     return min(int(found["seconds"]), MOST_WAIT_SECONDS) if found else None
 
 
 def trace(req: Request) -> Trace:
     """Where a request comes from: what is not well-formed is not kept."""
-    correlation = sent(req, b"x-correlation-id")
+    correlation = req.get_header("X-Correlation-Id")
     return Trace(
         None,
         correlation if correlation and len(correlation) <= 200 and correlation.isprintable() else None,

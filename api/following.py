@@ -63,7 +63,7 @@ class Stream:
         while not (place.over or place.gone()):
             if self._position < self._end:
                 parts = await self._catch_up()
-            elif (left := deadline - loop.time()) > 0:
+            elif (left := deadline - loop.time()) > 0 and not place.waits_in_vain():
                 parts = await self._follow(min(left, PULSE_SECONDS))
             else:
                 break

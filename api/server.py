@@ -1,18 +1,24 @@
-"""gunicorn, started from our own command: its native asgi worker, with limits of ours, one event loop a process."""
+"""gunicorn, started from our own command: its asgi worker, with a guard around each connection."""
 
 import os
+import resource
 import signal
+import sys
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
-from api.accepting import COUNTS
 from api.app import create_app
-from api.connection import ANSWERING_SECONDS, IDLE_SECONDS, Worker
+from api.connection_guard import IDLE_SECONDS, Guard
+from api.http_exchange import Exchange
 from api.logs import ServerLog
+from api.unparsed import problem_bytes
 from application.settings import Settings
 from application.vitals import seldom_collect
 
+ANSWERING_SECONDS = 15  # how long a shutdown waits for answers; gunicorn kills a worker after `graceful_timeout`
+MOST_CONNECTIONS = 2_000  # of one process; half of its descriptors, at most: the rest is for all else
+MOST_DIGITS = 10_000  # gunicorn gives all digits of a length to int(), and a header has 8,190 bytes
 ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 
 
@@ -29,18 +35,17 @@ class Server(BaseApplication):  # type: ignore[misc]
         options: dict[str, Any] = {
             "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
             "workers": self._settings.workers,
-            "worker_class": Worker,
+            "worker_class": "asgi",
             "http_parser": "python",  # the C parser that installs today accepts bare LF
             "preload_app": True,
-            "keepalive": IDLE_SECONDS,
+            "keepalive": int(IDLE_SECONDS) + 60,  # the guard ends what is idle, and knows when a request has begun
             "timeout": 60,
             "graceful_timeout": 20,
             "control_socket_disable": True,
             "loglevel": "warning" if self._settings.log_level == "info" else self._settings.log_level,
             "proc_name": "deskledger-api",
             "logger_class": ServerLog,
-            "pre_fork": COUNTS.begin,
-            "post_worker_init": begin,
+            "post_worker_init": self.begin,
             "pre_request": leave_out,
         }
         for name, value in options.items():
@@ -48,14 +53,20 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Any:
         """The application."""
-        return create_app(self._settings)
+        app = create_app(self._settings)
+        self._end_streams = app.end_streams
+        return Exchange(app)
 
-
-def begin(worker: Any) -> None:
-    """Runs in each child, before its loop does."""
-    worker.cfg.set("graceful_timeout", ANSWERING_SECONDS)  # sooner than our parent's, who kills a child after its own
-    seldom_collect()
-    worker.loop.call_soon(release)
+    def begin(self, worker: Any) -> None:
+        """Runs in each child, before its loop does."""
+        worker.cfg.set(
+            "graceful_timeout", ANSWERING_SECONDS
+        )  # sooner than the parent's, who kills a child after its own
+        most = min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+        Guard(worker, most, problem_bytes, self._end_streams)
+        sys.set_int_max_str_digits(MOST_DIGITS)
+        seldom_collect()
+        worker.loop.call_soon(release)
 
 
 def leave_out(worker: Any, request: Any) -> None:
@@ -72,11 +83,18 @@ def release() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
 
+def raise_descriptor_limit() -> None:
+    """Raises the soft limit to what the connections need, as far as the hard one allows it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 2 * MOST_CONNECTIONS)), hard))
+
+
 def serve_api(settings: Settings) -> None:
     """Runs the API in this process until SIGTERM.
 
     A signal that ends the server must not be lost in a child that still has its parent's handlers, and is then waited
     for in vain: it is held back over the fork, until the loop of the child runs and hears signals.
     """
+    raise_descriptor_limit()
     os.register_at_fork(before=hold, after_in_parent=release)
     Server(settings).run()

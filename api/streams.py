@@ -15,6 +15,7 @@ import structlog
 from falcon.asgi import Request
 
 from api.auth import Credential
+from api.connection_guard import CONNECTION, Connection
 from api.problems import Problem
 from application.line import Unavailable
 from application.reading import Readers
@@ -27,22 +28,25 @@ CONNECTIONS = 2
 LOOK_SECONDS = 1.0  # between two looks at keys and at readers that do not read
 ENDING_SECONDS = 2.0  # that a reader has to take what is under way when the server ends
 FULL_SECONDS = "5"
-TRANSPORT = "deskledger.transport"  # where the scope of a request has its connection
 log = structlog.get_logger()
 
 
 class Place:
     """One open stream, or one request that waits for events."""
 
-    def __init__(self, credential: Credential, transport: asyncio.Transport | None) -> None:
-        self.credential, self._transport = credential, transport
+    def __init__(self, credential: Credential, connection: Connection | None) -> None:
+        self.credential, self._connection = credential, connection
         self.over = False
         self.wish: Wish | None = None  # what it waits for now
         self.sending_since: float | None = None  # by the loop's clock: what was given to the socket is still there
 
     def gone(self) -> bool:
         """Whether nobody is there any more; gunicorn cancels what is under way only seconds later."""
-        return self._transport is not None and self._transport.is_closing()
+        return self._connection is not None and bool(self._connection.is_closing())
+
+    def waits_in_vain(self) -> bool:
+        """Whether nobody may be there: who has closed its side is sent what there is, and nobody waits for more."""
+        return self._connection is not None and self._connection.half_closed
 
     def end(self) -> None:
         """It is to end where it stands."""
@@ -53,9 +57,9 @@ class Place:
     def hang_up(self) -> None:
         """Cuts the connection, so that the reader knows that this was not the end."""
         self.over = True
-        if self._transport is None:
+        if self._connection is None:
             raise ConnectionAbortedError("the server has no way to cut a connection")
-        self._transport.abort()
+        self._connection.abort()
 
 
 class Streams:
@@ -87,7 +91,7 @@ class Streams:
             raise Problem(429, "too_many_streams", said, headers=retry)
         if len(self._places) >= self._most:
             raise Problem(503, "streams_full", "No more streams can be open now. Ask again.", headers=retry)
-        place = Place(credential, req.scope.get(TRANSPORT))
+        place = Place(credential, CONNECTION.get())
         self._places.add(place)
         place.over = self._ending
         if self._watching is None or self._watching.done():
@@ -111,7 +115,7 @@ class Streams:
             await asyncio.sleep(LOOK_SECONDS)
             now = asyncio.get_running_loop().time()
             for place in list(self._places):
-                if place.gone():
+                if place.gone() or (place.wish and place.waits_in_vain()):
                     place.end()
                 patience = ENDING_SECONDS if place.over else self._unread_seconds
                 if place.sending_since is not None and place.sending_since < now - patience:

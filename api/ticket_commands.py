@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 from falcon.asgi import Request, Response
 
-from api.decoding import Decoders, expected_version, prefer_wait, sent, trace
+from api.decoding import Decoders, expected_version, prefer_wait, trace
 from api.idempotent_requests import idempotency_request
 from api.listing import JSON, encode
 from api.problems import Problem
@@ -43,7 +43,7 @@ class TicketCommands:
         kind = COMMANDS.get(command)
         if kind is None:
             raise Problem(404, "unknown_command", f"There is no command {command!r}: {', '.join(sorted(COMMANDS))}.")
-        free = command in COMMANDS_WITHOUT_VERSION and sent(req, b"if-match") is None
+        free = command in COMMANDS_WITHOUT_VERSION and req.get_header("If-Match") is None
         version = None if free else expected_version(req)
         request = self.request(req, ticket_id, await self._decoders.body(req, kind), version)
         result = await self.desk.execute(request, idempotency_request(req, command_answer))

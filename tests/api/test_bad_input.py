@@ -469,15 +469,16 @@ def test_methods_that_nobody_knows_are_refused(shared_desk: Served) -> None:
     assert "GET" in options.headers["Allow"]
 
 
-def test_the_wish_for_another_protocol_is_ignored(shared_desk: Served) -> None:
-    """WebSocket and HTTP/2 are not spoken here: such a request needs its key, and is answered like any other."""
+def test_other_protocols_are_not_spoken(shared_desk: Served) -> None:
+    """The wish for HTTP/2 is ignored: such a request needs its key, and is answered like any other. The handshake of a
+    WebSocket is refused, with a key or without."""
     socket_ = (b"Upgrade: websocket", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", b"Sec-WebSocket-Version: 13")
     cleartext = (b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA")
-    for headers in (socket_, cleartext):
+    for headers, without, with_key in ((socket_, 501, 501), (cleartext, 401, 200)):
         lines = [b"GET /v1/queues HTTP/1.1", b"Host: desk", b"Connection: Upgrade, close, HTTP2-Settings", *headers]
-        good(raw(shared_desk, b"\r\n".join([*lines, b"", b""])), 401)
+        good(raw(shared_desk, b"\r\n".join([*lines, b"", b""])), without)
         lines.append(b"Authorization: Bearer " + shared_desk.staff.encode())
-        good(raw(shared_desk, b"\r\n".join([*lines, b"", b""])), 200)
+        good(raw(shared_desk, b"\r\n".join([*lines, b"", b""])), with_key)
 
 
 def test_a_body_where_none_is_wanted_does_no_harm(shared_desk: Served) -> None:
