@@ -20,6 +20,7 @@ from pathlib import Path
 from tests.mutations.table import MUTATIONS, PROMISES, Mutation
 
 ROOT = Path(__file__).parent.parent.parent
+PAGE = ROOT / "docs" / "explanation" / "what-each-test-guards.md"
 PRODUCT = ("domain", "application", "projections", "api")
 AT_ONCE = 2
 LONGEST_SECONDS = 300  # of the tests of one mutation
@@ -27,6 +28,7 @@ LONGEST_OF_ALL_SECONDS = 1_200
 BROKEN = re.compile(
     r"[\w.]*(PostgresError|SyntaxError|Undefined|NameError|TypeError|ImportError|ProgrammingError|AttributeError)"
 )
+TABLES = re.compile(r"\| Promise \| \|\n(\|.*\n|\n(?=\|))+")
 Verdicts = dict[str, tuple[str, str]]  # of each test PASSED, FAILED or ERROR, and why
 
 
@@ -71,8 +73,8 @@ def defines(path: Path, function: str) -> bool:
     return re.search(rf"^(async )?def {function}\(", path.read_text(), re.MULTILINE) is not None
 
 
-def page() -> str:
-    """The promises and the mutations as the tables of the page."""
+def tables() -> str:
+    """The promises and the mutations, as the page shows them."""
     lines = ["| Promise | |", "| --- | --- |", *(f"| ({key}) | {promise} |" for key, promise in PROMISES.items()), ""]
     lines += ["| Taken out | Promise | Fails |", "| --- | --- | --- |"]
     for mutation in MUTATIONS:
@@ -143,10 +145,10 @@ def main() -> int:
     """First everything as it is, which must pass; then each mutation, which must not. Returns 1 if one survives."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", help="only mechanisms whose names hold all of these words")
-    parser.add_argument("--table", action="store_true", help="print the table of what-each-test-guards.md, and end")
+    parser.add_argument("--table", action="store_true", help=f"only write the tables of {PAGE.name}")
     options = parser.parse_args()
     if options.table:
-        sys.stdout.write(page())
+        PAGE.write_text(TABLES.sub(lambda _: tables(), PAGE.read_text(), count=1))
         return 0
     chosen = [one for one in MUTATIONS if all(word in one.mechanism for word in options.words)]
     if not chosen:

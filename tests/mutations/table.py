@@ -45,7 +45,7 @@ class Mutation(NamedTuple):
     mechanism: str
     promises: str
     edits: dict[str, str]  # a text of the product, and what is put in its place
-    tests: tuple[str, ...]  # names of functions; all their cases, or [one]
+    tests: tuple[str, ...]  # functions that must fail in a case, or in the [case] that is named
 
 
 MUTATIONS = (
