@@ -56,8 +56,8 @@ faults: $(VENV)/installed  ## kills, failovers and restores under load, each che
 chaos: $(VENV)/installed  ## 2,000 commands through a proxy that cuts connections: each is recorded once; SEED=1 repeats the choices
 	@$(BIN)/python -m tests.faults.connection_cuts $(if $(SEED),--seed $(SEED))
 
-mutations: $(VENV)/installed  ## take each mechanism out of a copy of the tree: the tests that guard it must fail
-	@$(BIN)/python -m tests.mutations
+mutations: $(VENV)/installed  ## take each mechanism out of a copy of the tree: the tests that guard it must fail; ONLY=fence for some
+	@$(BIN)/python -m tests.mutations $(ONLY)
 
 lock:  ## write requirements.lock anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url \
