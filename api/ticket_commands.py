@@ -28,7 +28,7 @@ class TicketVersion(msgspec.Struct, frozen=True):
     version: int
 
 
-_told_by = msgspec.json.Decoder(TicketVersion).decode
+_decode_version = msgspec.json.Decoder(TicketVersion).decode
 
 
 class TicketCommands:
@@ -69,7 +69,7 @@ class TicketCommands:
         """Waits for the projections where the caller prefers it, and answers with the body and the ticket's version."""
         if isinstance(result, StoredAnswer):
             resp.set_header("Idempotency-Replayed", "true")
-            body, ticket = result.body, _told_by(result.body)  # the record has nothing but the bytes
+            body, ticket = result.body, _decode_version(result.body)  # the record has nothing but the bytes
         else:
             body, ticket = answer(result), TicketVersion(result.ticket.ticket_id, result.ticket.version)
         req.context.ticket_id = ticket.ticket_id

@@ -17,7 +17,6 @@ from weakref import WeakValueDictionary
 import msgspec
 import psycopg
 
-from application.arrays import Packed, blobs, texts, uuids
 from application.command_handler import Streams, handle_command, handle_registration
 from application.deciding import NO_TRACE, CommandRequest, Outcome, Trace
 from application.event_store import (
@@ -26,16 +25,15 @@ from application.event_store import (
     INSERT_AND_KEEP,
     LOAD,
     LOAD_AND_NUMBERS,
-    Kept,
+    IdempotencyRecord,
     append_parameters,
     by_stream,
-    insert_parameters,
     to_row,
 )
 from application.keys import FIND
 from application.line import Line, Unavailable
 from application.metrics import BATCH_DURATION, BATCH_SIZE
-from application.repeating import FIND_KEPT, KEEP, IdempotencyRequest, StoredAnswer
+from application.repeating import FIND_RECORD, INSERT_RECORD, IdempotencyRequest, StoredAnswer
 from application.sealing import WAKE
 from domain.client import Client, Contact, client_stream
 from domain.events import Recorded
@@ -139,7 +137,7 @@ class CombiningDesk:
         self._load_and_number = Combined(self._load_and_draw, name="load_and_number")
         self._append = Combined(self._append_all, after=(self.load, self._load_and_number), name="append")
         self.find_key = Combined(self._find_keys, name="find_key")
-        self._find_kept = Combined(self._find_all_kept, name="find_kept")
+        self._find_record = Combined(self._find_records, name="find_kept")
         self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self._waking: asyncio.Task[None] | None = None
         self._unsealed = False
@@ -166,25 +164,25 @@ class CombiningDesk:
                 return await self._load_and_number(stream_ids)
             return await self.load(stream_ids) if stream_ids else {}, ""
 
-    async def append_events(self, events: Sequence[Recorded], kept: Kept | None) -> bool:
+    async def append_events(self, events: Sequence[Recorded], record: IdempotencyRecord | None) -> bool:
         """Appends the events of one command to one stream, all or none; False when they came too late."""
         with self._span("append", events=len(events)):
-            won = await self._append((events, kept))
+            won = await self._append((events, record))
         if won:
             self._unsealed = True
             if self._waking is None or self._waking.done():
                 self._waking = asyncio.create_task(self._wake())
         return won
 
-    async def keep_answer(self, kept: Kept) -> None:
+    async def keep_answer(self, record: IdempotencyRecord) -> None:
         """Records the answer of a command that had nothing to change."""
-        await self._lines["append"].fetch(KEEP, msgspec.structs.astuple(kept))
+        await self._lines["append"].fetch(INSERT_RECORD, msgspec.structs.astuple(record))
 
     async def find_answer(self, idempotency: IdempotencyRequest | None) -> StoredAnswer | None:
         """The first answer to a request that comes again. Raises KeyReused."""
         if idempotency is None:
             return None
-        return idempotency.stored_answer(await self._find_kept((idempotency.principal, idempotency.key)))
+        return idempotency.stored_answer(await self._find_record((idempotency.principal, idempotency.key)))
 
     async def close(self) -> None:
         """Closes every connection, once the wake-up call that is on its way has been made."""
@@ -206,30 +204,31 @@ class CombiningDesk:
         numbers = [row[6] for row in rows[events:]]
         return list(zip(_shares(wants, (row[:6] for row in rows[:events])), numbers, strict=True))
 
-    async def _append_all(self, commands: list[tuple[Sequence[Recorded], Kept | None]]) -> list[bool]:
+    async def _append_all(self, commands: list[tuple[Sequence[Recorded], IdempotencyRecord | None]]) -> list[bool]:
         rows = [to_row(event) for events, _ in commands for event in events]
-        keys = [(events[0].originator_id, kept) for events, kept in commands if kept]
-        line = self._lines["append"]
+        keys = [(events[0].originator_id, record) for events, record in commands if record]
+        line, given = self._lines["append"], append_parameters(rows, keys)
         try:
-            if await line.execute(INSERT_AND_KEEP if keys else INSERT, insert_parameters(rows, keys)) == len(rows):
+            inserted = await (line.execute(INSERT_AND_KEEP, given) if keys else line.execute(INSERT, given[:1]))
+            if inserted == len(rows):
                 return [True] * len(commands)
         except psycopg.errors.UniqueViolation:
             pass  # one of them came too late, so that nothing is recorded: now those win that can
         try:
-            won = {row[0] for row in await line.fetch(APPEND, append_parameters(rows, keys))}
+            won = {row[0] for row in await line.fetch(APPEND, given)}
         except psycopg.errors.UniqueViolation:  # a key that was under way elsewhere is known now
             if len(commands) > 1:
                 raise
             won = set()
         return [events[0].originator_id in won for events, _ in commands]
 
-    async def _find_all_kept(self, wanted: list[tuple[str, str]]) -> list[Sequence[Any] | None]:
-        columns = [texts(column) for column in zip(*wanted, strict=True)]
-        rows = {(row[0], row[1]): row for row in await self._lines["load"].read(FIND_KEPT, columns)}
+    async def _find_records(self, wanted: list[tuple[str, str]]) -> list[Sequence[Any] | None]:
+        columns = [list(column) for column in zip(*wanted, strict=True)]
+        rows = {(row[0], row[1]): row for row in await self._lines["load"].read(FIND_RECORD, columns)}
         return [rows.get(one) for one in wanted]
 
     async def _find_keys(self, hashes: list[bytes]) -> list[Sequence[Any] | None]:
-        rows = {row[0]: row for row in await self._lines["keys"].read(FIND, (blobs(hashes),))}
+        rows = {row[0]: row for row in await self._lines["keys"].read(FIND, (hashes,))}
         return [rows.get(hash_) for hash_ in hashes]
 
     async def _wake(self) -> None:
@@ -244,8 +243,8 @@ class CombiningDesk:
             await asyncio.sleep(WAKE_SECONDS)
 
 
-def _distinct(wants: Iterable[Iterable[UUID]]) -> Packed:
-    return uuids(list({stream for want in wants for stream in want}))
+def _distinct(wants: Iterable[Iterable[UUID]]) -> list[UUID]:
+    return list({stream for want in wants for stream in want})
 
 
 def _shares(wants: Iterable[Iterable[UUID]], rows: Iterable[Any]) -> list[Streams]:

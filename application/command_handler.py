@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from application.deciding import NO_TRACE, CommandRequest, Outcome, Trace, decide, decide_client, decide_fact
-from application.event_store import Kept
+from application.event_store import IdempotencyRecord
 from application.repeating import IdempotencyRequest, StoredAnswer
 from domain.client import Client, Contact, client_stream
 from domain.errors import DeskError, StaleVersion
@@ -24,13 +24,13 @@ class CommandStore(Protocol):
     def load_streams(self, stream_ids: tuple[UUID, ...], draw_number: bool) -> Awaitable[tuple[Streams, str]]:
         """The events of several streams, and a ticket number that nobody else gets where one is drawn."""
 
-    def append_events(self, events: Sequence[Recorded], kept: Kept | None) -> Awaitable[bool]:
+    def append_events(self, events: Sequence[Recorded], record: IdempotencyRecord | None) -> Awaitable[bool]:
         """Appends the events of one command, all or none, with its idempotency record.
 
         False when somebody else came first, or the key is known.
         """
 
-    def keep_answer(self, kept: Kept) -> Awaitable[None]:
+    def keep_answer(self, record: IdempotencyRecord) -> Awaitable[None]:
         """Records the answer of a command that had nothing to change."""
 
     def find_answer(self, idempotency: IdempotencyRequest | None) -> Awaitable[StoredAnswer | None]:
@@ -53,14 +53,14 @@ async def handle_command(
             if stored := await store.find_answer(idempotency):
                 return stored
             raise
-        kept = idempotency.kept(outcome) if idempotency else None
-        if outcome.events and await store.append_events(outcome.events, kept):
+        record = idempotency.record(outcome) if idempotency else None
+        if outcome.events and await store.append_events(outcome.events, record):
             return outcome
         if stored := await store.find_answer(idempotency):
             return stored
         if not outcome.events:
-            if kept:
-                await store.keep_answer(kept)
+            if record:
+                await store.keep_answer(record)
             return outcome
     raise StaleVersion(request.ticket_id)
 

@@ -12,8 +12,6 @@ from psycopg.abc import AdaptContext, Buffer
 from psycopg.adapt import AdaptersMap, Loader
 from psycopg_pool import ConnectionPool
 
-from application import arrays
-
 MIGRATION_LOCK = 7_365_636_100
 CONNECT_SECONDS = 3
 STATEMENT_SECONDS = 10
@@ -30,7 +28,6 @@ class RawJson(Loader):
 
 ADAPTERS = AdaptersMap(psycopg.adapters)
 ADAPTERS.register_loader("jsonb", RawJson)
-arrays.register(ADAPTERS)
 
 
 class _Context(AdaptContext):

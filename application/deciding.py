@@ -1,4 +1,4 @@
-"""Load → decide → save without the I/O: what a command leads to."""
+"""What a command leads to, as a pure function of the streams that it reads."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta

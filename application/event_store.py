@@ -4,7 +4,7 @@ An append takes no table lock and sends no NOTIFY: the primary key (stream, vers
 side by side, and the sealer gives the committed events their position (`application/sealing.py`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -15,32 +15,40 @@ from uuid import UUID
 import msgspec
 from eventsourcing.persistence import Mapper, StoredEvent
 
-from application.arrays import Packed, blobs, ints, texts, times, utf8, uuids
 from domain.client import EVENTS
 from domain.events import Event, Recorded
 from domain.values import Actor, Level
 
 LOAD: LiteralString = """
     select stream_id, version, at, type, body::text, meta::text
-    from events where stream_id = any(%s) order by stream_id, version"""
+    from events where stream_id = any(%b) order by stream_id, version"""
 
 # The events of streams, and behind them so many new ticket numbers.
 LOAD_AND_NUMBERS: LiteralString = """
-    select stream_id, version, at, type, body::text, meta::text, null as number from events where stream_id = any(%s)
+    select stream_id, version, at, type, body::text, meta::text, null as number from events where stream_id = any(%b)
     union all
     select null, null, null, null, null, null, 'T-' || lpad(number, greatest(6, length(number)), '0')
     from (select nextval('ticket_numbers')::text as number from generate_series(1, %s::int)) drawn
     order by stream_id, version, number"""
 
-APPEND: LiteralString = """
-    with xid as materialized (select pg_current_xact_id()),  -- before nextval: the sealer proves holes dead by it
-    given as materialized (
-        select * from unnest(%b::uuid[], %b::int[], %b::int[], %b::timestamptz[], %b::text[], %b::text[]::jsonb[],
-                             %b::bytea[], %b::text[]::jsonb[], %b::bytea[])
-        as given(stream_id, version, first, at, type, body, private, meta, leaf)),
-    kept as materialized (
-        select * from unnest(%b::uuid[], %b::text[], %b::text[], %b::bytea[], %b::bytea[])
-        as kept(stream_id, principal, key, request_hash, answer)),
+# What `append_parameters` gives. An append has its xid before nextval: the sealer proves holes dead by it.
+_XID: LiteralString = """
+    with xid as materialized (select pg_current_xact_id())"""
+_GIVEN: LiteralString = """,
+    given as (
+        select stream_id, version, first, at, type, body, decode(private, 'base64') as private, meta,
+            decode(leaf, 'base64') as leaf
+        from json_to_recordset(%s::json) as event(stream_id uuid, version int, first int, at timestamptz,
+            type text, body jsonb, private text, meta jsonb, leaf text))"""
+_KEPT: LiteralString = """,
+    kept as (
+        select stream_id, principal, key, decode(request_hash, 'base64') as request_hash,
+            decode(answer, 'base64') as answer
+        from json_to_recordset(%s::json) as record(stream_id uuid, principal text, key text, request_hash text,
+            answer text))"""
+
+# The events of commands, each of them whole or not at all. Returns the streams of those that won.
+_WINNERS: LiteralString = """,
     done as materialized (  -- before, under the same key: "offset 0" keeps it a look-up by the primary key for each
         select stream_id from kept join lateral (
             select from idempotency where principal = kept.principal and key = kept.key offset 0) known on true),
@@ -60,26 +68,21 @@ APPEND: LiteralString = """
     keys as (
         insert into idempotency (principal, key, request_hash, answer, at)
         select principal, key, request_hash, answer, now() from kept join heads using (stream_id)
-        -- in the order of `insert_parameters`; a clash is a command that is under way elsewhere: it fails the batch
+        -- in the order of `append_parameters`; a clash is a command that is under way elsewhere: it fails the batch
         order by principal collate "C", key collate "C")
     select stream_id from heads"""
+APPEND: LiteralString = _XID + _GIVEN + _KEPT + _WINNERS
 
 # The events of commands, all of them or none: any conflict fails it. Cheaper than `APPEND`, which lets the others win.
-_OWN: LiteralString = """
-    with own as materialized (select pg_current_xact_id())"""  # before nextval, here too
 _KEEP: LiteralString = """,
     keys as (
         insert into idempotency (principal, key, request_hash, answer, at)
-        select unnest(%b::text[]), unnest(%b::text[]), unnest(%b::bytea[]), unnest(%b::bytea[]), now())"""
+        select principal, key, request_hash, answer, now() from kept)"""
 _INSERT: LiteralString = """
     insert into events (ord, stream_id, version, at, type, body, private, meta, leaf)
-    select nextval('events_ord'), stream_id, version, at, type, body::jsonb, private, meta::jsonb, leaf
-    from own, (  -- side by side, row by row: "from unnest(...)" would first write every column down
-        select unnest(%b::uuid[]) as stream_id, unnest(%b::int[]) as version, unnest(%b::timestamptz[]) as at,
-               unnest(%b::text[]) as type, unnest(%b::text[]) as body, unnest(%b::bytea[]) as private,
-               unnest(%b::text[]) as meta, unnest(%b::bytea[]) as leaf) as given"""
-INSERT: LiteralString = _OWN + _INSERT
-INSERT_AND_KEEP: LiteralString = _OWN + _KEEP + _INSERT
+    select nextval('events_ord'), stream_id, version, at, type, body, private, meta, leaf from xid, given"""
+INSERT: LiteralString = _XID + _GIVEN + _INSERT
+INSERT_AND_KEEP: LiteralString = _XID + _GIVEN + _KEPT + _KEEP + _INSERT
 
 
 Json = str | bytes
@@ -95,7 +98,7 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
     level: Level | None = None
 
 
-class Kept(msgspec.Struct, frozen=True):
+class IdempotencyRecord(msgspec.Struct, frozen=True):
     """An idempotency record: who asked what under which key, and the first answer, byte for byte."""
 
     principal: str
@@ -117,6 +120,7 @@ class StoredRow(StoredEvent):
 _DECODERS = {name: msgspec.json.Decoder(event) for name, event in EVENTS.items()}
 _META = msgspec.json.Decoder(Meta)
 _sorted = msgspec.json.Encoder(order="sorted").encode
+_json = msgspec.json.Encoder().encode
 
 
 def leaf_hash(stream_id: UUID, version: int, at: datetime, type_: str, body: bytes, meta: bytes) -> bytes:
@@ -186,56 +190,61 @@ def by_stream(rows: Iterable[tuple[UUID, int, datetime, str, Json, Json]]) -> di
     return streams
 
 
-def append_parameters(rows: Iterable[StoredRow], kept: Iterable[tuple[UUID | str, Kept]] = ()) -> tuple[Packed, ...]:
-    """The parameters of `APPEND`; the rows of one stream are one command, in order of version."""
-    rows = list(rows)
-    first: dict[UUID | str, int] = {}
-    firsts = [first.setdefault(row.originator_id, row.originator_version) for row in rows]
-    streams, versions, *rest = _events(rows)
-    keys = list(kept)
-    heads = uuids([_uuid(stream) for stream, _ in keys])
-    return streams, versions, ints(firsts), *rest, heads, *_records([record for _, record in keys])
+class GivenEvent(msgspec.Struct, frozen=True):
+    """An event as `APPEND` and `INSERT` are given it; `first` is the version with which its command begins."""
+
+    stream_id: UUID | str
+    version: int
+    first: int
+    at: datetime
+    type: str
+    body: msgspec.Raw
+    private: bytes | None
+    meta: msgspec.Raw
+    leaf: bytes
 
 
-def insert_parameters(rows: Sequence[StoredRow], kept: Sequence[tuple[UUID | str, Kept]] = ()) -> tuple[Packed, ...]:
-    """The parameters of `INSERT`, or of `INSERT_AND_KEEP` where something is kept."""
+class GivenKey(IdempotencyRecord, frozen=True):
+    """The idempotency record of the command on a stream."""
+
+    stream_id: UUID | str
+
+
+def append_parameters(
+    rows: Iterable[StoredRow], kept: Iterable[tuple[UUID | str, IdempotencyRecord]] = ()
+) -> tuple[str, str]:
+    """The parameters of `APPEND` and `INSERT_AND_KEEP`; `INSERT` takes the first alone. The rows of one stream are one
+    command."""
     in_order = sorted(rows, key=_place)  # one order for all, so that two batches cannot deadlock
-    records = sorted((record for _, record in kept), key=_under)
-    return *(_records(records) if records else ()), *_events(in_order)
+    firsts = {row.originator_id: row.originator_version for row in reversed(in_order)}
+    keys = [
+        GivenKey(record.principal, record.key, record.request_hash, record.answer, stream) for stream, record in kept
+    ]
+    given = [_given(row, firsts[row.originator_id]) for row in in_order]
+    return _json(given).decode(), _json(sorted(keys, key=_under)).decode()
 
 
 def _place(row: StoredRow) -> tuple[int, int]:
-    return _uuid(row.originator_id).int, row.originator_version
+    stream = row.originator_id
+    return (stream if isinstance(stream, UUID) else UUID(stream)).int, row.originator_version
 
 
-def _events(rows: Sequence[StoredRow]) -> tuple[Packed, ...]:
-    return (
-        uuids([_uuid(row.originator_id) for row in rows]),
-        ints([row.originator_version for row in rows]),
-        times([row.at for row in rows]),
-        texts([row.topic for row in rows]),
-        utf8([row.state for row in rows]),
-        blobs([row.private for row in rows]),
-        utf8([row.meta for row in rows]),
-        blobs([row.leaf for row in rows]),
-    )
-
-
-def _under(record: Kept) -> tuple[str, str]:
+def _under(record: IdempotencyRecord) -> tuple[str, str]:
     return record.principal, record.key
 
 
-def _records(records: Sequence[Kept]) -> tuple[Packed, ...]:
-    return (
-        texts([record.principal for record in records]),
-        texts([record.key for record in records]),
-        blobs([record.request_hash for record in records]),
-        blobs([record.answer for record in records]),
+def _given(row: StoredRow, first: int) -> GivenEvent:
+    return GivenEvent(
+        row.originator_id,
+        row.originator_version,
+        first,
+        row.at,
+        row.topic,
+        msgspec.Raw(row.state),
+        row.private,
+        msgspec.Raw(row.meta),
+        row.leaf,
     )
-
-
-def _uuid(stream_id: UUID | str) -> UUID:
-    return stream_id if isinstance(stream_id, UUID) else UUID(stream_id)
 
 
 class EventMapper(Mapper[UUID]):

@@ -16,7 +16,7 @@ from application.command import Command, Opening
 from application.command_handler import Streams, handle_command, handle_fact, handle_registration, run_at_once
 from application.database import pool
 from application.deciding import NO_TRACE, CommandRequest, Outcome, Policy, Trace, new_stream_id
-from application.event_store import Kept
+from application.event_store import IdempotencyRecord
 from application.recorder import Connections, EventRecorder, Factory
 from application.repeating import IdempotencyRequest, StoredAnswer
 from domain.client import Client, Contact
@@ -100,20 +100,20 @@ class _DeskStore:
         number = self._recorder.next_number() if draw_number else ""
         return self._recorder.load(stream_ids) if stream_ids else {}, number
 
-    async def append_events(self, events: Sequence[Recorded], kept: Kept | None) -> bool:
+    async def append_events(self, events: Sequence[Recorded], record: IdempotencyRecord | None) -> bool:
         """Through the library's `save`, so that its mapper and recorder are in use."""
         try:
-            self._desk.save(*events, kept=kept)
+            self._desk.save(*events, record=record)
         except IntegrityError:
             return False
         return True
 
-    async def keep_answer(self, kept: Kept) -> None:
+    async def keep_answer(self, record: IdempotencyRecord) -> None:
         """In a transaction of its own."""
-        self._recorder.keep(kept)
+        self._recorder.keep_record(record)
 
     async def find_answer(self, idempotency: IdempotencyRequest | None) -> StoredAnswer | None:
         """From the table of idempotency records."""
         if idempotency is None:
             return None
-        return idempotency.stored_answer(self._recorder.find_kept(idempotency.principal, idempotency.key))
+        return idempotency.stored_answer(self._recorder.find_record(idempotency.principal, idempotency.key))

@@ -8,7 +8,6 @@ from typing import LiteralString
 import psycopg
 import structlog
 
-from application.arrays import texts, times
 from application.line import Line, Unavailable
 
 PERIOD_SECONDS = 60.0
@@ -55,7 +54,7 @@ class KeyUses:
         if not used:
             return
         try:
-            await self._line.execute(WRITE, (texts(used), times(list(used.values()))))
+            await self._line.execute(WRITE, (list(used), list(used.values())))
         except (Unavailable, psycopg.Error) as error:
             log.warning("the last use of keys is not written yet", reason=str(error).strip())
         else:

@@ -1,8 +1,8 @@
 """One connection for the API's short statements, without what a cursor does around each of them.
 
-It speaks to libpq through `psycopg.pq`: a statement is prepared once, its parameters are packed already, and the event
-loop watches the socket for as long as the connection lives. psycopg's cursor takes 28 µs of CPU for a round trip, this
-takes 15 (`tests/benchmarks/round_trip.py`), and a command makes two of them.
+It speaks to libpq through `psycopg.pq`: a statement is prepared once, parameters are JSON or an array, and the event
+loop watches the socket for as long as the connection lives. psycopg's cursor takes 42 µs of CPU for a round trip, this
+takes 18, and a command makes two of them (docs/decisions/0036).
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any, LiteralString
 
 import psycopg
-from psycopg.adapt import Transformer
+from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import error_from_result
 from psycopg.pq import DiagnosticField, ExecStatus, Format
 from psycopg.pq.abc import PGconn, PGresult
@@ -23,7 +23,7 @@ from application.database import connection_settings
 
 PATIENCE_SECONDS = 15.0
 CANCEL_SECONDS = 2.0
-Parameter = bytes | str  # packed as PostgreSQL sends it, or as text
+Parameter = str | list[Any]  # as text, for whatever type the statement wants; or an array, as psycopg packs it
 _PLACEHOLDER = re.compile(r"%[sb]")
 
 
@@ -105,10 +105,13 @@ class Line:
             pgconn.send_prepare(name, numbered(sql).encode())
             await self._result(pgconn)
             self._prepared[sql] = name
-        values = [value.encode() if isinstance(value, str) else value for value in parameters]
+        values = [value.encode() if isinstance(value, str) else self._array(value) for value in parameters]
         formats = [Format.TEXT if isinstance(value, str) else Format.BINARY for value in parameters]
         pgconn.send_query_prepared(name, values, formats, Format.BINARY)
         return await self._result(pgconn)
+
+    def _array(self, values: list[Any]) -> Any:
+        return self._rows.dump_sequence((values,), (PyFormat.BINARY,))[0]
 
     async def _result(self, pgconn: PGconn) -> PGresult:
         """Sends what is to be sent, and waits for the answer. Raises what it says is wrong."""

@@ -19,12 +19,12 @@ from application.event_store import (
     LOAD,
     LOAD_AND_NUMBERS,
     EventMapper,
-    Kept,
+    IdempotencyRecord,
     StoredRow,
+    append_parameters,
     by_stream,
-    insert_parameters,
 )
-from application.repeating import FIND_KEPT, KEEP
+from application.repeating import FIND_RECORD, INSERT_RECORD
 from domain.events import Recorded
 
 SELECT: LiteralString = """
@@ -70,7 +70,7 @@ class EventRecorder(ApplicationRecorder):
         self.connections = connections
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
-        """Appends events, all or none, and the idempotency record `kept` of their command where there is one.
+        """Appends events, all or none, and the idempotency record `record` of their command where there is one.
 
         Returns None: positions are given later, by the sealer. Raises the library's IntegrityError when one of the
         versions exists already, or the key is known.
@@ -78,18 +78,18 @@ class EventRecorder(ApplicationRecorder):
         rows = [event if isinstance(event, StoredRow) else opaque_row(event) for event in stored_events]
         if rows:
             with self._connection() as connection:
-                insert_rows(connection, rows, kwargs.get("kept"))
+                insert_rows(connection, rows, kwargs.get("record"))
         return None
 
-    def keep(self, kept: Kept) -> None:
+    def keep_record(self, record: IdempotencyRecord) -> None:
         """Records the answer of a command that had nothing to change."""
         with self._connection() as connection:
-            connection.execute(KEEP, msgspec.structs.astuple(kept))
+            connection.execute(INSERT_RECORD, msgspec.structs.astuple(record))
 
-    def find_kept(self, principal: str, key: str) -> Sequence[Any] | None:
-        """The idempotency record of a key, as a row of `FIND_KEPT`."""
+    def find_record(self, principal: str, key: str) -> Sequence[Any] | None:
+        """The idempotency record of a key, as a row of `FIND_RECORD`."""
         with self._connection() as connection:
-            return connection.execute(FIND_KEPT, ([principal], [key])).fetchone()
+            return connection.execute(FIND_RECORD, ([principal], [key])).fetchone()
 
     def select_events(
         self,
@@ -219,11 +219,13 @@ def raise_in_its_terms(error: Exception) -> NoReturn:
     raise error
 
 
-def insert_rows(connection: psycopg.Connection[Any], rows: Sequence[StoredRow], kept: Kept | None = None) -> None:
+def insert_rows(
+    connection: psycopg.Connection[Any], rows: Sequence[StoredRow], record: IdempotencyRecord | None = None
+) -> None:
     """Appends events, all or none, with one statement; raises UniqueViolation when somebody else came first."""
-    keys = [(rows[0].originator_id, kept)] if kept else []
-    sql = INSERT_AND_KEEP if keys else INSERT
-    if connection.execute(sql, insert_parameters(rows, keys), prepare=True).rowcount != len(rows):
+    keys = [(rows[0].originator_id, record)] if record else []
+    given, sql = append_parameters(rows, keys), INSERT_AND_KEEP if keys else INSERT
+    if connection.execute(sql, given if keys else given[:1], prepare=True).rowcount != len(rows):
         raise psycopg.errors.UniqueViolation("not every event was inserted")
 
 

@@ -10,15 +10,15 @@ from typing import Any, LiteralString
 import msgspec
 
 from application.deciding import Outcome
-from application.event_store import Kept
+from application.event_store import IdempotencyRecord
 
-FIND_KEPT: LiteralString = """
+FIND_RECORD: LiteralString = """
     select wanted.principal, wanted.key, request_hash, answer
     from unnest(%s::text[], %s::text[]) wanted(principal, key) join lateral (
         select request_hash, answer from idempotency
         where principal = wanted.principal and key = wanted.key offset 0) known on true"""
 
-KEEP: LiteralString = """
+INSERT_RECORD: LiteralString = """
     insert into idempotency (principal, key, request_hash, answer, at) values (%s, %s, %s, %s, now())
     on conflict (principal, key) do nothing"""
 
@@ -44,13 +44,13 @@ class IdempotencyRequest(msgspec.Struct, frozen=True):
     request_hash: bytes
     answer: Callable[[Outcome], bytes]
 
-    def kept(self, outcome: Outcome) -> Kept | None:
+    def record(self, outcome: Outcome) -> IdempotencyRecord | None:
         """The record of an outcome."""
         answer = self.answer(outcome)
-        return Kept(self.principal, self.key, self.request_hash, answer) if answer else None
+        return IdempotencyRecord(self.principal, self.key, self.request_hash, answer) if answer else None
 
     def stored_answer(self, found: Sequence[Any] | None) -> StoredAnswer | None:
-        """Takes a row of `FIND_KEPT`; nothing is known of a key without a row. Raises KeyReused."""
+        """Takes a row of `FIND_RECORD`; nothing is known of a key without a row. Raises KeyReused."""
         if found is None:
             return None
         _, _, request_hash, body = found

@@ -15,7 +15,6 @@ import msgspec
 import psycopg
 from psycopg.sql import SQL
 
-from application.arrays import ints, uuids
 from domain import events as e
 from domain.procedure import queue_of, standing_after
 from domain.values import Level, Qualification, Queue, State
@@ -197,7 +196,7 @@ def _last_stays(connection: psycopg.Connection[Any], batch: Sequence[Sealed]) ->
     tickets, remarked = {sealed.stream_id.int: sealed.stream_id for sealed in batch}, only_remarks(batch)
     if not tickets:
         return {}, frozenset()
-    given = uuids(list(tickets.values())), ints([ticket in remarked for ticket in tickets])
+    given = list(tickets.values()), [int(ticket in remarked) for ticket in tickets]
     found = {row[0].int: row[1:] for row in connection.execute(_LAST, given).fetchall()}
     stays = STAYS.read(stay for stay in found.values() if stay[0])
     return {stay.ticket_id.int: stay for stay in stays}, remarked.keys() - found.keys()

@@ -9,7 +9,6 @@ import msgspec
 import psycopg
 from psycopg.sql import SQL
 
-from application.arrays import ints, longs, times, uuids
 from domain import events as e
 from domain.procedure import queue_of, standing_after
 from domain.values import Channel, Grade, Level, Priority, Qualification, Queue, State
@@ -122,7 +121,7 @@ class TicketSummaries:
         if not sealed:
             return
         tickets = {each.stream_id.int: each.stream_id for each in sealed}
-        known = connection.execute(_KNOWN, (uuids(list(tickets.values())),))
+        known = connection.execute(_KNOWN, (list(tickets.values()),))
         rows: dict[int, TicketSummary] = {row.ticket_id.int: row for row in SUMMARIES.read(known)}
         old = set(rows)
         words = _fold(rows, sealed)
@@ -150,10 +149,10 @@ def _remark(connection: psycopg.Connection[Any], remarked: dict[int, Sealed]) ->
         return frozenset()
     last = remarked.values()
     columns = (
-        uuids([each.stream_id for each in last]),
-        ints([each.version for each in last]),
-        longs([each.position for each in last]),
-        times([each.at for each in last]),
+        [each.stream_id for each in last],
+        [each.version for each in last],
+        [each.position for each in last],
+        [each.at for each in last],
     )
     return remarked.keys() - {ticket.int for (ticket,) in connection.execute(_REMARK, columns)}
 

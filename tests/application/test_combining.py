@@ -13,7 +13,7 @@ from application import combining, line
 from application.combining import Combined, CombiningDesk
 from application.database import connect, migrate
 from application.deciding import Outcome, new_stream_id
-from application.event_store import Kept
+from application.event_store import IdempotencyRecord
 from application.keys import Wanted, create_key, hash_of, revoke_key
 from application.line import Unavailable
 from application.supporting import AddNote
@@ -264,7 +264,7 @@ def test_a_key_that_was_under_way_at_the_second_try_stops_its_own_command_only(
 ) -> None:
     """(c) A batch failed, and while it is tried again, the key of one of its commands is recorded elsewhere."""
     keyed, *free = (uuid4() for _ in range(1 + others))
-    kept = Kept("key_1", "under way", b"hash", b"answer")
+    kept = IdempotencyRecord("key_1", "under way", b"hash", b"answer")
     append(rival, notes(HELD, 1), [(HELD, kept)])
 
     async def fails(*_: Any) -> int:

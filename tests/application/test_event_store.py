@@ -13,7 +13,14 @@ import psycopg
 import pytest
 
 from application.database import connect
-from application.event_store import INSERT_AND_KEEP, EventMapper, Kept, by_stream, insert_parameters, to_row
+from application.event_store import (
+    INSERT_AND_KEEP,
+    EventMapper,
+    IdempotencyRecord,
+    append_parameters,
+    by_stream,
+    to_row,
+)
 from domain.events import ClosureEmailSent, DossierCompiled, Escalated, Event, Linked, NoteAdded, Recorded
 from domain.values import Actor, Level, Relation, Role, Visibility
 from tests.support.write_side import NOW, append, beside, history, rows, wait_for_locks
@@ -31,9 +38,9 @@ def others(database: str) -> Iterator[list[psycopg.Connection]]:
         connection.close()
 
 
-def kept(key: str, stream: UUID, principal: str = "key_1") -> tuple[UUID, Kept]:
+def kept(key: str, stream: UUID, principal: str = "key_1") -> tuple[UUID, IdempotencyRecord]:
     """An idempotency record of the command on that stream."""
-    return stream, Kept(principal, key, b"hash of " + key.encode(), b"answer to " + key.encode())
+    return stream, IdempotencyRecord(principal, key, b"hash of " + key.encode(), b"answer to " + key.encode())
 
 
 def keys(connection: psycopg.Connection[Any]) -> list[tuple[str, str, bytes, bytes]]:
@@ -161,7 +168,7 @@ def test_keys_of_a_plain_insert_do_not_deadlock(
     first.execute("insert into idempotency values ('key_1', 'm', '', '', now())")
 
     def insert(writer: psycopg.Connection[Any], names: str) -> None:
-        writer.execute(INSERT_AND_KEEP, insert_parameters(rows(uuid4()), [kept(name, A) for name in names]))
+        writer.execute(INSERT_AND_KEEP, append_parameters(rows(uuid4()), [kept(name, A) for name in names]))
 
     with beside(lambda: insert(second, "amz"), lambda: insert(third, "zma")) as inserted:
         wait_for_locks(connection, 2)

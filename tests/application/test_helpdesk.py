@@ -1,4 +1,4 @@
-"""Load → decide → save, in both shells: one suite against `HelpDesk` and against the API's combining shell."""
+"""Load → decide → append, in both shells: one suite against `HelpDesk` and against the API's combining shell."""
 
 import asyncio
 from collections.abc import Callable, Iterator

@@ -7,7 +7,7 @@ import pytest
 
 from application.commands import ReceiveRequest, RequestSender
 from application.database import connect, pool
-from application.event_store import Kept
+from application.event_store import IdempotencyRecord
 from application.helpdesk import HelpDesk
 from application.repeating import IdempotencyRequest, StoredAnswer
 from domain.values import Channel
@@ -24,7 +24,7 @@ def test_who_comes_while_the_first_is_under_way_gets_its_answer(
     """The second command waits for the first one, records nothing, and has the first answer."""
     with connect(database, "first") as first, pool(database, "second", size=2) as connections:
         shell: Shell = HelpDesk(connections) if kind == "synchronous" else CombiningShell(database)
-        stream, kept = uuid4(), Kept("desk-1", "k", b"same", b"first answer")
+        stream, kept = uuid4(), IdempotencyRecord("desk-1", "k", b"same", b"first answer")
         first.execute("begin")
         append(first, notes(stream, 1), [(stream, kept)])
         again = IdempotencyRequest("desk-1", "k", b"same", lambda outcome: b"second answer")

@@ -9,7 +9,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from application.arrays import texts
 from application.line import Line, Unavailable, numbered
 from application.postgres import EmbeddedPostgres
 from tests.support.running_desk import wait_until
@@ -35,7 +34,7 @@ def test_a_large_statement_is_sent_piece_by_piece(database: str) -> None:
     large = [f"{number:08}" * 100_000 for number in range(20)]
 
     async def work(line: Line) -> Any:
-        return await line.fetch("select * from unnest(%b::text[])", (texts(large),))
+        return await line.fetch("select * from unnest(%b::text[])", (large,))
 
     assert on(database, work) == [(text,) for text in large]
 

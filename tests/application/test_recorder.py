@@ -21,7 +21,7 @@ from psycopg_pool import ConnectionPool
 
 from application import database as databases
 from application.database import connect, migrate
-from application.event_store import Kept, StoredRow
+from application.event_store import IdempotencyRecord, StoredRow
 from application.helpdesk import HelpDesk
 from application.postgres import EmbeddedPostgres
 from application.recorder import EventRecorder, Factory, OneTransaction
@@ -273,21 +273,21 @@ def test_versions_of_a_stream_draw_their_numbers_in_order(
     assert [history(connection, stream) for stream in (first, second)] == [[1, 2, 3, 4], [1]]
 
 
-KEPT = Kept("key_1", "k", b"hash", b"answer")
+KEPT = IdempotencyRecord("key_1", "k", b"hash", b"answer")
 
 
 def test_a_known_key_records_nothing(recorder: EventRecorder, connection: psycopg.Connection) -> None:
     """A key stands beside the events of one command: with a known one nothing is recorded, and with events that come
     too late no key is."""
     first, second = uuid4(), uuid4()
-    recorder.insert_events(rows(first, 1, 2), kept=KEPT)
+    recorder.insert_events(rows(first, 1, 2), record=KEPT)
     with pytest.raises(library.IntegrityError):
-        recorder.insert_events(rows(second), kept=KEPT)
+        recorder.insert_events(rows(second), record=KEPT)
     with pytest.raises(library.IntegrityError):
-        recorder.insert_events(rows(first, 2, 2), kept=Kept("key_1", "late", b"hash", b"answer"))
+        recorder.insert_events(rows(first, 2, 2), record=IdempotencyRecord("key_1", "late", b"hash", b"answer"))
     assert [history(connection, stream) for stream in (first, second)] == [[1, 2], []]
-    assert recorder.find_kept("key_1", "k") == ("key_1", "k", b"hash", b"answer")
-    assert recorder.find_kept("key_1", "late") is None
+    assert recorder.find_record("key_1", "k") == ("key_1", "k", b"hash", b"answer")
+    assert recorder.find_record("key_1", "late") is None
 
 
 def test_inserts_in_opposite_order_do_not_deadlock(
@@ -307,7 +307,7 @@ def test_inserts_in_opposite_order_do_not_deadlock(
 
 @pytest.mark.parametrize("kept", [None, KEPT], ids=["events", "events and key"])
 def test_an_insert_has_its_xid_before_its_number(
-    recorder: EventRecorder, connection: psycopg.Connection, rival: psycopg.Connection, kept: Kept | None
+    recorder: EventRecorder, connection: psycopg.Connection, rival: psycopg.Connection, kept: IdempotencyRecord | None
 ) -> None:
     """Who stands still between its number and its row is older than the fence: its number is not given up."""
     held = uuid4()
@@ -318,7 +318,7 @@ def test_an_insert_has_its_xid_before_its_number(
     )
     rival.execute("select pg_advisory_xact_lock(1)")
     append(connection, rows(uuid4()))  # the first number of 32 is written ahead, which gives its writer an ID anyway
-    with beside(lambda: recorder.insert_events(rows(held), kept=kept)) as inserted:
+    with beside(lambda: recorder.insert_events(rows(held), record=kept)) as inserted:
         wait_for_locks(connection, 1)
         append(connection, rows(uuid4()))
         assert [seal(connection) for _ in range(3)] == [2, 0, 0]

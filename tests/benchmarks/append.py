@@ -24,7 +24,7 @@ from api.worker import IDLE_SECONDS, LONGEST_BREATH, PAUSE_TIMES
 from application.clock import utc_now
 from application.combining import CombiningDesk
 from application.database import connection_settings
-from application.event_store import Kept, to_row
+from application.event_store import IdempotencyRecord, to_row
 from application.recorder import EventRecorder
 from application.sealing import LISTEN, seal_all
 from domain.events import NoteAdded, Recorded
@@ -281,7 +281,7 @@ def combining(url: str) -> Run:
         async def write(number: int) -> None:
             while time.perf_counter() < started + seconds:
                 event = recorded()
-                kept = Kept(ACTOR.id, str(event.originator_id), sha256(b"").digest(), ANSWER)
+                kept = IdempotencyRecord(ACTOR.id, str(event.originator_id), sha256(b"").digest(), ANSWER)
                 if not await desk[0].append_events((event,), kept):
                     raise RuntimeError("an append was refused")
                 counts[number] += 1

@@ -1,8 +1,9 @@
-"""What a round trip to PostgreSQL costs the API: the desk's own line beside psycopg's cursor.
+"""What a round trip to PostgreSQL costs the API: the desk's own line beside a cursor of psycopg that is kept.
 
 python -m tests.benchmarks.round_trip [repetitions]
 """
 
+import asyncio
 import resource
 import statistics
 import sys
@@ -12,7 +13,7 @@ import psycopg
 import uvloop
 
 from application.database import connection_settings
-from application.line import Line
+from application.line import PATIENCE_SECONDS, Line
 from tests.benchmarks import ground
 
 TRIPS = 3_000
@@ -32,10 +33,12 @@ async def cpu_of(trip: Callable[[], Awaitable[object]]) -> float:
 async def measure(url: str, repetitions: int) -> None:
     """Prints the median and the spread of both, taken by turns."""
     connection = await psycopg.AsyncConnection.connect(url, **connection_settings("benchmark"))
-    line = Line(url, "benchmark")
+    line, cursor = Line(url, "benchmark"), connection.cursor(binary=True)
 
     async def by_cursor() -> object:
-        return await (await connection.execute("select %s::int", (1,))).fetchall()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await cursor.execute("select %s::int", ("1",), prepare=True)
+        return await cursor.fetchall()
 
     async def by_line() -> object:
         return await line.fetch("select %s::int", ("1",))

@@ -16,7 +16,7 @@ from application.combining import CombiningDesk
 from application.command import Command, Opening
 from application.commands import DocumentIssue, OpenTicket
 from application.deciding import CommandRequest, Outcome, new_stream_id
-from application.event_store import APPEND, Kept, StoredRow, append_parameters, to_row
+from application.event_store import APPEND, IdempotencyRecord, StoredRow, append_parameters, to_row
 from application.helpdesk import HelpDesk
 from application.postgres import EmbeddedPostgres
 from application.repeating import IdempotencyRequest, StoredAnswer
@@ -54,7 +54,7 @@ def notes(stream: UUID, first: int = 6, count: int = 1) -> list[StoredRow]:
 
 
 def append(
-    connection: psycopg.Connection[Any], given: Iterable[StoredRow], kept: Iterable[tuple[UUID, Kept]] = ()
+    connection: psycopg.Connection[Any], given: Iterable[StoredRow], kept: Iterable[tuple[UUID, IdempotencyRecord]] = ()
 ) -> set[UUID]:
     """Runs the append; the streams whose command won."""
     return {row[0] for row in connection.execute(APPEND, append_parameters(given, kept)).fetchall()}
