@@ -28,8 +28,9 @@ class Connection(asyncio.Protocol):
 
     transport: Any = None
     half_closed = False  # the client sends nothing more, and may still read
-    body: asyncio.Timeout | None = None  # while the application waits for the body
-    _due = _unread_since = 0.0  # when what is awaited has to be there, by the loop's clock; 0 for never
+    due = 0.0  # when what is awaited has to be there, by the loop's clock; 0 for never
+    body: Any = None  # while the application waits for the body: what is to be cancelled then
+    _unread_since = 0.0
     _running = _unread = _refusal = 0  # requests that are not answered; bytes; the status of gunicorn's refusal
     _answering = _served = _new_data = False
 
@@ -45,7 +46,7 @@ class Connection(asyncio.Protocol):
         """Waits for a request, for so long; one connection too many is told to come again."""
         self.transport = transport
         if self.guard.admit(self):
-            self._due = self.guard.clock() + HEADER_SECONDS
+            self.due = self.guard.clock() + HEADER_SECONDS
             CONNECTION.set(self)  # for the tasks that begin here: a loop calls each protocol in a context of its own
             self._gunicorn.connection_made(self)  # type: ignore[arg-type]
         else:
@@ -56,7 +57,7 @@ class Connection(asyncio.Protocol):
         """A connection on which a request begins is not idle any more."""
         self._new_data = True
         if self.guard.idle.pop(self, None) and self._served:
-            self._due = self.guard.clock() + HEADER_SECONDS
+            self.due = self.guard.clock() + HEADER_SECONDS
         self._gunicorn.data_received(data)
 
     def eof_received(self) -> bool:
@@ -90,22 +91,19 @@ class Connection(asyncio.Protocol):
         """The application has a request. Whether it was sent together with the one before."""
         together, self._new_data = not self._new_data, False
         self.guard.idle.pop(self, None)
-        self._running, self._served, self._answering, self._due = self._running + 1, True, False, 0.0
+        self._running, self._served, self._answering, self.due = self._running + 1, True, False, 0.0
         return together
 
     def end_request(self) -> None:
-        """The application has answered it."""
-        self._running -= 1
+        """The application has answered it. Again, while what is left of its body is thrown away: that is idle, too."""
+        self._running = max(self._running - 1, 0)
         if not self._running and self in self.guard.connections:
             self._answering, self.guard.idle[self] = False, self.guard.clock()
-            self._due = self.guard.clock() + (EMPTY_SECONDS if self.half_closed else IDLE_SECONDS)
+            self.due = self.guard.clock() + (EMPTY_SECONDS if self.half_closed else IDLE_SECONDS)
 
     def hurry(self, seconds: float) -> None:
         """What is awaited has to come sooner."""
-        by = self.guard.clock() + seconds
-        self._due = min(self._due, by)  # 0 stays 0
-        if self.body and not self.body.expired():
-            self.body.reschedule(by)
+        self.due = min(self.due, self.guard.clock() + seconds)  # 0 stays 0
 
     def look(self, now: float, crowded: bool = False) -> None:
         """Ends it, when something has taken too long, or when it is to make room."""
@@ -114,8 +112,10 @@ class Connection(asyncio.Protocol):
             self._unread, self._unread_since = unread, now
         if now - self._unread_since > UNREAD_SECONDS:
             self.transport.abort()
-        elif not self.transport.is_closing() and (crowded or (self._due and now >= self._due)):
-            if (self.guard.idle.pop(self, None) and self._served) or self.half_closed:
+        elif not self.transport.is_closing() and (crowded or (self.due and now >= self.due)):
+            if self.body and not crowded:
+                self.body.cancel()
+            elif (self.guard.idle.pop(self, None) and self._served) or self.half_closed:
                 self.transport.close()
             else:
                 self.end(503 if crowded else 408)

@@ -21,7 +21,6 @@ MOST_DISCARDED = 16 * 1024 * 1024  # bytes: who is cut off in the middle of send
 DISCARD_SECONDS = 2.0  # how long the next piece of what is thrown away may take
 MOST_DIGITS = 100  # of a length
 TOGETHER_SECONDS = 0.005  # that a request waits which was sent before the answer to the last one: others go first
-FRAMING = (b"content-length", b"transfer-encoding")
 _ABSOLUTE = re.compile(r"https?://[^/?#]+(?P<path>/.*)?$", re.IGNORECASE)
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -40,28 +39,34 @@ class Exchange:
         elif scope["type"] == "websocket":
             connection.end(501)
         else:
-            if found := _ABSOLUTE.match(scope["path"]):  # RFC 9112, section 3.2.2: as a proxy asks
+            path, headers = scope["path"], dict(scope["headers"])
+            if path[:1] != "/" and (found := _ABSOLUTE.match(path)):  # RFC 9112, section 3.2.2: as a proxy asks
                 scope["path"] = found["path"] or "/"
-            body = Body(scope, receive, connection)
+            body = None
+            if b"content-length" in headers or b"transfer-encoding" in headers:
+                body = Body(headers, receive, connection)
+                receive = body.receive
             together = connection.begin_request()
             try:
                 if together:
                     await asyncio.sleep(TOGETHER_SECONDS)
-                await self._application(scope, body.receive, send)
+                await self._application(scope, receive, send)
             finally:
                 connection.end_request()
-            if body.more:
+            if body and body.more:
                 await body.discard()
 
 
 class Body:
     """The body of a request, as the application receives it."""
 
-    def __init__(self, scope: dict[str, Any], receive: Receive, connection: Connection) -> None:
-        self.more = any(name in FRAMING for name, _ in scope["headers"])
-        self._receive, self._connection = receive, connection
-        self._begun, self._headers = False, scope["headers"]
-        self._by = connection.guard.clock() + BODY_SECONDS if self.more else 0.0
+    __slots__ = ("_begun", "_by", "_connection", "_headers", "_late", "_receive", "_task", "more")
+
+    def __init__(self, headers: dict[bytes, bytes], receive: Receive, connection: Connection) -> None:
+        self._headers, self._receive, self._connection = headers, receive, connection
+        self._begun, self._late, self.more = False, False, True
+        self._task: Any = asyncio.current_task()
+        self._by = connection.guard.clock() + BODY_SECONDS
 
     async def receive(self) -> dict[str, Any]:
         """The next part. Raises Problem: 408 when it does not come in time, 400 when it will never come.
@@ -71,7 +76,7 @@ class Body:
         """
         if not self._begun:
             self._begun = True
-            return {"type": "http.request", "body": b"", "more_body": self.more}
+            return {"type": "http.request", "body": b"", "more_body": True}
         if not self.more:
             return await self._receive()
         event = await self._next()
@@ -82,24 +87,35 @@ class Body:
         return event
 
     async def _next(self) -> dict[str, Any]:
+        connection = (
+            self._connection
+        )  # it has one deadline at a time; a timeout of asyncio takes as long as all else here
+        before, connection.due, connection.body = connection.due, self._by, self
         try:
-            async with asyncio.timeout_at(self._by) as self._connection.body:
-                return await self._receive()
-        except TimeoutError:
-            if not self._connection.half_closed:
+            return await self._receive()
+        except asyncio.CancelledError:
+            if not self._late or self._task.uncancel():
+                raise
+            if not connection.half_closed:
                 raise Problem(408, "request_timeout", TOO_SLOW) from None
             return {"type": "http.disconnect"}
         finally:
-            self._connection.body = None
+            connection.due, connection.body = before, None
+
+    def cancel(self) -> None:
+        """It has not come in time."""
+        self._late = True
+        self._task.cancel()
 
     async def discard(self) -> None:
         """Reads on after the answer, for a while; not at all where more is announced than would be read."""
         latest, left = self._by, MOST_DISCARDED
-        announced = int(dict(self._headers).get(b"content-length", b"0"))
+        announced = int(self._headers.get(b"content-length", b"0"))
         with suppress(Problem):
             while self.more and announced <= MOST_DISCARDED and left > 0:
                 self._by = min(latest, self._connection.guard.clock() + DISCARD_SECONDS)
                 left -= len((await self.receive())["body"])
+                self._connection.end_request()
 
 
 class RequestRules:

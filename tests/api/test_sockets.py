@@ -436,7 +436,15 @@ def shares(desk: Hasty) -> list[int]:
     ours = {f"socket:[{line[9]}]" for line in lines if line[1].endswith(f":{desk.port:04X}") and line[3] == "01"}
     first = desk.processes["api"].pid
     children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
-    return [sum(str(fd.readlink()) in ours for fd in Path(f"/proc/{child}/fd").iterdir()) for child in children]
+    return [sum(target(fd) in ours for fd in Path(f"/proc/{child}/fd").iterdir()) for child in children]
+
+
+def target(descriptor: Path) -> str:
+    """What a descriptor of a process is; nothing, when it has been closed meanwhile."""
+    try:
+        return str(descriptor.readlink())
+    except FileNotFoundError:
+        return ""
 
 
 async def waiting(desk: Hasty, stack: AsyncExitStack, count: int) -> list[tuple[Any, Any]]:

@@ -275,17 +275,8 @@ ALWAYS_TOO_LATE = """
 def test_who_is_overtaken_every_time_is_told(shell: Shell, connection: psycopg.Connection) -> None:
     """After a hundred tries somebody else's haste is reported, instead of trying for ever."""
     ticket_id = opened(shell)
-<<<<<<< HEAD
-    connection.execute(
-        """create function count_and_skip() returns trigger language plpgsql as
-        $$ begin perform nextval('ticket_numbers'); return null; end $$;
-        create trigger always_too_late before insert on events for each row execute function count_and_skip()"""
-    )
-    with pytest.raises(errors.StaleVersion):
-=======
     connection.execute(ALWAYS_TOO_LATE)
-    with pytest.raises(no.StaleVersion):
->>>>>>> 41e1391 (library)
+    with pytest.raises(errors.StaleVersion):
         shell.execute(request(ticket_id, NOTE))
     tries = MOST_TRIES * (1 if isinstance(shell, HelpDesk) else 2)  # the other one inserts, and then asks who won
     assert connection.execute("select last_value from ticket_numbers").fetchone() == (tries + 1,)
@@ -444,7 +435,7 @@ def test_a_fact_goes_behind_what_is_there(desk: HelpDesk, connection: psycopg.Co
         with pytest.raises(errors.UnknownTicket):
             desk.record(stream, fact, by, NOW)
     connection.execute(ALWAYS_TOO_LATE)
-    with pytest.raises(no.StaleVersion):
+    with pytest.raises(errors.StaleVersion):
         desk.record(ticket_id, fact, by, NOW)
 
 
