@@ -6,7 +6,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from runpy import run_path
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg.abc import AdaptContext, Buffer
@@ -16,6 +16,9 @@ from psycopg_pool import ConnectionPool
 from application import arrays
 
 MIGRATIONS = Path(__file__).with_name("migrations")
+LEDGER: LiteralString = """
+    create table if not exists schema_migrations (number int primary key, name text not null,
+        sha256 text not null, applied_at timestamptz not null default now())"""
 MIGRATION_LOCK = 7_365_636_100
 CONNECT_SECONDS = 3
 STATEMENT_SECONDS = 10
@@ -84,10 +87,7 @@ def migrate(connection: psycopg.Connection[Any], folder: Path = MIGRATIONS) -> l
     """Applies the migrations that are missing, each once, under the migration lock. Returns their names."""
     applied: list[str] = []
     with migration_lock(connection):
-        connection.execute(
-            "create table if not exists schema_migrations (number int primary key, name text not null,"
-            " sha256 text not null, applied_at timestamptz not null default now())"
-        )
+        connection.execute(LEDGER)
         done = {row[0] for row in connection.execute("select number from schema_migrations").fetchall()}
         for number, name, text in migrations(folder):
             if number not in done:

@@ -1,4 +1,4 @@
-"""`deskledger migrate` is killed at each of its statements: what it had not finished is not there, and is done later."""
+"""`deskledger migrate` is killed in each migration: what it had not finished is not there, and is done the next time."""
 
 import subprocess
 from typing import Any
@@ -6,23 +6,33 @@ from typing import Any
 import psycopg
 import pytest
 
-from application.database import connect, migrations
-from projections.runner import PROJECTIONS
+from application.database import LEDGER, connect, migrations
+from projections.projection import CHECKPOINTS
+from projections.runner import NAMES
 from tests.support.running_desk import ROOT, wait_until
 from tests.upgrade.earlier_version import migrate_all, migrate_command, restore
 
+MIGRATIONS = [name for _, name, _ in migrations()]
 LOCK = 7_365_636_199
-FIRST = 1_000_000
-# Stops whoever defines something at the statement that is wanted: there it waits for a lock that the test holds.
+REPORTING = "reporting"
+# Whoever has done what is wanted, and is about to write it down, waits for a lock that the test holds. The views of the
+# schema `reporting` are written down nowhere: there the first one waits.
 STOP = f"""
     create schema stops;
-    create sequence stops.counted;
-    create function stops.wait() returns event_trigger language plpgsql as $$
+    create table stops.wanted (name text);
+    create function stops.before_row() returns trigger language plpgsql as $$
     begin
-        if nextval('stops.counted') = {FIRST} then perform pg_advisory_xact_lock({LOCK}); end if;
+        if new.name in (select name from stops.wanted) then perform pg_advisory_xact_lock({LOCK}); end if;
+        return new;
     end $$;
-    create event trigger stop on ddl_command_end execute function stops.wait();"""
-REMOVE = "drop event trigger stop; drop schema stops cascade"
+    create function stops.after_view() returns event_trigger language plpgsql as $$
+    begin
+        if '{REPORTING}' in (select name from stops.wanted) then perform pg_advisory_xact_lock({LOCK}); end if;
+    end $$;
+    create trigger stop before insert on schema_migrations for each row execute function stops.before_row();
+    create trigger stop before insert on projections for each row execute function stops.before_row();
+    create event trigger stop on ddl_command_end when tag in ('CREATE VIEW') execute function stops.after_view();"""
+REMOVE = "drop schema stops cascade"
 WAITING = f"select exists (select from pg_locks where locktype = 'advisory' and objid = {LOCK % 2**32} and not granted)"
 GONE = """
     select not exists (select from pg_stat_activity
@@ -46,23 +56,18 @@ HELD = """
         (select encode(sha256(string_agg(leaf, '' order by ord)), 'hex') from events)"""
 
 
-def is_there(connection: psycopg.Connection[Any], table: str) -> bool:
-    """Whether there is such a table."""
-    return bool(connection.execute("select to_regclass(%s) is not null", (table,)).fetchone()[0])
-
-
 def done(connection: psycopg.Connection[Any]) -> list[str]:
-    """What is written down as done: migrations, and projections."""
-    found: list[str] = []
-    for table in ("schema_migrations", "projections"):
-        if is_there(connection, table):
-            found += connection.execute((DONE + table).encode()).fetchone()[0]
-    return found
+    """What is written down as done: migrations, then projections."""
+    found = [
+        connection.execute((DONE + table).encode()).fetchone()[0] for table in ("schema_migrations", "projections")
+    ]
+    return [*found[0], *found[1]]
 
 
-def killed_at(connection: psycopg.Connection[Any], database: str, statement: int) -> bool:
-    """Kills `deskledger migrate` at its so-and-so-manieth definition. Returns False when it ended before that."""
-    connection.execute("select setval('stops.counted', %s)", (FIRST - statement,))
+def is_killed_in(connection: psycopg.Connection[Any], database: str, name: str) -> bool:
+    """Kills `deskledger migrate` when it has done this, before it commits. Returns False where it was done before."""
+    connection.execute("truncate stops.wanted")
+    connection.execute("insert into stops.wanted values (%s)", (name,))
     connection.execute("select pg_advisory_lock(%s)", (LOCK,))
     command, environment = migrate_command(database)
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
@@ -71,31 +76,31 @@ def killed_at(connection: psycopg.Connection[Any], database: str, statement: int
         return process.poll() is not None or connection.execute(WAITING).fetchone()[0]
 
     try:
-        wait_until(stands_or_has_ended, 60, f"it stands at statement {statement}, or has ended")
+        wait_until(stands_or_has_ended, 120, f"it stands in {name}, or has ended")
     finally:
         stood = process.poll() is None
         process.kill()
         process.wait()
         connection.execute("select pg_advisory_unlock(%s)", (LOCK,))
-    wait_until(lambda: connection.execute(GONE).fetchone()[0], 60, "its connection has ended")
+    wait_until(lambda: connection.execute(GONE).fetchone()[0], 120, "its connection has ended")
     assert stood or process.returncode == 0
     return stood
 
 
-def kill_at_each_statement(database: str) -> int:
-    """Kills it everywhere, until it has nothing left to do. Returns how often."""
-    kills, statement = 0, 1
+def kill_in_each(database: str) -> list[str]:
+    """Kills it in everything that is to be done. Returns what that was."""
+    killed = []
     with connect(database, "test") as connection:
+        connection.execute(LEDGER)
+        connection.execute(CHECKPOINTS)
         connection.execute(STOP)
-        before = done(connection)
-        while killed_at(connection, database, statement):
-            kills += 1
-            now = done(connection)
-            assert set(before) <= set(now)
-            statement = statement + 1 if now == before else 2  # what is done is passed over: the next one begins
-            before = now
+        for name in [*MIGRATIONS, *NAMES, REPORTING]:
+            known = done(connection)
+            if name not in known and is_killed_in(connection, database, name):
+                killed.append(name)
+                assert name not in done(connection)
         connection.execute(REMOVE)
-    return kills
+    return killed
 
 
 def schema(database: str) -> list[tuple[Any, ...]]:
@@ -105,23 +110,25 @@ def schema(database: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.usefixtures("superuser")
-def test_killed_anywhere_from_nothing_on(empty_database: str, database: str) -> None:
+def test_killed_in_each_migration_from_nothing_on(empty_database: str, database: str) -> None:
     """From an empty database: in the end everything is there once, as if nobody had been killed."""
-    kills = kill_at_each_statement(empty_database)
-    assert kills > len(migrations()) + len(PROJECTIONS)
+    assert kill_in_each(empty_database) == [*MIGRATIONS, *NAMES, REPORTING]
+    migrate_all(empty_database)
     assert migrate_all(empty_database) == "the schema is up to date\n"
     assert schema(empty_database) == schema(database)
     with connect(empty_database, "test") as connection:
-        assert done(connection) == [name for _, name, _ in migrations()] + sorted(one.name for one in PROJECTIONS)
+        assert done(connection) == [*MIGRATIONS, *sorted(NAMES)]
 
 
 @pytest.mark.usefixtures("superuser")
-def test_killed_anywhere_from_an_earlier_version_on(empty_database: str, database: str) -> None:
-    """From a desk of before: the same, and what people did is there, once."""
+def test_killed_in_each_migration_from_an_earlier_version_on(empty_database: str, database: str) -> None:
+    """From a desk of before: the same, and what people did is there, once. A dump has no rights on the views."""
     restore(empty_database)
     with connect(empty_database, "test") as connection:
         before = connection.execute(HELD).fetchone()
-    kill_at_each_statement(empty_database)
+        missing = [name for name in (*MIGRATIONS, *NAMES) if name not in done(connection)]
+    assert kill_in_each(empty_database) == [*missing, REPORTING]
+    migrate_all(empty_database)
     assert migrate_all(empty_database) == "the schema is up to date\n"
     assert schema(empty_database) == schema(database)
     with connect(empty_database, "test") as connection:

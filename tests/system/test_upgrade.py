@@ -93,7 +93,7 @@ def test_a_request_of_before_gets_its_answer_of_before(desk: Served) -> None:
 
 def test_a_key_of_before_is_good_for_its_request_only(desk: Served) -> None:
     """Another request under it is refused, as it would have been before."""
-    kept = expected()["retries"][1]
+    kept = expected()["retries"][2]
     other = send_again(desk, {**kept, "body": kept["body"].replace("slow", "dear")})
     assert (other.status, other.json["code"]) == (422, "idempotency_key_reused")
 

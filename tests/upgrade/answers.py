@@ -28,7 +28,9 @@ LISTS = (
 )
 
 
-def addresses(tickets: Iterable[tuple[str, int]], clients: Iterable[str], now: str, metrics: Iterable[str]) -> list[str]:
+def addresses(
+    tickets: Iterable[tuple[str, int]], clients: Iterable[str], now: str, metrics: Iterable[str]
+) -> list[str]:
     """Every query that is asked; `tickets` with the version that each is at, `now` the end of what is asked by time."""
     found = list(LISTS)
     for ticket, version in tickets:

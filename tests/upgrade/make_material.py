@@ -19,7 +19,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -29,23 +29,24 @@ sys.path[:0] = [str(OLD), str(OLD / "tests")]
 
 import psycopg
 from answers import addresses, answer
+from asking import STANDINGS, brought, filled, give, walk
+from receiving import Receiver
+from served import Reply, Served, wait_until
+from walk import STAFF, Walk
+from writing import OPEN, append
+
 from application.database import connect, migrate, pool
 from application.deciding import Request, new_stream_id
 from application.event_store import StoredRow
 from application.helpdesk import HelpDesk, utc_now
 from application.keys import Wanted, create_key, revoke_key
 from application.postgres import SETTINGS, EmbeddedPostgres
-from asking import STANDINGS, brought, filled, give, walk
 from domain import decisions
 from domain.events import Recorded
 from domain.rules import Given
 from domain.ticket import evolve, fold
 from domain.values import Actor, Grade, Level, Role, Visibility
 from projections.runner import ensure_projections
-from receiving import Receiver
-from served import Reply, Served, wait_until
-from walk import STAFF, Walk
-from writing import OPEN, append
 
 MATERIAL = Path(__file__).with_name("material")
 LONG = 10_000
@@ -241,7 +242,9 @@ def _decided(chance: random.Random, ticket: Any, given: Given) -> list[Any]:
         return decisions.client_responded(ticket, given, words)
     match chance.randint(1, 10):
         case 1:
-            return decisions.change_priority(ticket, given, chance.choice(list(Grade)), chance.choice(list(Grade)), words)
+            return decisions.change_priority(
+                ticket, given, chance.choice(list(Grade)), chance.choice(list(Grade)), words
+            )
         case 2:
             return decisions.assign(ticket, given, f"agent-{chance.randint(1, 9)}")
         case 3:
