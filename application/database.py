@@ -4,14 +4,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
-from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from runpy import run_path
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg.abc import AdaptContext, Buffer
 from psycopg.adapt import AdaptersMap, Loader
 from psycopg_pool import ConnectionPool
 
+MIGRATIONS = Path(__file__).with_name("migrations")
+LEDGER: LiteralString = """
+    create table if not exists schema_migrations (number int primary key, name text not null,
+        sha256 text not null, applied_at timestamptz not null default now())"""
 MIGRATION_LOCK = 7_365_636_100
 CONNECT_SECONDS = 3
 STATEMENT_SECONDS = 10
@@ -69,38 +74,36 @@ def pool(url: str, name: str, size: int = 2) -> Iterator[ConnectionPool[psycopg.
 
 
 @cache
-def migrations() -> list[tuple[int, str, str]]:
-    """The numbered migrations: number, name, SQL."""
-    found = sorted(
-        (item for item in files("application").joinpath("migrations").iterdir() if item.name.endswith(".sql")),
-        key=lambda item: item.name,
-    )
-    return [(int(item.name[:4]), item.name, item.read_text("utf-8")) for item in found]
+def migrations(folder: Path = MIGRATIONS) -> list[tuple[int, str, str]]:
+    """The numbered migrations: number, name, and their text, which is SQL, or Python with `migrate(connection)`."""
+    found = sorted(path for path in folder.iterdir() if path.suffix in (".sql", ".py"))
+    return [(int(path.name[:4]), path.name, path.read_text("utf-8")) for path in found]
 
 
-def migrate(connection: psycopg.Connection[Any]) -> list[str]:
+def migrate(connection: psycopg.Connection[Any], folder: Path = MIGRATIONS) -> list[str]:
     """Applies the migrations that are missing, each once, under the migration lock. Returns their names."""
     applied: list[str] = []
     with migration_lock(connection):
-        connection.execute(
-            "create table if not exists schema_migrations (number int primary key, name text not null,"
-            " sha256 text not null, applied_at timestamptz not null default now())"
-        )
+        connection.execute(LEDGER)
         done = {row[0] for row in connection.execute("select number from schema_migrations").fetchall()}
-        for number, name, sql in migrations():
+        for number, name, text in migrations(folder):
             if number not in done:
-                _apply(connection, number, name, sql)
+                with connection.transaction():
+                    _apply(connection, folder / name, text)
+                    connection.execute(
+                        "insert into schema_migrations (number, name, sha256) values (%s, %s, %s)",
+                        (number, name, sha256(text.encode()).hexdigest()),
+                    )
                 applied.append(name)
     return applied
 
 
-def _apply(connection: psycopg.Connection[Any], number: int, name: str, sql: str) -> None:
-    with connection.transaction():
-        connection.execute(sql.encode())
-        connection.execute(
-            "insert into schema_migrations (number, name, sha256) values (%s, %s, %s)",
-            (number, name, sha256(sql.encode()).hexdigest()),
-        )
+def _apply(connection: psycopg.Connection[Any], path: Path, text: str) -> None:
+    """Runs a migration inside the caller's transaction. One in Python commits nothing by itself."""
+    if path.suffix == ".py":
+        run_path(str(path))["migrate"](connection)
+    else:
+        connection.execute(text.encode())
 
 
 @contextmanager

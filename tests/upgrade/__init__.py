@@ -1,0 +1,1 @@
+"""The desk of an earlier version as test material, and how it was made."""
