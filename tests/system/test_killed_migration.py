@@ -1,4 +1,4 @@
-"""`deskledger migrate` is killed in each migration: what it had not finished is not there, and is done the next time."""
+"""Migrations are killed with -9 wherever they stand: the next one finishes, and nothing is there twice."""
 
 import subprocess
 from typing import Any
