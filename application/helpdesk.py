@@ -12,13 +12,13 @@ from eventsourcing.persistence import InfrastructureFactory, IntegrityError
 from eventsourcing.utils import Environment
 
 from application.clock import utc_now
-from application.command import Command, Opening
-from application.command_handler import Streams, handle_command, handle_fact, handle_registration, run_at_once
-from application.database import pool
-from application.deciding import NO_TRACE, CommandRequest, Outcome, Policy, Trace, new_stream_id
-from application.event_store import IdempotencyRecord
-from application.recorder import Connections, EventRecorder, Factory
-from application.repeating import IdempotencyRequest, StoredAnswer
+from application.commands.command import Command, Opening
+from application.commands.command_handler import Streams, handle_command, handle_fact, handle_registration, run_at_once
+from application.commands.deciding import NO_TRACE, CommandRequest, Outcome, Policy, Trace, new_stream_id
+from application.commands.idempotency import IdempotencyRequest, StoredAnswer
+from application.store.event_store import IdempotencyRecord
+from application.store.postgres.database import pool
+from application.store.recorder import Connections, EventRecorder, Factory
 from domain.client import Client, Contact
 from domain.events import Event, Recorded
 from domain.values import Actor, Principal

@@ -15,9 +15,9 @@ import msgspec
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from application.claims import Claims, read_algorithms, read_claims, read_grants
-from application.webhook_address import read_hosts
-from application.webhook_secrets import read_keys
+from application.identity.token_claims import Claims, read_algorithms, read_claims, read_grants
+from application.webhooks.address_rules import read_hosts
+from application.webhooks.signing import read_keys
 
 MOST_DIGITS = 10
 

@@ -9,7 +9,7 @@ from typing import Any, LiteralString
 
 import psycopg
 
-from projections.crew import crew
+from projections.engine.process_pool import crew
 from projections.runner import LOOK_UPS, TAKE_OVER_SECONDS, project, project_all
 
 FAR = 100_000  # events: a few seconds of work, against half a second that it takes to start the processes

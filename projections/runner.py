@@ -5,15 +5,15 @@ from typing import Any, LiteralString
 
 import psycopg
 
-from application.database import migration_lock
-from projections.closings import Closings
-from projections.parking import PARKED, apply_or_park, not_parked, poisons, replay
-from projections.projection import CHECKPOINTS, Projection
-from projections.queue_stays import QueueStays
-from projections.rebuild import far_behind, rebuild
-from projections.reporting import create_reporting, reporting_stands
-from projections.sealed_log import Sealed, last_position, read_after
-from projections.ticket_summaries import TicketSummaries
+from application.store.postgres.database import migration_lock
+from projections.engine.parking import PARKED, apply_or_park, not_parked, poisons, replay
+from projections.engine.projection import CHECKPOINTS, Projection
+from projections.engine.sealed_log import Sealed, last_position, read_after
+from projections.models.closings import Closings
+from projections.models.queue_stays import QueueStays
+from projections.models.ticket_summaries import TicketSummaries
+from projections.rebuild.rebuild_projections import far_behind, rebuild
+from projections.reports.reporting_schema import create_reporting, reporting_stands
 
 PROJECTIONS: tuple[Projection, ...] = (TicketSummaries(), QueueStays(), Closings())
 NAMES = tuple(projection.name for projection in PROJECTIONS)

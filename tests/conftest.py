@@ -12,10 +12,10 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier, Literal
 
-from application.database import connect, migrate, pool
 from application.helpdesk import HelpDesk
-from application.postgres import EmbeddedPostgres
-from projections.reporting import ROLE
+from application.store.postgres.database import connect, migrate, pool
+from application.store.postgres.embedded_postgres import EmbeddedPostgres
+from projections.reports.reporting_schema import ROLE
 from projections.runner import ensure_projections
 from tests.support import postgres_servers as servers
 from tests.support.postgres_servers import Fresh, QuickPostgres, open_directory

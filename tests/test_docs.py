@@ -23,23 +23,23 @@ import msgspec
 import psycopg
 import pytest
 
-from api.app import create_app
-from api.cli import parser
-from api.clients import PageParameters
-from api.closure_mails import MailParameters
-from api.documentation import REDOC
-from api.events import FeedParameters
-from api.problems import CODES, STATUS
-from api.queues import OverviewParameters, QueueParameters
-from api.reports import ReportParameters
-from api.ticket_commands import COMMANDS_WITHOUT_VERSION
-from api.ticket_parameters import HistoryParameters, ListParameters, TicketParameters
-from api.webhook_shapes import DeliveryParameters, WebhookParameters
-from application import command as forms
-from application.command import Opening
-from application.commands import COMMANDS, OPENINGS, DocumentIssue, RequestSender
+from api.cli.command_line import parser
+from api.http.app import create_app
+from api.http.problems import CODES, STATUS
+from api.http.resources.client_resources import PageParameters
+from api.http.resources.closure_mail_resources import MailParameters
+from api.http.resources.event_resources import FeedParameters
+from api.http.resources.queue_resources import OverviewParameters, QueueParameters
+from api.http.resources.report_resources import ReportParameters
+from api.http.resources.service.contract_resources import REDOC
+from api.http.resources.ticket_commands import COMMANDS_WITHOUT_VERSION
+from api.http.resources.ticket_parameters import HistoryParameters, ListParameters, TicketParameters
+from api.http.resources.webhook_admin.webhook_messages import DeliveryParameters, WebhookParameters
+from application.commands import command as forms
+from application.commands.command import Opening
+from application.commands.procedure_commands import COMMANDS, OPENINGS, DocumentIssue, RequestSender
+from application.commands.supporting_commands import ClaimNext, RegisterClient
 from application.settings import VARIABLES, Settings
-from application.supporting import ClaimNext, RegisterClient
 from domain import decisions, errors
 from domain import events as e
 from domain.client import CLIENT_EVENTS, EVENTS

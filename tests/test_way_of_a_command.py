@@ -11,10 +11,10 @@ from uuid import UUID
 import falcon.asgi
 from falcon.testing import ASGIConductor
 
-from api.ticket_commands import TicketCommands
-from application.combining import CombiningDesk
-from application.deciding import Policy, new_stream_id
-from projections.freshness import Freshness
+from api.http.resources.ticket_commands import TicketCommands
+from application.batching_desk import CombiningDesk
+from application.commands.deciding import Policy, new_stream_id
+from projections.status.freshness import Freshness
 from tests.support.write_side import CONTACT, NOW, OPEN, STAFF, request
 
 ROOT = Path(__file__).parent.parent

@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 
 from application.clock import utc_now
-from application.database import connect
-from application.keys import Wanted, create_key, revoke_key
+from application.identity.api_keys import Wanted, create_key, revoke_key
+from application.store.postgres.database import connect
 from domain.values import Queue, Role
 from tests.support.api_requests import (
     BODIES,

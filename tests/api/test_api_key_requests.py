@@ -12,15 +12,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from api import auth
-from api.auth import Authentication
-from application import key_uses, keys
+from api.http.middleware import authentication as auth
+from api.http.middleware.authentication import Authentication
+from application.batching_desk import CombiningDesk
 from application.clock import utc_now
-from application.combining import CombiningDesk
-from application.database import connect
-from application.key_uses import KeyUses
-from application.keys import Wanted, create_key, hash_of, list_keys, principal, revoke_key
+from application.identity import api_key_uses as key_uses
+from application.identity import api_keys as keys
+from application.identity.api_key_uses import KeyUses
+from application.identity.api_keys import Wanted, create_key, hash_of, list_keys, principal, revoke_key
 from application.settings import Settings
+from application.store.postgres.database import connect
 from domain.values import Level, Role
 from tests.support.api_requests import problem
 from tests.support.running_desk import Served, wait_until

@@ -12,14 +12,14 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
-from api.contract import ENDPOINTS
+from api.openapi.operations import ENDPOINTS
 from application.clock import utc_now
-from application.command import Command, Opening
-from application.commands import COMMANDS, ReceiveRequest, RequestSender
-from application.database import pool
-from application.deciding import CommandRequest, Outcome, new_stream_id
+from application.commands.command import Command, Opening
+from application.commands.deciding import CommandRequest, Outcome, new_stream_id
+from application.commands.procedure_commands import COMMANDS, ReceiveRequest, RequestSender
+from application.commands.supporting_commands import RegisterClient
 from application.helpdesk import HelpDesk
-from application.supporting import RegisterClient
+from application.store.postgres.database import pool
 from domain.values import Channel, Level, Principal, Role
 from tests.support.api_requests import BODIES, ISSUE, path_to, problem
 from tests.support.oidc_issuer import KEYS, Issuer

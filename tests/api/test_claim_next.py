@@ -10,8 +10,8 @@ from uuid import UUID
 
 import pytest
 
-from application.database import connect
-from application.event_store import StoredRow
+from application.store.event_store import StoredRow
+from application.store.postgres.database import connect
 from domain.values import Level, Queue, Role
 from tests.support.api_requests import brought, give, problem, standing_still, version, walk
 from tests.support.running_desk import Reply, Served

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 from application.helpdesk import HelpDesk
-from application.keys import hash_of
-from application.sealing import seal_all
+from application.identity.api_keys import hash_of
+from application.store.sealing import seal_all
 from projections.runner import project_all
 from tests.support.command_line import Run, run
 from tests.support.random_walk import Walk

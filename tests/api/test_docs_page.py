@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from api.contract import ENDPOINTS
-from api.documentation import BUNDLE, POLICY, REDOC, VERSION
+from api.http.resources.service.contract_resources import BUNDLE, POLICY, REDOC, VERSION
+from api.openapi.operations import ENDPOINTS
 from tests.support.running_desk import ROOT, Served
 
 CHROMIUM = shutil.which("chromium")

@@ -6,8 +6,8 @@ from uuid import UUID
 import pytest
 from psycopg.sql import SQL, Identifier
 
-from application.database import connect
-from application.event_store import NotReadable, StoredRow, to_recorded
+from application.store.event_store import NotReadable, StoredRow, to_recorded
+from application.store.postgres.database import connect
 from domain.errors import StaleVersion
 from domain.values import Role
 from tests.support.api_requests import client_key, problem, request, version

@@ -16,13 +16,13 @@ import pytest
 import uvloop
 
 from application.clock import utc_now
-from application.database import connect
-from application.keys import revoke_key
-from application.sealing import seal_all
+from application.identity.api_keys import revoke_key
+from application.store.postgres.database import connect
+from application.store.sealing import seal_all
 from domain.client import client_stream
 from domain.values import Role
-from projections.feed import EventFilters, FeedRow
-from projections.tail import POLL_SECONDS, Happened, Tail, _hand_out
+from projections.queries.event_feed import EventFilters, FeedRow
+from projections.queries.log_tail import POLL_SECONDS, Happened, Tail, _hand_out
 from tests.benchmarks.population import populate
 from tests.support.api_requests import problem
 from tests.support.read_models import Asked

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from jwt import PyJWKClientError, PyJWTError
 
-from api import jwks
-from api.jwks import COOL_DOWN_SECONDS, MOST_DOCUMENT_BYTES, IssuerKeys
+from api.http.middleware import issuer_keys as jwks
+from api.http.middleware.issuer_keys import COOL_DOWN_SECONDS, MOST_DOCUMENT_BYTES, IssuerKeys
 from application.settings import Settings, SettingsError
 from domain.values import Role
 from tests.support.api_requests import brought, client_key, give, problem, walk

@@ -13,14 +13,14 @@ import msgspec
 import pytest
 from openapi_spec_validator import validate
 
-from api import decoding
-from api.app import create_app
-from api.contract import ENDPOINTS
-from api.endpoints import Endpoint
-from api.examples import BY, CHECKER, CLIENT, OTHER_ID, REGISTRATION, STORY, TICKET_ID, USER_ID
-from api.openapi import document, encoded
-from api.prose import PARAMETERS
-from application.commands import COMMANDS
+from api.http import request_parsing as decoding
+from api.http.app import create_app
+from api.openapi.descriptions import PARAMETERS
+from api.openapi.document import document, encoded
+from api.openapi.operation import Endpoint
+from api.openapi.operations import ENDPOINTS
+from api.openapi.sample_ticket import BY, CHECKER, CLIENT, OTHER_ID, REGISTRATION, STORY, TICKET_ID, USER_ID
+from application.commands.procedure_commands import COMMANDS
 from application.settings import Settings
 from domain.values import Level, Principal, Role
 from tests.support.reference_pages import lines, spans

@@ -10,8 +10,8 @@ from itertools import count
 import pytest
 from falcon.testing import create_asgi_req
 
-from api.auth import KEY_SECONDS
-from api.limits import Addresses, Buckets, FailedSignIns
+from api.http.middleware.authentication import KEY_SECONDS
+from api.http.middleware.rate_limits import Addresses, Buckets, FailedSignIns
 from domain.values import Role
 from tests.support.api_requests import problem
 from tests.support.oidc_issuer import KEYS, Issuer, private_key

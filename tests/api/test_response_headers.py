@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from api.contract import ENDPOINTS
+from api.openapi.operations import ENDPOINTS
 from tests.support.running_desk import Reply, Served
 
 PAGE = "https://desk.example.org"

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from api.connection_guard import CROWDED_IDLE_SECONDS, IDLE_SECONDS
-from api.documentation import BUNDLE, REDOC
-from api.manners import STRICT
-from application.database import connect
+from api.http.middleware.response_headers import STRICT
+from api.http.resources.service.contract_resources import BUNDLE, REDOC
+from api.server.connection_guard import CROWDED_IDLE_SECONDS, IDLE_SECONDS
+from application.store.postgres.database import connect
 from tests.support.api_requests import MEMBERS, PROBLEM
 from tests.support.raw_http import Answer, Cut, connected, read_answer, written
 from tests.support.running_desk import ROOT, Served, wait_until

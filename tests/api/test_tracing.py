@@ -14,10 +14,10 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from structlog.testing import capture_logs
 
-from api.vitals import sends_spans
-from application.database import connect
+from api.telemetry.process_watch import sends_spans
+from application.observability.trace_context import child_of, trace_of
 from application.settings import Settings
-from application.tracing import child_of, trace_of
+from application.store.postgres.database import connect
 from tests.support.running_desk import ROOT, Served, wait_until
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -200,7 +200,8 @@ def test_nothing_of_it_is_imported_unless_it_is_wanted() -> None:
         settings = Settings(database_url="postgresql://nobody@127.0.0.1/nothing")
         create_app(settings)
         assert type(worker_of(settings)) is Worker
-        print(json.dumps([name for name in sys.modules if name.startswith(("opentelemetry", "api.spans"))]))"""
+        loaded = [name for name in sys.modules if name.startswith(("opentelemetry", "api.telemetry.span_exporter"))]
+        print(json.dumps(loaded))"""
     ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert json.loads(ran.stdout) == []
 

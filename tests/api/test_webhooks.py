@@ -12,10 +12,10 @@ import psycopg
 import pytest
 from standardwebhooks import Webhook
 
-from application.database import connect
-from application.webhook_address import read_hosts
-from application.webhook_secrets import Locked, Vault, new_secret, read_keys
-from application.webhooks import MOST, Beside, Record, TooMany, UnknownWebhook, new_ping
+from application.store.postgres.database import connect
+from application.webhooks.address_rules import read_hosts
+from application.webhooks.signing import Locked, Vault, new_secret, read_keys
+from application.webhooks.subscriptions import MOST, Beside, Record, TooMany, UnknownWebhook, new_ping
 from domain.values import Role
 from tests.support.running_desk import Reply, Served, wait_until
 from tests.support.webhook_receiver import OK, Clock, Desk, Receiver, nowhere, with_webhooks

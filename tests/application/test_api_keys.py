@@ -5,7 +5,16 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from application.keys import FIND, KeyRefused, Wanted, create_key, hash_of, list_keys, principal, revoke_key
+from application.identity.api_keys import (
+    FIND,
+    KeyRefused,
+    Wanted,
+    create_key,
+    hash_of,
+    list_keys,
+    principal,
+    revoke_key,
+)
 from domain.values import Level, Principal, Role
 
 NOW = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)

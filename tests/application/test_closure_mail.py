@@ -27,17 +27,17 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
-from application import database as databases
-from application import supporting as s
-from application.closure_mail import ClosureMailer, follow, is_final, pause, reason_of
-from application.commands import CloseTicket, DocumentResolution, ResolveTicket, VerifyTicket
-from application.database import connect
-from application.deciding import Trace
-from application.event_store import StoredRow
+from application.commands import supporting_commands as s
+from application.commands.deciding import Trace
+from application.commands.procedure_commands import CloseTicket, DocumentResolution, ResolveTicket, VerifyTicket
 from application.helpdesk import HelpDesk
-from application.mail_text import closing_mail
-from application.sealing import seal_all
-from application.smtp import smtp_send
+from application.mail.closure_mail import ClosureMailer, follow, is_final, pause, reason_of
+from application.mail.mail_text import closing_mail
+from application.mail.smtp import smtp_send
+from application.store.event_store import StoredRow
+from application.store.postgres import database as databases
+from application.store.postgres.database import connect
+from application.store.sealing import seal_all
 from domain.client import Client, Contact
 from domain.events import ClosureEmailFailed, ClosureEmailSent, Recorded
 from domain.values import Channel, Principal, Role

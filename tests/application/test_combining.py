@@ -9,14 +9,15 @@ import psycopg
 import pytest
 import uvloop
 
-from application import combining, line
-from application.combining import Combined, CombiningDesk
-from application.database import connect, migrate
-from application.deciding import Outcome, new_stream_id
-from application.event_store import IdempotencyRecord
-from application.keys import Wanted, create_key, hash_of, revoke_key
-from application.line import Unavailable
-from application.supporting import AddNote
+from application import batching_desk as combining
+from application.batching_desk import Combined, CombiningDesk
+from application.commands.deciding import Outcome, new_stream_id
+from application.commands.supporting_commands import AddNote
+from application.identity.api_keys import Wanted, create_key, hash_of, revoke_key
+from application.store.event_store import IdempotencyRecord
+from application.store.postgres import pg_connection as line
+from application.store.postgres.database import connect, migrate
+from application.store.postgres.pg_connection import Unavailable
 from domain import errors
 from domain.events import NoteAdded, Recorded
 from domain.values import Actor, Role, Visibility

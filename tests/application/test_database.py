@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from application.database import connect, migrate, migrations, pool
+from application.store.postgres.database import connect, migrate, migrations, pool
 from projections.runner import PROJECTIONS, ensure_projections
 
 SCHEMA = """

@@ -12,8 +12,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from application.database import connect
-from application.event_store import (
+from application.store.event_store import (
     INSERT_AND_KEEP,
     EventMapper,
     IdempotencyRecord,
@@ -21,6 +20,7 @@ from application.event_store import (
     by_stream,
     to_row,
 )
+from application.store.postgres.database import connect
 from domain.events import ClosureEmailSent, DossierCompiled, Escalated, Event, Linked, NoteAdded, Recorded
 from domain.values import Actor, Level, Relation, Role, Visibility
 from tests.support.write_side import NOW, append, beside, history, rows, wait_for_locks

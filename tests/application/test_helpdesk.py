@@ -11,15 +11,15 @@ import psycopg
 import pytest
 from eventsourcing.persistence import OperationalError
 
-from application import commands as c
-from application import supporting as s
 from application.clock import utc_now
-from application.command import Command, Opening
-from application.command_handler import MOST_TRIES, run_at_once
-from application.database import connect, migrate, pool
-from application.deciding import Policy, Trace, answer, new_stream_id
-from application.event_store import to_row
+from application.commands import procedure_commands as c
+from application.commands import supporting_commands as s
+from application.commands.command import Command, Opening
+from application.commands.command_handler import MOST_TRIES, run_at_once
+from application.commands.deciding import Policy, Trace, answer, new_stream_id
 from application.helpdesk import HelpDesk
+from application.store.event_store import to_row
+from application.store.postgres.database import connect, migrate, pool
 from domain import errors
 from domain.client import ContactChanged, Registered, client_stream
 from domain.events import ClosureEmailSent, NoteAdded, Recorded

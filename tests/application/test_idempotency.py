@@ -8,12 +8,12 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from application import supporting as s
-from application.combining import CombiningDesk
-from application.database import pool
-from application.deciding import Outcome, new_stream_id
+from application.batching_desk import CombiningDesk
+from application.commands import supporting_commands as s
+from application.commands.deciding import Outcome, new_stream_id
+from application.commands.idempotency import IdempotencyRequest, KeyReused, StoredAnswer
 from application.helpdesk import HelpDesk
-from application.repeating import IdempotencyRequest, KeyReused, StoredAnswer
+from application.store.postgres.database import pool
 from domain.errors import StaleVersion
 from tests.support.running_desk import Served
 from tests.support.write_side import NOW, OPEN, CombiningShell, Shell, beside, history, opened, request

@@ -5,11 +5,11 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from application.commands import ReceiveRequest, RequestSender
-from application.database import connect, pool
-from application.event_store import IdempotencyRecord
+from application.commands.idempotency import IdempotencyRequest, StoredAnswer
+from application.commands.procedure_commands import ReceiveRequest, RequestSender
 from application.helpdesk import HelpDesk
-from application.repeating import IdempotencyRequest, StoredAnswer
+from application.store.event_store import IdempotencyRecord
+from application.store.postgres.database import connect, pool
 from domain.values import Channel
 from tests.support.running_desk import wait_until
 from tests.support.write_side import CombiningShell, Shell, append, beside, notes, request, wait_for_locks

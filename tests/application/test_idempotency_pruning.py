@@ -3,10 +3,10 @@
 import psycopg
 import pytest
 
-from api.worker import Worker
-from application.database import connect
-from application.pruning import PRUNE, prune
+from api.worker.worker_loop import Worker
+from application.commands.idempotency_pruning import PRUNE, prune
 from application.settings import Settings
+from application.store.postgres.database import connect
 from tests.support.query_plans import reads
 from tests.support.running_desk import wait_until
 from tests.support.write_side import beside

@@ -21,17 +21,17 @@ import psycopg
 import pytest
 import structlog
 
-from api.app import create_app
-from application import logs, metrics
+from api.http.app import create_app
 from application.clock import utc_now
-from application.database import connect
 from application.helpdesk import HelpDesk
-from application.keys import Wanted, create_key
-from application.logs import MOST_WAITING, LineHandler, configure, error_summary
+from application.identity.api_keys import Wanted, create_key
+from application.observability import logs, metrics
+from application.observability.logs import MOST_WAITING, LineHandler, configure, error_summary
 from application.settings import Settings
+from application.store.postgres.database import connect
 from domain.values import Role
-from projections.crew import crew
-from projections.parking import replay
+from projections.engine.parking import replay
+from projections.engine.process_pool import crew
 from projections.runner import PROJECTIONS, project_all
 from tests.support.running_desk import ROOT, Served, wait_until
 from tests.support.write_side import opened, poison

@@ -19,18 +19,19 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_prometheus
 from structlog.testing import capture_logs
 
-from api.metrics import said
-from api.vitals import begin
-from application import cells, metrics
-from application.cells import CAPACITY, ENDED, FIRST, Cells, added, gathered
-from application.database import connect
+from api.http.resources.service.metrics_resource import said
+from api.telemetry.process_watch import begin
 from application.helpdesk import HelpDesk
-from application.metrics import COUNTER, GAUGE, HISTOGRAM, METRICS, Metric
-from application.sealing import seal_all
+from application.observability import metric_store as cells
+from application.observability import metrics
+from application.observability.metric_store import CAPACITY, ENDED, FIRST, Cells, added, gathered
+from application.observability.metrics import COUNTER, GAUGE, HISTOGRAM, METRICS, Metric
+from application.observability.process_stats import Vitals
 from application.settings import Settings
-from application.vitals import Vitals
-from projections.health import Health, Kept, health
+from application.store.postgres.database import connect
+from application.store.sealing import seal_all
 from projections.runner import NAMES, project_all
+from projections.status.readiness import Health, Kept, health
 from tests.support.read_models import fetcher
 from tests.support.reference_pages import ROOT, lines, spans
 from tests.support.running_desk import Served, wait_until

@@ -9,8 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from application.line import Line, Unavailable, numbered
-from application.postgres import EmbeddedPostgres
+from application.store.postgres.embedded_postgres import EmbeddedPostgres
+from application.store.postgres.pg_connection import Line, Unavailable, numbered
 from tests.support.running_desk import wait_until
 
 ECHO = "select %s::text"

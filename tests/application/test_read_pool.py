@@ -5,11 +5,11 @@ import asyncio
 import pytest
 from psycopg.sql import SQL
 
-from application import reading
-from application.line import Unavailable
-from application.postgres import EmbeddedPostgres
-from application.reading import Readers
-from projections.queues import OVERVIEW, overview
+from application.store.postgres import read_pool as reading
+from application.store.postgres.embedded_postgres import EmbeddedPostgres
+from application.store.postgres.pg_connection import Unavailable
+from application.store.postgres.read_pool import Readers
+from projections.queries.queue_pages import OVERVIEW, overview
 from tests.support.running_desk import free_port
 
 ONE = SQL("select %s::int")

@@ -19,13 +19,13 @@ from eventsourcing.tests import persistence as cases
 from eventsourcing.utils import Environment
 from psycopg_pool import ConnectionPool
 
-from application import database as databases
-from application.database import connect, migrate
-from application.event_store import IdempotencyRecord, StoredRow
 from application.helpdesk import HelpDesk
-from application.postgres import EmbeddedPostgres
-from application.recorder import EventRecorder, Factory, OneTransaction
-from application.sealing import seal, seal_all
+from application.store.event_store import IdempotencyRecord, StoredRow
+from application.store.postgres import database as databases
+from application.store.postgres.database import connect, migrate
+from application.store.postgres.embedded_postgres import EmbeddedPostgres
+from application.store.recorder import EventRecorder, Factory, OneTransaction
+from application.store.sealing import seal, seal_all
 from tests.support.running_desk import ROOT, free_port, wait_until
 from tests.support.write_side import NOW, append, beside, history, opened, rows, wait_for_locks
 

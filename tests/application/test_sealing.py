@@ -17,9 +17,9 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from application import postgres
-from application.database import connect, migrate
-from application.sealing import PENDING, SEAL, delay, seal, seal_all
+from application.store.postgres import embedded_postgres as postgres
+from application.store.postgres.database import connect, migrate
+from application.store.sealing import PENDING, SEAL, delay, seal, seal_all
 from tests.support.running_desk import ROOT, wait_until
 from tests.support.write_side import append, beside, own_postgres, rows, sealed, wait_for_locks
 

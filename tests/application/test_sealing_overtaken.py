@@ -4,8 +4,8 @@ from uuid import uuid4
 
 import psycopg
 
-from application.database import connect
-from application.sealing import seal, seal_all
+from application.store.postgres.database import connect
+from application.store.sealing import seal, seal_all
 from tests.support.write_side import append, beside, rows, sealed, wait_for_locks
 
 PASS_OF_ANOTHER = """

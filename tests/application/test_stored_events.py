@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from application.event_store import StoredRow, to_recorded, to_row
+from application.store.event_store import StoredRow, to_recorded, to_row
 from domain import events as e
 from domain.client import CLIENT_EVENTS, EVENTS, ContactChanged, Registered, client_stream
 from domain.ticket import fold

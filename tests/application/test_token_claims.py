@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from application.claims import (
+from application.identity.token_claims import (
     ALGORITHMS,
     OWN_NAMES,
     Claims,

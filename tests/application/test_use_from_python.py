@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from threading import Event as Flag
 
-from application.database import connect
-from application.sealing import seal_all
+from application.store.postgres.database import connect
+from application.store.sealing import seal_all
 from tests.support.running_desk import ROOT
 from tests.support.write_side import beside
 

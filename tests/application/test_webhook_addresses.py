@@ -13,8 +13,8 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from application.webhook_address import Rules, UrlRefused, addresses, is_allowed, look_up, read_rules, read_url
-from application.webhook_sender import Answer, Flight, Sender
+from application.webhooks.address_rules import Rules, UrlRefused, addresses, is_allowed, look_up, read_rules, read_url
+from application.webhooks.sender import Answer, Flight, Sender
 from tests.support.tls_identity import IDENTITY
 from tests.support.webhook_receiver import LOOPBACK, Clock, Desk, Receiver, nowhere
 

@@ -15,10 +15,10 @@ import psycopg
 import pytest
 from standardwebhooks import Webhook
 
-from api.webhook_dispatcher import AT_ONCE
-from application.database import connect
-from application.webhook_delivery import pause, prune
-from application.webhook_secrets import Vault, new_secret
+from api.worker.webhook_dispatcher import AT_ONCE
+from application.store.postgres.database import connect
+from application.webhooks.delivery import pause, prune
+from application.webhooks.signing import Vault, new_secret
 from tests.support.running_desk import ROOT, wait_until
 from tests.support.webhook_receiver import OK, SECRET, Clock, Desk, Received, Receiver, nowhere
 from tests.support.write_side import beside

@@ -20,13 +20,13 @@ from eventsourcing.persistence import StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
 from psycopg_pool import ConnectionPool
 
-from api.worker import IDLE_SECONDS, LONGEST_BREATH, PAUSE_TIMES
+from api.worker.worker_loop import IDLE_SECONDS, LONGEST_BREATH, PAUSE_TIMES
+from application.batching_desk import CombiningDesk
 from application.clock import utc_now
-from application.combining import CombiningDesk
-from application.database import connection_settings
-from application.event_store import IdempotencyRecord, to_row
-from application.recorder import EventRecorder
-from application.sealing import LISTEN, seal_all
+from application.store.event_store import IdempotencyRecord, to_row
+from application.store.postgres.database import connection_settings
+from application.store.recorder import EventRecorder
+from application.store.sealing import LISTEN, seal_all
 from domain.events import NoteAdded, Recorded
 from domain.values import Actor, Role, Visibility
 from tests.benchmarks import ground

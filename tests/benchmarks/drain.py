@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from application.event_store import to_row
-from application.sealing import seal_all
+from application.store.event_store import to_row
+from application.store.sealing import seal_all
 from tests.benchmarks import ground
 from tests.benchmarks.append import recorded
 from tests.benchmarks.figures import Figure, Notebook

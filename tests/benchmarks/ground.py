@@ -11,8 +11,8 @@ from pathlib import Path
 
 import urllib3
 
-from application import postgres
-from application.database import connect, migrate
+from application.store.postgres import embedded_postgres as postgres
+from application.store.postgres.database import connect, migrate
 from projections.runner import ensure_projections
 from tests.support.postgres_servers import Fresh
 from tests.support.running_desk import Served, free_port, wait_until

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from application import postgres
+from application.store.postgres import embedded_postgres as postgres
 from tests.benchmarks import ground
 from tests.benchmarks.figures import Figure, Notebook, interleaved, write
 from tests.benchmarks.over_http import Said, Target, drive

@@ -15,10 +15,10 @@ import msgspec
 import psycopg
 from psycopg.types.json import Jsonb
 
+from application.batching_desk import CombiningDesk
 from application.clock import utc_now
-from application.combining import CombiningDesk
-from application.commands import OpenTicket
-from application.deciding import CommandRequest, new_stream_id
+from application.commands.deciding import CommandRequest, new_stream_id
+from application.commands.procedure_commands import OpenTicket
 from domain.values import Channel
 from tests.benchmarks import ground
 from tests.benchmarks.figures import Figure, Notebook, Step, interleaved

@@ -31,21 +31,21 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 from rich.progress import Progress as Bar
 
-from application.closure_mail import DESK
-from application.command import Command, Opening
-from application.commands import COMMANDS, DocumentIssue, OpenTicket, ReceiveRequest, RequestSender
-from application.database import connect, migrate
-from application.deciding import CommandRequest, decide, decide_client
-from application.event_store import leaf_hash, to_recorded, to_row
-from application.supporting import RegisterClient
+from application.commands.command import Command, Opening
+from application.commands.deciding import CommandRequest, decide, decide_client
+from application.commands.procedure_commands import COMMANDS, DocumentIssue, OpenTicket, ReceiveRequest, RequestSender
+from application.commands.supporting_commands import RegisterClient
+from application.mail.closure_mail import DESK
+from application.store.event_store import leaf_hash, to_recorded, to_row
+from application.store.postgres.database import connect, migrate
 from domain import decisions
 from domain import events as e
 from domain.client import client_stream
 from domain.ticket import Ticket, evolve
 from domain.values import Channel, Grade, Level, Principal, Role, Visibility
 from domain.words import dossier_lines
-from projections.mail_list import MailRow
-from projections.rebuild import SIZES, rebuild
+from projections.queries.closure_mail_list import MailRow
+from projections.rebuild.rebuild_projections import SIZES, rebuild
 from projections.runner import PROJECTIONS, ensure_projections, lag, project
 
 FIRST, SPAN = datetime(2026, 1, 5, tzinfo=UTC), timedelta(days=300)

@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 import psycopg
 import uvloop
 
-from application.database import connection_settings
-from application.line import PATIENCE_SECONDS, Line
+from application.store.postgres.database import connection_settings
+from application.store.postgres.pg_connection import PATIENCE_SECONDS, Line
 from tests.benchmarks import ground
 
 TRIPS = 3_000

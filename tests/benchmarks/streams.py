@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
-from application.database import connect
+from application.store.postgres.database import connect
 from domain.values import Role
 from tests.benchmarks import ground
 from tests.benchmarks.figures import Figure, Notebook, interleaved

@@ -25,15 +25,15 @@ import urllib3
 from eventsourcing.persistence import PersistenceError
 from psycopg_pool import ConnectionPool
 
-from api.serve import end_with_parent
+from api.cli.serve import end_with_parent
+from application.batching_desk import CombiningDesk
 from application.clock import utc_now
-from application.combining import CombiningDesk
-from application.commands import DocumentIssue, OpenTicket
-from application.database import connection_settings
-from application.deciding import CommandRequest, Outcome, Trace, new_stream_id
+from application.commands.deciding import CommandRequest, Outcome, Trace, new_stream_id
+from application.commands.procedure_commands import DocumentIssue, OpenTicket
+from application.commands.supporting_commands import AddNote, ChangePriority
 from application.helpdesk import HelpDesk
-from application.line import Unavailable
-from application.supporting import AddNote, ChangePriority
+from application.store.postgres.database import connection_settings
+from application.store.postgres.pg_connection import Unavailable
 from domain.errors import DeskError
 from domain.values import Channel, Grade, Level, Principal, Role
 from tests.faults.journal import Journal

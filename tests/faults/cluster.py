@@ -13,8 +13,8 @@ from urllib.parse import quote
 import psycopg
 from psycopg.sql import SQL, Literal
 
-from application.database import connect, migrate
-from application.postgres import EmbeddedPostgres, PostgresError, claim, socket_dir
+from application.store.postgres.database import connect, migrate
+from application.store.postgres.embedded_postgres import EmbeddedPostgres, PostgresError, claim, socket_dir
 from projections.runner import ensure_projections
 from tests.support.running_desk import wait_until
 

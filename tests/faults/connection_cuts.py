@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from application.database import connect, migrate
-from application.postgres import EmbeddedPostgres
+from application.store.postgres.database import connect, migrate
+from application.store.postgres.embedded_postgres import EmbeddedPostgres
 from projections.runner import ensure_projections
 from tests.support.raw_http import Answer, Caller, Cut, connected, read_answer, written
 from tests.support.running_desk import Served

@@ -19,8 +19,8 @@ from typing import Any
 import msgspec
 import psycopg
 
-from api.serve import end_with_parent
-from application.database import connect
+from api.cli.serve import end_with_parent
+from application.store.postgres.database import connect
 from tests.faults.checker import Batch
 
 AFTER = """

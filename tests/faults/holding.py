@@ -15,11 +15,11 @@ import psycopg
 from psycopg.sql import SQL, Literal
 
 from application.clock import utc_now
-from application.commands import ReceiveRequest, RequestSender
-from application.database import connect
-from application.deciding import CommandRequest, Trace, decide, new_stream_id
-from application.event_store import StoredRow, to_row
-from application.sealing import seal
+from application.commands.deciding import CommandRequest, Trace, decide, new_stream_id
+from application.commands.procedure_commands import ReceiveRequest, RequestSender
+from application.store.event_store import StoredRow, to_row
+from application.store.postgres.database import connect
+from application.store.sealing import seal
 from domain.values import Channel
 from tests.faults.checker import Held, Probe
 from tests.faults.clients import WHO

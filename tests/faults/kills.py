@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import psycopg
 
-from application.database import connect
+from application.store.postgres.database import connect
 from tests.faults.stage import Stage
 
 OURS = """select pid from pg_stat_activity

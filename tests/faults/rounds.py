@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from application.database import connect
+from application.store.postgres.database import connect
 from tests.faults.checker import Cut, History, Violation
 from tests.faults.cluster import Cluster, children_of, moment
 from tests.faults.holding import roll_back_prepared

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import psycopg
 
-from api.serve import end_with_parent
-from application.database import connect
-from projections.rebuild import Difference, rebuild
+from api.cli.serve import end_with_parent
+from application.store.postgres.database import connect
+from projections.rebuild.rebuild_projections import Difference, rebuild
 from projections.runner import PROJECTIONS
 from tests.faults import clients, follower, journal
 from tests.faults.checker import Batch, Cut, Held, History, Probe, Resumption, Violation, check, commands_of

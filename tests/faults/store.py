@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import psycopg
 
-from application.event_store import to_recorded, to_row
+from application.store.event_store import to_recorded, to_row
 from domain.events import TICKET_EVENTS
 from tests.faults.checker import Store, Stored
 

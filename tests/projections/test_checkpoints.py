@@ -4,8 +4,8 @@ import psycopg
 import pytest
 
 from application.helpdesk import HelpDesk
-from application.sealing import seal_all
-from projections.projection import positions
+from application.store.sealing import seal_all
+from projections.engine.projection import positions
 from projections.runner import project_all
 from tests.support.write_side import opened
 

@@ -8,11 +8,11 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from application.reading import Readers
-from application.sealing import seal_all
+from application.store.postgres.read_pool import Readers
+from application.store.sealing import seal_all
 from domain.values import Queue
-from projections import dealing
-from projections.dealing import Dealer, Free
+from projections.queries import claim_dispenser as dealing
+from projections.queries.claim_dispenser import Dealer, Free
 from projections.runner import project_all
 from tests.support.full_queue import filled
 from tests.support.write_side import append, notes

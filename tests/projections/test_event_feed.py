@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from application.database import connect
-from application.event_store import StoredRow
+from application.store.event_store import StoredRow
+from application.store.postgres.database import connect
 from domain.values import Role
 from tests.support.api_requests import JSON, brought, people, problem, request, walk
 from tests.support.running_desk import Served, wait_until

@@ -7,12 +7,12 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from application.database import connect
 from application.helpdesk import HelpDesk
-from application.reading import Readers
-from application.sealing import seal_all
-from projections.freshness import LOG, POLL_SECONDS, Freshness
+from application.store.postgres.database import connect
+from application.store.postgres.read_pool import Readers
+from application.store.sealing import seal_all
 from projections.runner import PROJECTIONS, project_all
+from projections.status.freshness import LOG, POLL_SECONDS, Freshness
 from tests.support.api_requests import client_key, problem, standing_still
 from tests.support.read_models import Asked
 from tests.support.running_desk import Reply, Served

@@ -9,10 +9,10 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from api.worker import Worker
-from application.event_store import to_row
-from application.sealing import seal_all
+from api.worker.worker_loop import Worker
 from application.settings import Settings
+from application.store.event_store import to_row
+from application.store.sealing import seal_all
 from domain.events import (
     Cancelled,
     Closed,
@@ -33,7 +33,7 @@ from domain.events import (
 from domain.procedure import DOSSIER_STANDS, standing_after
 from domain.ticket import HISTORY_ONLY_EVENTS, fold
 from domain.values import Actor, Channel, Grade, Level, Relation, Role, State, Visibility
-from projections.rebuild import rebuild
+from projections.rebuild.rebuild_projections import rebuild
 from projections.runner import PROJECTIONS, project, project_all, take_turns
 from tests.support.given import BEGUN, DOSSIER
 from tests.support.write_side import NOW, append

@@ -7,16 +7,16 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from application.database import connect
 from application.helpdesk import HelpDesk
-from application.sealing import seal_all
+from application.store.postgres.database import connect
+from application.store.sealing import seal_all
 from domain.values import Queue
-from projections.health import health
-from projections.parking import parked_streams, poisons, replay
-from projections.projection import positions
-from projections.queues import QueueFilters, queue_as_of, queue_page
+from projections.engine.parking import parked_streams, poisons, replay
+from projections.engine.projection import positions
+from projections.queries.queue_pages import QueueFilters, queue_as_of, queue_page
+from projections.queries.ticket_list import TicketFilters, ticket_page
 from projections.runner import PROJECTIONS, ensure_projections, lag, project, project_all
-from projections.ticket_list import TicketFilters, ticket_page
+from projections.status.readiness import health
 from tests.support.command_line import run
 from tests.support.random_walk import Walk
 from tests.support.read_models import contents, fetcher, start_again

@@ -9,13 +9,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from application.database import connect
 from application.helpdesk import HelpDesk
-from application.sealing import seal_all
+from application.store.postgres.database import connect
+from application.store.sealing import seal_all
 from domain.ticket import fold
 from domain.values import Queue
-from projections.projection import positions
-from projections.queues import QueueFilters, overview, queue_as_of, queue_page
+from projections.engine.projection import positions
+from projections.queries.queue_pages import QueueFilters, overview, queue_as_of, queue_page
 from projections.runner import lag, project, project_all
 from tests.support.random_walk import Walk
 from tests.support.read_models import contents, fetcher, start_again

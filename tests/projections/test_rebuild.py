@@ -10,16 +10,16 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from application.database import connect
 from application.helpdesk import HelpDesk
-from application.sealing import seal_all
+from application.store.postgres.database import connect
+from application.store.sealing import seal_all
 from projections.catch_up import catch_up
-from projections.crew import CrewError, crew
-from projections.parking import parked_streams
-from projections.priority import NICE, SLICE_MILLISECONDS, stand_back
-from projections.projection import positions
-from projections.rebuild import Sizes, execute, far_behind, rebuild
-from projections.retired import NotRetired, Stood, UnknownVersion, drop_retired, roll_back
+from projections.engine.background_priority import NICE, SLICE_MILLISECONDS, stand_back
+from projections.engine.parking import parked_streams
+from projections.engine.process_pool import CrewError, crew
+from projections.engine.projection import positions
+from projections.rebuild.rebuild_projections import Sizes, execute, far_behind, rebuild
+from projections.rebuild.retired_tables import NotRetired, Stood, UnknownVersion, drop_retired, roll_back
 from projections.runner import PROJECTIONS, ensure_projections, project, project_all
 from tests.support.postgres_servers import GIVEN
 from tests.support.random_walk import Walk
@@ -251,7 +251,11 @@ def test_a_process_that_is_killed_leaves_the_old_tables(worked: Walk, connection
     before = contents(connection)
 
     def kill(done: int, total: int) -> None:
-        builders = [pid for pid in own_children() if b"projections.crew" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        builders = [
+            pid
+            for pid in own_children()
+            if b"projections.engine.process_pool" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
         os.kill(int(builders[0]), signal.SIGKILL)
 
     with pytest.raises(CrewError):
@@ -275,7 +279,11 @@ def test_the_processes_of_a_rebuild_stand_back(connection: psycopg.Connection) -
     with crew(connection, 2, (), "standing") as run:
         list(run([(execute, ("select 1",))] * 4))
         pids = [] if GIVEN else [pid for (pid,) in connection.execute(backends).fetchall()]
-        pids += [int(pid) for pid in own_children() if b"projections.crew" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        pids += [
+            int(pid)
+            for pid in own_children()
+            if b"projections.engine.process_pool" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
         assert len(pids) == (2 if GIVEN else 4)
         wait_until(lambda: list(run([(execute, ("select 1",))])) and all(map(in_a_lower_group, pids)), 10, "they do")
         assert {(os.getsid(pid) == pid, os.getpriority(os.PRIO_PROCESS, pid)) for pid in pids} == {(True, NICE)}

@@ -15,12 +15,12 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
-from application.database import connect, migration_lock
+from application.store.postgres.database import connect, migration_lock
 from domain.values import Queue, Role
-from projections.queues import queue_as_of
-from projections.report_metrics import BY_NAME, COLUMNS, METRICS
-from projections.reporting import ROLE, create_reporting, grant_reading, reporting_stands
-from projections.reports import Cell, Figures, Flow, Report, flow, report
+from projections.queries.queue_pages import queue_as_of
+from projections.reports.report_figures import Cell, Figures, Flow, Report, flow, report
+from projections.reports.report_metrics import BY_NAME, COLUMNS, METRICS
+from projections.reports.reporting_schema import ROLE, create_reporting, grant_reading, reporting_stands
 from projections.runner import ensure_projections
 from tests.support.report_cases import Story, hour, open_tickets, random_walk, record, twenty_tickets
 from tests.support.running_desk import Served

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from application.database import connect
+from application.store.postgres.database import connect
 from domain.values import Level, Role
 from tests.support.running_desk import Reply, Served, wait_until
 

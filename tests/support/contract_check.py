@@ -16,10 +16,10 @@ from typing import Any
 
 import msgspec
 
-from api.contract import ENDPOINTS
-from api.endpoints import Endpoint
-from application.database import connect, migrate
-from application.postgres import EmbeddedPostgres
+from api.openapi.operation import Endpoint
+from api.openapi.operations import ENDPOINTS
+from application.store.postgres.database import connect, migrate
+from application.store.postgres.embedded_postgres import EmbeddedPostgres
 from domain.values import Level, Role
 from projections.runner import ensure_projections
 from tests.support import schemathesis_hooks as known_client

@@ -5,9 +5,9 @@ from random import Random
 
 from msgspec.structs import replace
 
-from application.database import connect
-from application.deciding import CommandRequest, decide, decide_client, new_stream_id
-from application.event_store import to_row
+from application.commands.deciding import CommandRequest, decide, decide_client, new_stream_id
+from application.store.event_store import to_row
+from application.store.postgres.database import connect
 from domain.client import client_stream
 from domain.values import Grade
 from tests.support.write_side import CONTACT, NOW, OPEN, STAFF, append

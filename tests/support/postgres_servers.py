@@ -16,7 +16,14 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Composed, Identifier
 
-from application.postgres import PROGRAMS, SETTINGS, EmbeddedPostgres, may_enter, package_dir, servant
+from application.store.postgres.embedded_postgres import (
+    PROGRAMS,
+    SETTINGS,
+    EmbeddedPostgres,
+    may_enter,
+    package_dir,
+    servant,
+)
 
 VARIABLE = "DESKLEDGER_TEST_DATABASE_URL"
 GIVEN = os.environ.get(VARIABLE, "")

@@ -20,11 +20,11 @@ from hypothesis.stateful import (
     rule,
 )
 
-from application import commands as c
-from application import supporting as s
-from application.command import Command, Opening
-from application.deciding import CommandRequest, Outcome, decide, decide_client
-from application.event_store import to_recorded, to_row
+from application.commands import procedure_commands as c
+from application.commands import supporting_commands as s
+from application.commands.command import Command, Opening
+from application.commands.deciding import CommandRequest, Outcome, decide, decide_client
+from application.store.event_store import to_recorded, to_row
 from domain import errors
 from domain import events as e
 from domain.client import Contact, client_stream

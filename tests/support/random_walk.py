@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from application.command import Command
-from application.commands import COMMANDS, DocumentIssue, OpenTicket, ReceiveRequest, RequestSender
-from application.deciding import CommandRequest, Outcome, new_stream_id
+from application.commands.command import Command
+from application.commands.deciding import CommandRequest, Outcome, new_stream_id
+from application.commands.procedure_commands import COMMANDS, DocumentIssue, OpenTicket, ReceiveRequest, RequestSender
+from application.commands.supporting_commands import RegisterClient
 from application.helpdesk import HelpDesk
-from application.supporting import RegisterClient
 from domain.rules import Given, allowed_commands
 from domain.ticket import fold
 from domain.values import Channel, Grade, Level, Principal, Relation, Role, Visibility

@@ -4,7 +4,7 @@ from typing import Any
 
 import psycopg
 
-from application.line import Unavailable
+from application.store.postgres.pg_connection import Unavailable
 from projections.runner import PROJECTIONS
 
 TABLES = [table for projection in PROJECTIONS for table in projection.tables]

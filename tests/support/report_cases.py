@@ -12,9 +12,9 @@ from uuid import UUID
 
 import psycopg
 
-from application.event_store import to_row
-from application.recorder import insert_rows
-from application.sealing import seal_all
+from application.store.event_store import to_row
+from application.store.recorder import insert_rows
+from application.store.sealing import seal_all
 from domain import decisions as decide
 from domain import events as e
 from domain.client import Client

@@ -21,8 +21,8 @@ import urllib3
 from aiosmtpd.controller import Controller
 
 from application.clock import utc_now
-from application.database import connect
-from application.keys import Wanted, create_key
+from application.identity.api_keys import Wanted, create_key
+from application.store.postgres.database import connect
 from domain.values import Level, Role
 
 ROOT = Path(__file__).parents[2]

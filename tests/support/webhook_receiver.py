@@ -13,13 +13,13 @@ from uuid import UUID, uuid4
 import msgspec
 import psycopg
 
-from api.webhook_dispatcher import Dispatcher
-from application.line import Line
-from application.sealing import seal_all
-from application.webhook_address import Resolve, Rules, look_up, read_rules
-from application.webhook_secrets import Vault, new_secret
-from application.webhook_sender import Sender
-from application.webhooks import Beside, Record, Subscription, Webhooks
+from api.worker.webhook_dispatcher import Dispatcher
+from application.store.postgres.pg_connection import Line
+from application.store.sealing import seal_all
+from application.webhooks.address_rules import Resolve, Rules, look_up, read_rules
+from application.webhooks.sender import Sender
+from application.webhooks.signing import Vault, new_secret
+from application.webhooks.subscriptions import Beside, Record, Subscription, Webhooks
 from tests.support.running_desk import free_port, wait_until
 from tests.support.write_side import append, notes
 

@@ -12,16 +12,16 @@ from uuid import UUID
 
 import psycopg
 
-from application.combining import CombiningDesk
-from application.command import Command, Opening
-from application.commands import DocumentIssue, OpenTicket
-from application.deciding import CommandRequest, Outcome, new_stream_id
-from application.event_store import APPEND, IdempotencyRecord, StoredRow, append_parameters, to_row
+from application.batching_desk import CombiningDesk
+from application.commands.command import Command, Opening
+from application.commands.deciding import CommandRequest, Outcome, new_stream_id
+from application.commands.idempotency import IdempotencyRequest, StoredAnswer
+from application.commands.procedure_commands import DocumentIssue, OpenTicket
+from application.commands.supporting_commands import RegisterClient
 from application.helpdesk import HelpDesk
-from application.postgres import EmbeddedPostgres
-from application.repeating import IdempotencyRequest, StoredAnswer
-from application.sealing import seal_all
-from application.supporting import RegisterClient
+from application.store.event_store import APPEND, IdempotencyRecord, StoredRow, append_parameters, to_row
+from application.store.postgres.embedded_postgres import EmbeddedPostgres
+from application.store.sealing import seal_all
 from domain.client import Client, Contact
 from domain.events import NoteAdded, Recorded
 from domain.values import Actor, Channel, Grade, Level, Principal, Role, Visibility

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from typing import NamedTuple
 
-from application.database import connect
+from application.store.postgres.database import connect
 from domain.values import Level, Role
 from tests.support.api_requests import standing_still
 from tests.support.full_queue import filled

@@ -10,8 +10,8 @@ from uuid import UUID
 import pytest
 import urllib3
 
-from application.database import connect, migrate
-from application.postgres import EmbeddedPostgres
+from application.store.postgres.database import connect, migrate
+from application.store.postgres.embedded_postgres import EmbeddedPostgres
 from projections.runner import ensure_projections
 from tests.support.running_desk import Served, wait_until
 

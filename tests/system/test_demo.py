@@ -17,12 +17,12 @@ from pathlib import Path as Directory
 import msgspec
 import pytest
 
-from api.demo.command import perform
-from api.demo.desk import Api, Desk
-from api.demo.moves import STEPS, Path
-from api.demo.player import Player, register
-from api.demo.screen import PlainScreen
-from api.demo.script import CLIENT, KEYS, PATHS
+from api.cli.demo.demo_command import perform
+from api.cli.demo.demo_desk import Api, Desk
+from api.cli.demo.moves import STEPS, Path
+from api.cli.demo.plain_screen import PlainScreen
+from api.cli.demo.player import Player, register
+from api.cli.demo.script import CLIENT, KEYS, PATHS
 from tests.support.running_desk import ROOT, Served
 
 DEMO = [sys.executable, "-m", "api.cli", "demo"]

@@ -13,8 +13,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from application import postgres as module
-from application.postgres import (
+from application.settings import Settings
+from application.store.postgres import embedded_postgres as module
+from application.store.postgres.embedded_postgres import (
     EmbeddedPostgres,
     PostgresError,
     claim,
@@ -25,7 +26,6 @@ from application.postgres import (
     programs_in,
     servant,
 )
-from application.settings import Settings
 from tests.support.running_desk import wait_until
 
 pytestmark = pytest.mark.usefixtures("embedded")

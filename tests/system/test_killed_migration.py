@@ -6,8 +6,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from application.database import LEDGER, connect, migrations
-from projections.projection import CHECKPOINTS
+from application.store.postgres.database import LEDGER, connect, migrations
+from projections.engine.projection import CHECKPOINTS
 from projections.runner import NAMES
 from tests.support.running_desk import ROOT, wait_until
 from tests.upgrade.earlier_version import migrate_all, migrate_command, restore

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from uuid import UUID
 
-from application.database import connect
+from application.store.postgres.database import connect
 from tests.support.running_desk import Served
 
 TICKETS = 200

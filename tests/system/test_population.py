@@ -11,19 +11,19 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from application.closure_mail import follow
-from application.commands import OpenTicket
-from application.database import connect
-from application.deciding import new_stream_id
-from application.event_store import LOAD, by_stream, to_row
+from application.commands.deciding import new_stream_id
+from application.commands.procedure_commands import OpenTicket
 from application.helpdesk import HelpDesk
-from application.sealing import seal_all
+from application.mail.closure_mail import follow
+from application.store.event_store import LOAD, by_stream, to_row
+from application.store.postgres.database import connect
+from application.store.sealing import seal_all
 from domain import events as e
 from domain.procedure import QUEUES
 from domain.rules import possible
 from domain.ticket import begin, evolve
 from domain.values import Channel, Level, Queue
-from projections.rebuild import rebuild
+from projections.rebuild.rebuild_projections import rebuild
 from projections.runner import PROJECTIONS, project_all
 from tests.benchmarks.population import MAIL_DOMAIN, populate
 from tests.support.given import given_by

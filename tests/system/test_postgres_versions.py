@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import psycopg
 import pytest
 
-from application.postgres import EmbeddedPostgres
+from application.store.postgres.embedded_postgres import EmbeddedPostgres
 from tests.support.postgres_servers import (
     VARIABLE,
     Fresh,

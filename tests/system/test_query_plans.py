@@ -18,13 +18,13 @@ import falcon.inspect
 import psycopg
 import pytest
 
-from api.app import create_app
-from application.commands import COMMANDS
-from application.database import connect
+from api.http.app import create_app
+from application.commands.procedure_commands import COMMANDS
 from application.settings import Settings
+from application.store.postgres.database import connect
 from domain.values import Queue, Role
-from projections.feed import EventFilters, feed_page
-from projections.report_metrics import METRICS
+from projections.queries.event_feed import EventFilters, feed_page
+from projections.reports.report_metrics import METRICS
 from tests.benchmarks.population import populate
 from tests.support import postgres_servers as servers
 from tests.support.api_requests import BODIES, brought, give

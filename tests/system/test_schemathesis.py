@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from api.contract import ENDPOINTS
+from api.openapi.operations import ENDPOINTS
 from domain.values import Role
 from tests.support.contract_check import SETTINGS, everything, requests, walks
 from tests.support.running_desk import Served

@@ -14,10 +14,10 @@ from types import SimpleNamespace
 import pytest
 import urllib3
 
-from api.server import Server
-from application.postgres import EmbeddedPostgres
+from api.server.gunicorn_server import Server
+from application.observability.process_stats import GARBAGE
 from application.settings import Settings
-from application.vitals import GARBAGE
+from application.store.postgres.embedded_postgres import EmbeddedPostgres
 from tests.support.postgres_servers import own_server
 from tests.support.running_desk import ROOT, free_port, needs_curl, wait_until
 

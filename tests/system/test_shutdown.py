@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from application.database import connect
+from application.store.postgres.database import connect
 from tests.support.raw_http import Answer, Caller, Cut, connected, read_answer, written
 from tests.support.running_desk import Served
 

@@ -9,10 +9,10 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from application.database import connect
 from application.helpdesk import HelpDesk
-from application.sealing import seal_all
-from projections.parking import replay
+from application.store.postgres.database import connect
+from application.store.sealing import seal_all
+from projections.engine.parking import replay
 from projections.runner import PROJECTIONS, project, project_all, take_turns
 from tests.support.random_walk import Walk
 from tests.support.read_models import contents, start_again

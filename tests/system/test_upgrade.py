@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
-from application.database import connect
+from application.store.postgres.database import connect
 from tests.support.postgres_servers import Fresh
 from tests.support.running_desk import Reply, Served, wait_until
 from tests.support.webhook_receiver import Receiver

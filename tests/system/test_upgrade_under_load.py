@@ -6,7 +6,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from application.database import connect
+from application.store.postgres.database import connect
 from tests.support.running_desk import Reply, Served, wait_until
 from tests.upgrade.earlier_version import EarlierDesk, expected, migrate_all, program, restore, settings
 

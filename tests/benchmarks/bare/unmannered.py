@@ -13,8 +13,9 @@ from typing import Any
 
 from falcon.asgi import Request, Response
 
-from api import app, cli
-from application import metrics
+from api.cli import command_line as cli
+from api.http import app
+from application.observability import metrics
 from domain.values import Level, Principal, Role
 
 LACKS = os.environ["LACKS"].split(",")

@@ -1,0 +1,196 @@
+"""The command line: `deskledger serve`, and everything else that is done to a desk from a shell."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import psycopg
+
+from api.cli import admin_commands as admin
+from api.cli.command_errors import ServeError
+from api.cli.demo.demo_command import add_demo
+from application.identity.api_keys import KeyRefused
+from application.observability.logs import configure
+from application.settings import Settings, SettingsError, read_settings
+from application.store.postgres.embedded_postgres import PostgresError
+from domain.values import Level, Role
+
+Choice = TypeVar("Choice", Role, Level)
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+RESOLVING_LEVELS = [level for level in Level if level is not Level.IT_MANAGER]
+EPILOG = """
+first steps:
+  deskledger serve                                   start everything; prints the address and an admin key
+  deskledger keys create --name 'front desk' --role intake
+  deskledger demo                                    see the whole procedure run
+
+Settings come from the environment; docs/reference/settings.md has all of them.
+"""
+DISK = (
+    "The new tables are built beside the old ones, and the old ones are kept until the next rebuild: the disk holds"
+    " both, and while the next rebuild runs, all three. --drop-retired gives the space back."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns its exit status; an error that the user can mend is one line on standard error."""
+    options = parser().parse_args(arguments)
+    try:
+        settings = read_settings(**_chosen(options))
+        configure(settings.log_level)
+        return int(options.run(settings, options) or 0)
+    except (SettingsError, PostgresError, KeyRefused, ServeError) as error:
+        return _complain(str(error))
+    except psycopg.Error as error:
+        return _complain(f"the database does not do it: {str(error).strip()}\nStart it, or mend DATABASE_URL.")
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command with its options."""
+    top = argparse.ArgumentParser(
+        prog="deskledger",
+        description="An event-sourced service desk: the escalation procedure, held by a machine.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    data = argparse.ArgumentParser(add_help=False)
+    data.add_argument("--data-dir", type=Path, help="where everything of this desk lies (default: .deskledger)")
+    address = argparse.ArgumentParser(add_help=False)
+    address.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    address.add_argument("--port", type=_port, help="port to listen on (default: 8000)")
+
+    _add(commands, "serve", _serve, "everything on one machine: database, API, worker", data, address)
+    add_demo(commands)
+    _add(commands, "api", _api, "the API alone, against DATABASE_URL", address)
+    _add(commands, "work", _work, "a worker alone, against DATABASE_URL: seals, projects, sends mail")
+    _add(commands, "migrate", admin.migrate_all, "bring the database's schema up to date", data)
+    _add_keys(commands, data)
+    _add_rebuild(commands, data)
+    parked = _add(commands, "replay", admin.replay_parked, "apply what is parked again, from its first event", data)
+    parked.add_argument("projection", nargs="?", help="ticket_summaries, queue_stays or closings (default: all)")
+    _add(commands, "doctor", _doctor, "say what is wrong with this installation, and what to do about it", data)
+    return top
+
+
+def _add(
+    commands: Commands, name: str, run: object, says: str, *parents: argparse.ArgumentParser
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=says, description=says[0].upper() + says[1:] + ".", parents=parents)
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_keys(commands: Commands, data: argparse.ArgumentParser) -> None:
+    keys = commands.add_parser("keys", help="API keys: create, list, revoke")
+    verbs = keys.add_subparsers(metavar="VERB", required=True)
+    create = _add(verbs, "create", admin.keys_create, "make a key; it is printed once, alone on the last line", data)
+    create.add_argument("--name", required=True, help="whom or what the key is for")
+    _add_choice(create, "--role", Role, [role for role in Role if role is not Role.SYSTEM], required=True)
+    _add_choice(create, "--level", Level, RESOLVING_LEVELS, default=[])
+    create.add_argument("--client", metavar="USER_ID", help="the client that a key with the role client stands for")
+    create.add_argument("--expires", metavar="DAYS", type=_days, help="days until it ends (default: never)")
+    _add(verbs, "list", admin.keys_list, "every key: id, name, roles, until when", data)
+    _add(verbs, "revoke", admin.keys_revoke, "end a key", data).add_argument("id", help="as `keys list` shows it")
+
+
+def _add_rebuild(commands: Commands, data: argparse.ArgumentParser) -> None:
+    says = "build projections anew beside the old ones, compare, swap"
+    again = _add(commands, "rebuild", _rebuild, says, data)
+    again.epilog = DISK
+    again.add_argument("projection", nargs="+", help="ticket_summaries, queue_stays or closings; two at once is faster")
+    again.add_argument("--processes", metavar="N", type=_processes, help="how many build (default: one for each core)")
+    instead = again.add_mutually_exclusive_group()
+    back = "bring back at once what the last rebuild replaced; it catches up from where it stood"
+    instead.add_argument("--roll-back", action="store_true", help=back)
+    instead.add_argument("--drop-retired", action="store_true", help="drop what the last rebuild replaced; no way back")
+
+
+def _add_choice(
+    command: argparse.ArgumentParser, name: str, kind: type[Choice], choices: Sequence[Choice], **more: Any
+) -> None:
+    says = f"{', '.join(choices)}; may be repeated"
+    command.add_argument(
+        name, action="append", type=_one_of(kind, choices), metavar=kind.__name__.upper(), help=says, **more
+    )
+
+
+def _chosen(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(options, name, None) for name in ("host", "port", "data_dir")}
+
+
+def _one_of(kind: type[Choice], choices: Sequence[Choice]) -> Callable[[str], Choice]:
+    def read(value: str) -> Choice:
+        if value not in choices:
+            raise argparse.ArgumentTypeError(f"{value!r} is none of {', '.join(choices)}")
+        return kind(value)
+
+    return read
+
+
+def _port(value: str) -> int:
+    if not value.isdecimal() or not 0 < int(value) <= 65535:
+        raise argparse.ArgumentTypeError("takes a whole number from 1 to 65535")
+    return int(value)
+
+
+def _processes(value: str) -> int:
+    if not value.isdecimal() or not 0 < int(value) <= 64:
+        raise argparse.ArgumentTypeError("takes a whole number from 1 to 64")
+    return int(value)
+
+
+def _days(value: str) -> timedelta:
+    if not value.isdecimal() or not 0 < int(value) <= 36500:
+        raise argparse.ArgumentTypeError("takes a whole number of days, at least 1")
+    return timedelta(days=int(value))
+
+
+def _complain(message: str) -> int:
+    print(f"deskledger: {message}", file=sys.stderr)
+    return 1
+
+
+def _serve(settings: Settings, options: argparse.Namespace) -> None:
+    from api.cli.serve import Supervisor, announce
+
+    Supervisor(settings, announce).run()
+
+
+def _api(settings: Settings, options: argparse.Namespace) -> None:
+    from api.server.gunicorn_server import serve_api
+
+    serve_api(_with_database(settings))
+
+
+def _work(settings: Settings, options: argparse.Namespace) -> None:
+    from api.worker.worker_loop import work
+
+    work(_with_database(settings))
+
+
+def _rebuild(settings: Settings, options: argparse.Namespace) -> None:
+    from api.cli.rebuild_command import rebuild_tables
+
+    rebuild_tables(settings, options)
+
+
+def _doctor(settings: Settings, options: argparse.Namespace) -> int:
+    from api.cli.doctor import doctor
+
+    return doctor(settings, options)
+
+
+def _with_database(settings: Settings) -> Settings:
+    if settings.database_url is None:
+        raise SettingsError("DATABASE_URL is not set: a part alone needs it; deskledger serve brings its own database")
+    return settings
+
+
+if __name__ == "__main__":
+    sys.exit(main())

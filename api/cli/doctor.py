@@ -1,0 +1,127 @@
+"""`deskledger doctor`: what is wrong with this installation, and what to do about it."""
+
+import argparse
+import os
+import pwd
+import smtplib
+import sys
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import msgspec
+import psycopg
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from application.settings import Settings
+from application.store.postgres.database import connect
+from application.store.postgres.embedded_postgres import database_url, servant
+from projections.status.checkup import Checkup, checkup
+
+LEAST_POSTGRES = 150000
+MOST_LAG = 10_000
+MOST_UNSEALED_SECONDS = 30
+SMTP_SECONDS = 5
+MOST_TOLD = 3
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was looked at; `do` says what to do where it is not all right."""
+
+    what: str
+    says: str
+    do: str = ""
+
+
+def doctor(settings: Settings, options: argparse.Namespace) -> int:
+    """Looks at everything. Returns 0 when nothing is wrong, else 1."""
+    findings = [*_machine(), *_database(settings), *_mail_server(settings)]
+    _show(findings)
+    wrong = sum(bool(finding.do) for finding in findings)
+    print(f"\n{wrong} of {len(findings)} need you" if wrong else "\nnothing is wrong", flush=True)
+    return 1 if wrong else 0
+
+
+def _machine() -> Iterator[Finding]:
+    if os.geteuid() != 0:
+        yield Finding("user", "an ordinary user")
+    else:
+        entry = servant(os.geteuid(), pwd.getpwall())
+        yield Finding("user", f"root; PostgreSQL runs as {entry.pw_name if entry else 'nobody'}")
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    source = "DATABASE_URL" if settings.database_url else f"embedded in {settings.data_dir}"
+    try:
+        with database_url(settings.database_url, settings.data_dir) as url, connect(url, "doctor") as connection:
+            found = checkup(connection)
+    except psycopg.OperationalError as error:
+        yield Finding("database", f"{source} does not answer: {error}", "start it, or mend DATABASE_URL")
+        return
+    says = f"{source}: PostgreSQL {found.server_version // 10000}.{found.server_version % 10000}"
+    says += "" if settings.database_url else f" at {url}"  # for psql and pg_dump
+    yield Finding("database", says, "" if found.server_version >= LEAST_POSTGRES else "use PostgreSQL 15 or later")
+    if found.missing_migrations:
+        yield Finding("migrations", f"missing: {', '.join(found.missing_migrations)}", "run deskledger migrate")
+        return
+    yield Finding("migrations", "all applied")
+    yield from _progress(found)
+    make = "make one: deskledger keys create --name admin --role admin"
+    yield Finding("admin keys", f"{found.admin_keys} valid", "" if found.admin_keys else make)
+    yield from _mails(found, settings)
+
+
+def _progress(found: Checkup) -> Iterator[Finding]:
+    late = found.unsealed and found.oldest_unsealed_seconds > MOST_UNSEALED_SECONDS
+    do = "start a worker: deskledger serve, or deskledger work"
+    says = f"{found.unsealed} events wait, the oldest {found.oldest_unsealed_seconds} s"
+    yield Finding("sealer", says, do if late else "")
+    for name, behind in sorted(found.lag.items()):
+        yield Finding(f"projection {name}", f"{behind} events behind", do if behind > MOST_LAG else "")
+    yield _parked(found)
+
+
+def _parked(found: Checkup) -> Finding:
+    told = "".join(
+        f"; {parked.projection} {parked.stream_id} since position {parked.since_position}: {parked.error}"
+        for parked in found.parked[:MOST_TOLD]
+    )
+    do = "update the program, or mend what the error names; then run deskledger replay"
+    return Finding("parked streams", f"{len(found.parked)}{told}", do if found.parked else "")
+
+
+def _mails(found: Checkup, settings: Settings) -> Iterator[Finding]:
+    wait = "set DESKLEDGER_SMTP_URL, so that they can leave" if found.mails_due and not settings.smtp_url else ""
+    yield Finding("closing e-mails due", str(found.mails_due), wait)
+    told = "".join(f"; {ticket_id}: {error}" for ticket_id, error in found.last_failed)
+    do = "tell these clients another way; GET /v1/closure_mails?state=failed lists all"
+    yield Finding("closing e-mails failed", f"{found.mails_failed}{told}", do if told else "")
+
+
+def _mail_server(settings: Settings) -> Iterator[Finding]:
+    if not settings.smtp_url:
+        do = "set DESKLEDGER_SMTP_URL=smtp://host:port; until then closing e-mails wait in the outbox"
+        yield Finding("mail server", "DESKLEDGER_SMTP_URL is not set", do)
+        return
+    url = urlsplit(settings.smtp_url)
+    name = f"{url.hostname}:{url.port or (465 if url.scheme == 'smtps' else 25)}"
+    kind = smtplib.SMTP_SSL if url.scheme == "smtps" else smtplib.SMTP
+    try:
+        with kind(url.hostname or "", url.port or 0, timeout=SMTP_SECONDS) as server:
+            server.noop()
+        yield Finding("mail server", f"{name} answers")
+    except (OSError, smtplib.SMTPException) as error:
+        yield Finding("mail server", f"{name} does not answer: {error}", "start it, or mend DESKLEDGER_SMTP_URL")
+
+
+def _show(findings: list[Finding]) -> None:
+    if not sys.stdout.isatty():
+        for finding in findings:
+            print(f"{'WRONG' if finding.do else 'ok'}\t{finding.what}\t{finding.says}\t{finding.do}".rstrip())
+        return
+    table = Table("", "what", "is", "do", box=None, header_style="bold")
+    for finding in findings:
+        mark = "[bold red]✗[/]" if finding.do else "[green]✓[/]"
+        table.add_row(mark, finding.what, escape(finding.says), f"[yellow]{escape(finding.do)}[/]")
+    Console().print(table)

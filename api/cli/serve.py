@@ -1,0 +1,215 @@
+"""`deskledger serve`: everything on one machine. Starts the parts, and starts a part again that died."""
+
+import ctypes
+import fcntl
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import msgspec
+import psycopg
+import structlog
+import urllib3
+
+from api.cli.command_errors import ServeError
+from application.clock import utc_now
+from application.identity.api_keys import Wanted, create_key, list_keys
+from application.settings import Settings, environment_for
+from application.store.postgres.database import connect, migrate
+from application.store.postgres.embedded_postgres import EmbeddedPostgres, PostgresError
+from domain.values import Role
+from projections.runner import ensure_projections
+
+POLL_SECONDS = 0.1
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+STEADY_SECONDS = 30.0  # a part that lived so long begins anew with the shortest pause
+STOP_SECONDS = 40.0
+DATABASE_PAUSE = 1.0
+PR_SET_PDEATHSIG = 1
+log = structlog.get_logger()
+
+
+class Part:
+    """A process of its own that is started again, with growing pauses, when it dies."""
+
+    def __init__(self, name: str, start: Callable[[], subprocess.Popen[bytes]]) -> None:
+        self.name = name
+        self._start = start
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = self._due = 0.0
+        self._pause = FIRST_PAUSE
+
+    def tend(self) -> None:
+        """Starts the part when it is due, and notes when it has died."""
+        now = time.monotonic()
+        if self._process and (code := self._process.poll()) is not None:
+            self._pause = FIRST_PAUSE if now - self._started > STEADY_SECONDS else self._pause
+            log.error("part died, starting it again", part=self.name, exit=code, pause=self._pause)
+            self._process, self._due = None, now + self._pause
+            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        if self._process is None and now >= self._due:
+            self._process, self._started = self._start(), now
+            log.info("part started", part=self.name, pid=self._process.pid)
+
+    def stop(self) -> None:
+        """SIGTERM, so that it finishes what it accepted; SIGKILL when that takes too long."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            log.warning("part does not end, killing it", part=self.name)
+            self._process.kill()
+            self._process.wait()
+
+
+class Supervisor:
+    """Runs database, migrations, API and worker until SIGTERM or SIGINT."""
+
+    def __init__(self, settings: Settings, announce: Callable[[Settings, str | None], None]) -> None:
+        self._settings, self._announce = settings, announce
+        self._postgres = None if settings.database_url else EmbeddedPostgres(settings.data_dir)
+        self._stopping = False
+        self._database_due = 0.0
+
+    def run(self) -> None:
+        """Returns when everything has ended cleanly. Raises ServeError and PostgresError."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        lock = _only_one(self._settings.data_dir)
+        try:
+            _demand_free(self._settings)
+            self._serve()
+        finally:
+            if self._postgres:
+                self._postgres.stop()
+            lock.close()
+
+    def _serve(self) -> None:
+        if self._postgres:
+            self._postgres.start()
+        settings = msgspec.structs.replace(
+            self._settings, database_url=self._postgres.url if self._postgres else self._settings.database_url
+        )
+        key = self._prepare(settings)
+        parts = [Part(name, lambda name=name: _spawn(name, settings)) for name in ("api", "work")]  # type: ignore[misc]
+        try:
+            self._tend(parts, settings, key)
+        finally:
+            for part in parts:
+                part.stop()
+
+    def _prepare(self, settings: Settings) -> str | None:
+        """Migrations, and on the very first start an admin key; waits for a database that does not answer yet."""
+        pause = FIRST_PAUSE
+        while not self._stopping:
+            try:
+                with connect(settings.database_url or "", "migrate") as connection:
+                    migrate(connection)
+                    ensure_projections(connection)
+                    if list_keys(connection):
+                        return None
+                    return create_key(connection, Wanted("first admin", [Role.ADMIN]), utc_now())[1]
+            except psycopg.OperationalError as error:
+                log.warning("waiting for the database", reason=str(error).strip(), pause=pause)
+                time.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+        return None
+
+    def _tend(self, parts: list[Part], settings: Settings, key: str | None) -> None:
+        announced = False
+        while not self._stopping:
+            for part in parts:
+                part.tend()
+            self._tend_database()
+            if not announced and _answers(settings):
+                self._announce(settings, key)
+                announced = True
+            time.sleep(POLL_SECONDS if announced else 0.02)
+
+    def _tend_database(self) -> None:
+        if self._postgres is None or self._postgres.running_pid() or time.monotonic() < self._database_due:
+            return
+        self._database_due = time.monotonic() + DATABASE_PAUSE
+        log.error("PostgreSQL died, starting it again")
+        try:
+            self._postgres.start()
+        except PostgresError as error:  # its children of before may still be ending
+            log.warning("PostgreSQL does not start yet", reason=str(error))
+
+    def _stop(self, number: int, frame: object) -> None:
+        self._stopping = True
+
+
+def _spawn(name: str, settings: Settings) -> subprocess.Popen[bytes]:
+    """Starts a part; it gets its settings by the environment, and SIGTERM should we die without a word."""
+    command = [sys.executable, "-m", "api.cli", name]
+    return subprocess.Popen(
+        command, env=environment_for(settings), stdin=subprocess.DEVNULL, preexec_fn=end_with_parent
+    )
+
+
+def end_with_parent() -> None:
+    """On Linux: SIGTERM for this process when its parent dies, so that a killed `serve` leaves no part behind."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole group; the supervisor ends the parts in order
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _only_one(data_dir: Path) -> IO[str]:
+    """A lock that lasts as long as this process. Raises ServeError when another one has it."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    lock = (data_dir / "serve.lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise ServeError(f"another deskledger serves {data_dir}: stop it, or choose another --data-dir") from error
+    return lock
+
+
+def _demand_free(settings: Settings) -> None:
+    """Raises ServeError when somebody else listens where the API is to listen."""
+    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            where = f"{settings.host}:{settings.port}"
+            raise ServeError(f"cannot listen on {where} ({error.strerror}): choose another --host or --port") from error
+
+
+def _answers(settings: Settings) -> bool:
+    try:
+        url, close = f"{address(settings)}/readyz", {"Connection": "close"}
+        return urllib3.request("GET", url, headers=close, timeout=2, retries=False).status == 200
+    except urllib3.exceptions.HTTPError:
+        return False
+
+
+def address(settings: Settings) -> str:
+    """Where this machine reaches the API; one that listens everywhere is reached at home too."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
+
+def announce(settings: Settings, key: str | None) -> None:
+    """Prints where the desk is, the admin key on the first start, and three requests to try."""
+    base = address(settings)
+    bearer = f'-H "Authorization: Bearer {key or "$KEY"}"'  # in double quotes, so that the shell fills in $KEY
+    client = """-H 'Content-Type: application/json' -d '{"name": "First Client", "email": "client@example.org"}'"""
+    lines = [f"Deskledger is ready: {base}"]
+    if key:
+        lines += ["", "Your admin key, shown this once (deskledger keys list, create, revoke manage keys):", f"  {key}"]
+    lines += ["", "Try it:" if key else "Try it, with KEY set to a key of yours (deskledger keys create --help):"]
+    lines += [f"  curl -s {base}/readyz"]
+    lines += [f"  curl -s -X PUT {bearer} {client} {base}/v1/clients/first-client"]
+    lines += [f"  curl -s {bearer} {base}/v1/queues"]
+    print("\n".join(["", *lines, ""]), flush=True)

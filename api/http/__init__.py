@@ -1,0 +1,1 @@
+"""The HTTP API: every route, requests read, answers and problems written."""

@@ -1,0 +1,170 @@
+"""Who asks: the API key or the token of a request. What was let in is remembered by its hash for a moment, so that not
+every request takes a look-up or the check of a signature, and yet a revoked key ends within seconds."""
+
+import asyncio
+import time
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+
+import structlog
+from falcon.asgi import Request, Response
+
+from api.http.middleware.issuer_keys import COOL_DOWN_SECONDS, NoKeys
+from api.http.middleware.rate_limits import Addresses, FailedSignIns, RateLimit
+from api.http.middleware.token_verifier import BadToken, Tokens
+from api.http.problems import Problem
+from api.http.resources.service.contract_resources import REDOC
+from application.batching_desk import CombiningDesk
+from application.clock import utc_now
+from application.identity.api_key_uses import KeyUses
+from application.identity.api_keys import PREFIX, principal
+from application.settings import Settings
+from domain.values import Principal
+
+KEY_SECONDS, TOKEN_SECONDS = 2.0, 60.0  # how long a credential is remembered; a token never longer than it lasts
+MOST_REMEMBERED = 10_000
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json", "/docs", REDOC})
+CHALLENGE = 'Bearer realm="deskledger"'
+NO_ROLE = "Your token names no role that this desk knows: ask whoever runs the sign-in to give you one."
+log = structlog.get_logger()
+
+
+class Credential:
+    """A key or token that was let in: `req.context.credential`. Long answers ask now and then if it still holds."""
+
+    __slots__ = ("_auth", "again_at", "changes", "ends_at", "hash", "kid", "who")
+
+    def __init__(self, auth: "Authentication", hash_: bytes, who: Principal, seconds: float) -> None:
+        self._auth, self.hash, self.who = auth, hash_, who
+        self.again_at = time.monotonic() + seconds  # when it is looked at again
+        self.ends_at = 0.0  # of a token, seconds since 1970
+        self.kid: str | None = None
+        self.changes = 0  # of the issuer's keys, when it was looked at
+
+    async def still_good(self) -> bool:
+        """Whether it would be let in now: not revoked, not expired, and its issuer has not withdrawn the key.
+
+        Takes no round trip within two seconds of the last one. Raises Unavailable when the database does not answer.
+        """
+        return await self._auth.still_good(self)
+
+
+class Authentication:
+    """Puts the caller into `req.context.who`, or answers 401, 403 for nobody we know, 429 for too many requests."""
+
+    def __init__(self, desk: CombiningDesk, settings: Settings) -> None:
+        self._desk, self._uses = desk, KeyUses(settings.database_url or "")
+        self._tokens = Tokens(settings) if settings.oidc_issuer else None
+        self._limit = RateLimit(settings.rate_limit) if settings.rate_limit else None
+        self._failures, self._addresses = FailedSignIns(settings.failed_sign_ins), Addresses(settings.trusted_proxies)
+        self._fetching: asyncio.Task[None] | None = None
+        self._known: dict[bytes, Credential] = {}  # what was longest not looked at stands first
+
+    async def process_startup(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
+        """Runs in each worker, after the fork: asks for the issuer's keys, and waits for nobody."""
+        if self._tokens:
+            self._fetching = asyncio.create_task(self._tokens.keys.keep_fresh())
+
+    async def process_shutdown(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
+        """Runs when a worker has finished what it accepted."""
+        if self._fetching:
+            self._fetching.cancel()
+        await self._uses.close()
+
+    async def process_request(self, req: Request, resp: Response) -> None:
+        """Runs before a request is routed, and before anything is read for it."""
+        if req.path in OPEN_PATHS:
+            return
+        scheme, _, secret = (req.get_header("Authorization") or "").partition(" ")
+        secret = secret.strip()
+        if scheme.lower() != "bearer" or not secret:
+            raise _challenge("key_missing", "Send your API key or token: Authorization: Bearer <key>.")
+        hash_ = sha256(secret.encode()).digest()
+        known = self._known.get(hash_)
+        if known is None or known.again_at <= time.monotonic() or self._other_keys(known):
+            known = await self._admit(req, secret, hash_, known)
+        req.context.who, req.context.credential = known.who, known
+        if self._limit:
+            self._limit.spend(resp, known.who.id)
+        if not known.who.roles:
+            raise Problem(403, "role_missing", NO_ROLE)
+
+    def _other_keys(self, known: Credential) -> bool:
+        """Whether the issuer has withdrawn or added a key since this token was looked at."""
+        return bool(known.ends_at) and self._tokens is not None and self._tokens.keys.changes != known.changes
+
+    async def still_good(self, credential: Credential) -> bool:
+        """As `Credential.still_good`."""
+        if credential.ends_at:
+            tokens = self._tokens
+            return time.time() < credential.ends_at and tokens is not None and tokens.keys.knows(credential.kid)
+        known = self._known.get(credential.hash)
+        if known and known.again_at > time.monotonic():
+            return True
+        return await self._key(credential.hash) is not None
+
+    async def _admit(self, req: Request, secret: str, hash_: bytes, known: Credential | None) -> Credential:
+        """Looks at a credential. Who was let in before is not kept out by what others at that address have tried."""
+        address = self._addresses.of(req)
+        is_key = secret.startswith(PREFIX) or self._tokens is None
+        if (
+            known is None and is_key
+        ):  # a look-up; what a token says is seen here, and its caller is not among the guilty
+            self._failures.demand_room(address)
+        try:
+            found = await self._find(secret, hash_)
+        except Problem as problem:
+            self._known.pop(hash_, None)
+            if problem.status == 401:
+                if not is_key:
+                    self._failures.demand_room(address)
+                if self._failures.count(address):
+                    log.warning("too many failed sign-ins", address=address)
+            raise
+        return found
+
+    async def _find(self, secret: str, hash_: bytes) -> Credential:
+        if secret.startswith(PREFIX) or self._tokens is None:
+            if secret.startswith(PREFIX) and (key := await self._key(hash_)):
+                return key
+            raise _challenge(
+                "key_unknown", "This API key is unknown, expired or revoked: ask your admin for a new one."
+            )
+        try:
+            token = await self._tokens.verify(secret)
+        except BadToken as error:
+            raise _challenge("token_invalid", f"This token is not accepted: {error}.") from None
+        except NoKeys:
+            said = "The keys of the token issuer cannot be had now, so that no token can be checked. Try again."
+            raise Problem(
+                503, "issuer_unavailable", said, headers={"Retry-After": f"{COOL_DOWN_SECONDS:.0f}"}
+            ) from None
+        credential = Credential(self, hash_, token.who, min(TOKEN_SECONDS, token.ends_at - time.time()))
+        credential.ends_at, credential.kid, credential.changes = token.ends_at, token.kid, self._tokens.keys.changes
+        return self._remember(credential)
+
+    async def _key(self, hash_: bytes) -> Credential | None:
+        now = utc_now()
+        row: Any = await self._desk.find_key(hash_)
+        who = principal(row, hash_, now) if row else None
+        if who is None:
+            return None
+        self._uses.note(who.id, now)
+        return self._remember(Credential(self, hash_, who, min(KEY_SECONDS, _seconds(row[6], now))))
+
+    def _remember(self, credential: Credential) -> Credential:
+        self._known.pop(credential.hash, None)
+        if len(self._known) >= MOST_REMEMBERED:
+            del self._known[next(iter(self._known))]
+        self._known[credential.hash] = credential
+        return credential
+
+
+def _seconds(end: datetime | None, now: datetime) -> float:
+    return (end - now).total_seconds() if end else KEY_SECONDS
+
+
+def _challenge(code: str, detail: str) -> Problem:
+    error = "" if code == "key_missing" else ', error="invalid_token"'
+    return Problem(401, code, detail, headers={"WWW-Authenticate": CHALLENGE + error})

@@ -1,0 +1,82 @@
+"""The manners of every answer: what may be kept, what a browser may do with it, OPTIONS, Accept, other origins."""
+
+from typing import Any
+
+from falcon import COMBINED_METHODS, CORSMiddleware, HTTPRouteNotFound
+from falcon.asgi import Request, Response
+from falcon.routing import CompiledRouter
+
+from api.http.middleware.access_log import plain
+from api.http.paging import JSON
+from api.http.problems import Problem
+from api.openapi.header_table import GIVEN
+from api.openapi.operations import ENDPOINTS
+
+MOST_KNOWN = 1_000
+NOTHING = "default-src 'none'; frame-ancestors 'none'"  # what a browser may load for, or do with, an answer
+STRICT = {
+    "cache-control": "no-store",
+    "content-security-policy": NOTHING,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+ONLY_JSON = (JSON,)
+MEDIA: dict[str, tuple[str, ...]] = {}
+for _endpoint in ENDPOINTS:
+    for _reply in _endpoint.replies:
+        if _reply.shape is not None:
+            _forms = (*MEDIA.get(_endpoint.path, ()), _reply.media, *_reply.others)
+            MEDIA[_endpoint.path] = tuple(dict.fromkeys(_forms))
+
+
+class Manners:
+    """Answers OPTIONS without a key, and 406 to an Accept that nothing fits; adds what every answer carries."""
+
+    def __init__(self, router: CompiledRouter) -> None:
+        self._router = router
+        self._fits: dict[tuple[str, tuple[str, ...]], bool] = {}
+
+    async def process_request(self, req: Request, resp: Response) -> None:
+        """Runs before anybody is asked for a key: which methods an address takes, everybody may know."""
+        resp.set_headers(STRICT)  # what a resource says itself stands: it says it later
+        if req.method == "OPTIONS":
+            found = self._router.find(req.path, req)
+            if found is None:
+                raise HTTPRouteNotFound
+            taken = [method for method in COMBINED_METHODS if hasattr(found[0], f"on_{method.lower()}")]
+            resp.set_header("Allow", ", ".join(sorted({*taken, "OPTIONS"})))
+            resp.status, resp.complete = 204, True
+
+    async def process_resource(self, req: Request, resp: Response, resource: object, params: dict[str, Any]) -> None:
+        """Runs when the route is known, and before anything is done."""
+        accept = req.accept
+        if accept != "*/*":
+            media = MEDIA.get(plain(req.uri_template or ""), ONLY_JSON)
+            if accept not in media and not self._fitting(req, accept, media):
+                raise Problem(406, "not_acceptable", f"This comes as {', '.join(media)}: name one of them in Accept.")
+
+    def _fitting(self, req: Request, accept: str, media: tuple[str, ...]) -> bool:
+        known = self._fits.get((accept, media))
+        if known is None:
+            if len(self._fits) >= MOST_KNOWN:
+                self._fits.clear()
+            known = self._fits[accept, media] = req.client_prefers(media) is not None
+        return known
+
+    async def process_response(self, req: Request, resp: Response, resource: object, succeeded: bool) -> None:
+        """Runs after every request, also after one that was refused before anything else."""
+        if resp.get_header("Cache-Control") is None:
+            resp.set_headers(STRICT)
+
+
+class Origins(CORSMiddleware[Request, Response]):
+    """Lets the pages of other origins use the API (fetch.spec.whatwg.org, CORS): those of the setting, or all."""
+
+    def __init__(self, origins: str) -> None:
+        super().__init__("*" if origins == "*" else origins.split(","), expose_headers=tuple(GIVEN))
+
+    async def process_response_async(self, req: Request, resp: Response, resource: object, succeeded: bool) -> None:
+        """Runs after every request."""
+        await super().process_response_async(req, resp, resource, succeeded)
+        if self.allow_origins != "*":
+            resp.append_header("Vary", "Origin")

@@ -1,0 +1,91 @@
+"""JWT bearers of an OpenID Connect issuer: what is demanded of one, and whom it stands for (RFC 8725, RFC 9068)."""
+
+from typing import Any, NamedTuple
+
+import jwt
+
+from api.http.middleware.issuer_keys import IssuerKeys
+from application.identity.token_claims import (
+    OWN_NAMES,
+    NoSubject,
+    principal_of,
+    read_algorithms,
+    read_claims,
+    read_grants,
+)
+from application.settings import Settings
+from domain.values import Principal
+
+MOST_CHARACTERS = 7_500
+LEEWAY_SECONDS = 10
+OWN_KEYS = frozenset({"jwk", "jku", "x5c", "x5u"})  # a key that comes with the token would vouch for itself
+TYPES = frozenset({"jwt", "at+jwt"})  # RFC 9068, section 2.1; a logout token, for one, signs nobody in
+OPTIONS: Any = {"require": ["iss", "aud", "exp", "sub"], "enforce_minimum_key_length": True}
+REASONS: dict[type[Exception], str] = {
+    jwt.ExpiredSignatureError: "it has expired: get a new one",
+    jwt.ImmatureSignatureError: "it is not valid yet",
+    jwt.InvalidAudienceError: "it is for another audience",
+    jwt.InvalidIssuerError: "it is from another issuer",
+    jwt.InvalidSignatureError: "its signature is wrong",
+    jwt.PyJWKClientError: "its issuer has no such key",
+    NoSubject: "its claim sub does not name anybody",
+}
+
+
+class BadToken(Exception):
+    """It is not a token that this desk takes; the message says why, without a word of the token."""
+
+
+class Verified(NamedTuple):
+    """Whom a token stands for, until when (seconds since 1970), and by which key of the issuer."""
+
+    who: Principal
+    ends_at: float
+    kid: str | None
+
+
+class Tokens:
+    """Verifies tokens of one issuer for one audience."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.keys = IssuerKeys(settings)
+        self._issuer, self._audience = settings.oidc_issuer, settings.oidc_audience
+        self._algorithms = read_algorithms(settings.oidc_algorithms)
+        self._claims = read_claims(settings.oidc_claims)
+        self._grants = read_grants(settings.oidc_roles) if settings.oidc_roles else OWN_NAMES
+
+    async def verify(self, token: str) -> Verified:
+        """Whom it stands for. Raises BadToken, and NoKeys while the issuer's keys cannot be had."""
+        if len(token) > MOST_CHARACTERS:
+            raise BadToken(f"it has more than {MOST_CHARACTERS} characters")
+        try:
+            return await self._verify(token)
+        except (jwt.PyJWTError, NoSubject, ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise BadToken(_why(error)) from None
+
+    async def _verify(self, token: str) -> Verified:
+        header = jwt.get_unverified_header(token)
+        kid, algorithm = header.get("kid"), header.get("alg")
+        if OWN_KEYS & header.keys():
+            raise BadToken("it brings a key of its own")
+        if str(header.get("typ", "JWT")).lower().removeprefix("application/") not in TYPES:
+            raise BadToken("it is of a type that is not for asking")
+        if algorithm not in self._algorithms:
+            raise BadToken("its algorithm is not allowed here")
+        key = await self.keys.find(kid, algorithm)
+        claims = jwt.decode(
+            token,
+            key,
+            algorithms=self._algorithms,
+            audience=self._audience,
+            issuer=self._issuer,
+            leeway=LEEWAY_SECONDS,
+            options=OPTIONS,
+        )
+        return Verified(principal_of(claims, self._claims, self._grants), float(int(claims["exp"])), kid)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, jwt.MissingRequiredClaimError):
+        return f"it has no claim {error.claim}"
+    return REASONS.get(type(error), "it cannot be read")

@@ -1,0 +1,57 @@
+"""Lists over HTTP: paging in, items, cursor, link and position out."""
+
+from typing import Annotated, Any, Generic, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+from falcon.asgi import Request, Response
+
+from api.http.problems import IN_PATHS
+from projections.queries.pages import DEFAULT_LIMIT, MOST, Page
+
+encode = msgspec.json.Encoder().encode
+JSON = "application/json"
+Item = TypeVar("Item")
+
+
+class NoParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Nothing to choose from."""
+
+
+class Paging(msgspec.Struct, frozen=True):
+    """How every list is read: a page of at most 200 items, from a cursor on."""
+
+    cursor: str | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MOST)] = DEFAULT_LIMIT
+
+
+class Listing(msgspec.Struct, Generic[Item], frozen=True):
+    """Some items of a list; `next` is the cursor of those that follow, null when there are none."""
+
+    items: list[Item]
+    next: str | None
+
+
+def send(resp: Response, value: Any) -> None:
+    """Answers with a value as JSON."""
+    resp.content_type = JSON
+    resp.data = encode(value)
+
+
+def finish(req: Request, resp: Response, page: Page, kind: type[Listing[Any]], without: tuple[str, ...] = ()) -> None:
+    """Answers with a page as a list of that kind; fields named in `without` are null."""
+    items = page.items
+    if without:
+        items = [msgspec.structs.replace(item, **dict.fromkeys(without)) for item in items]
+    place(req, resp, page)
+    send(resp, kind(items, page.next))
+
+
+def place(req: Request, resp: Response, page: Page) -> None:
+    """The headers of a page: where the read model stands, and the address of the next page."""
+    resp.set_header("Deskledger-Position", str(page.position))
+    if page.next:
+        asked = {name: value for name, value in req.params.items() if name != "cursor"}
+        resp.set_header(
+            "Link", f'<{quote(req.path, safe=IN_PATHS)}?{urlencode({**asked, "cursor": page.next})}>; rel="next"'
+        )

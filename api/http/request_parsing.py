@@ -1,0 +1,218 @@
+"""From what came over the wire to values: bodies, parameters and headers. What is wrong is said here, and only here."""
+
+import json
+import re
+from datetime import datetime
+from typing import Any, TypeVar
+
+import msgspec
+from falcon.asgi import Request
+from msgspec import inspect
+
+from api.http.middleware.access_log import traceparent
+from api.http.problems import Problem
+from application.commands.command import ADDRESS, ONE_LINE, SAYS_SOMETHING, SHA256, USER_ID
+from application.commands.deciding import Trace
+
+MOST_BYTES = 1024 * 1024
+MOST_QUOTED = 300  # of what came in, an answer repeats no more than this
+Wanted = TypeVar("Wanted", bound=msgspec.Struct)
+PLAIN_WORDS = {  # what msgspec says of a pattern, for people
+    SAYS_SOMETHING: "it must say something: not blank, and without NUL characters",
+    ONE_LINE: "it must be one line that says something, without control characters",
+    ADDRESS: "it must be an e-mail address like name@example.org",
+    USER_ID: "a user ID has letters, digits and . _ @ + - and begins with a letter or digit",
+    SHA256: "it must be a SHA-256: 64 digits from 0-9 and a-f",
+}
+_PATH = re.compile(r" - at `(?P<path>[^`]*)`$")
+IF_MATCH = r'^(\*|(W/)?"[^"]*")$'
+_IF_MATCH = re.compile(IF_MATCH + r"(?!\n)")
+_VERSION = re.compile(r"[1-9][0-9]{0,8}$")
+_PREFER_WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*("?)(?P<seconds>\d{1,4})\1(?:$|[,;\s])', re.IGNORECASE)
+_FIELD = re.compile(r"(?P<fault>unknown|missing required) field `(?P<name>.*)`$", re.DOTALL)
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+MOST_WAIT_SECONDS = 30
+MOST_KEY = 255
+# Printable ASCII with no quotes or blanks at its ends; quotes around all of it are not part of the key.
+IDEMPOTENCY_KEY = r'^([!#-~]([ -~]{0,253}[!#-~])?|"[!#-~]([ -~]{0,253}[!#-~])?")$'
+_IDEMPOTENCY_KEY = re.compile(IDEMPOTENCY_KEY + r"(?!\n)")
+
+
+class Decoders:
+    """The decoders of the bodies, each made once."""
+
+    def __init__(self) -> None:
+        self._known: dict[type[msgspec.Struct], msgspec.json.Decoder[Any]] = {}
+
+    async def body(self, req: Request, wanted: type[Wanted]) -> Wanted:
+        """The body as a struct. An empty body stands for one without fields.
+
+        Raises Problem: 400 malformed JSON, 413 too large, 415 not JSON, 422 not what the command takes.
+        """
+        raw = req.context.body = await read_body(req)
+        if raw and (req.content_type or "").partition(";")[0].strip().lower() != "application/json":
+            raise Problem(415, "not_json", "Send the body as JSON, with Content-Type: application/json.")
+        if raw and (coding := req.get_header("Content-Encoding")) and coding.strip().lower() != "identity":
+            said = "Send the body as it is, without Content-Encoding: nothing is unpacked here."
+            raise Problem(415, "unsupported_media_type", said, headers={"Accept-Encoding": "identity"})
+        decoder = self._known.get(wanted) or self._known.setdefault(wanted, msgspec.json.Decoder(wanted))
+        try:
+            value: Wanted = decoder.decode(raw or b"{}")
+        except msgspec.ValidationError as error:
+            raise invalid(422, error, wanted) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise Problem(400, "malformed_json", f"The body is not JSON in UTF-8: {error}.") from None
+        if raw and not _is_plain(raw) and (pointer := _named_twice(_members(raw.decode()))):
+            raise _not_fitting(422, pointer, "it stands there twice, and nobody can tell which one is meant")
+        return value
+
+
+def _is_plain(raw: bytes) -> bool:
+    """Whether JSON has as many colons as its objects have members of different names: then none is there twice."""
+    colons = raw.count(b":")
+    return colons < 2 or colons == _count(_loose(raw))
+
+
+def _count(value: Any) -> int:
+    """How many members the objects in a value have together."""
+    if isinstance(value, dict):
+        return len(value) + sum(map(_count, value.values()))
+    return sum(map(_count, value)) if isinstance(value, list) else 0
+
+
+_loose = msgspec.json.Decoder().decode
+
+
+class _Members(list[tuple[str, Any]]):
+    """An object of JSON with all that its text says: a dictionary keeps only the last member of a name."""
+
+
+_members = json.JSONDecoder(object_pairs_hook=_Members).decode
+
+
+def _named_twice(value: Any) -> str | None:
+    """The JSON pointer of a member whose name its object has twice; None when there is none."""
+    seen: set[str] = set()
+    for name, member in value if isinstance(value, _Members) else ():
+        if name in seen:
+            return f"/{name}"
+        seen.add(name)
+        if inner := _named_twice(member):
+            return f"/{name}{inner}"
+    return None
+
+
+async def read_body(req: Request) -> bytes:
+    """The bytes of the body. Raises Problem: 413 when it has more than 1 MiB."""
+    if (req.content_length or 0) <= MOST_BYTES:
+        raw = await req.stream.read(MOST_BYTES + 1)
+        if len(raw) <= MOST_BYTES:
+            return raw
+    raise Problem(413, "body_too_large", f"A body has at most {MOST_BYTES} bytes.")
+
+
+def invalid(status: int, error: msgspec.ValidationError, wanted: type[msgspec.Struct] | None = None) -> Problem:
+    """A value that does not fit, with the JSON pointer of where it stands, and the words that would fit."""
+    text = str(error)
+    found = _PATH.search(text)
+    said = text[: found.start()] if found else text
+    pointer = found["path"].removeprefix("$").replace("[...]", "/-").replace("[", "/").replace("]", "") if found else ""
+    pointer = pointer.replace(".", "/")
+    if field := _FIELD.search(said):
+        pointer += "/" + field["name"].replace("~", "~0").replace("/", "~1")[:MOST_QUOTED]
+        said = "there is no such field" if field["fault"] == "unknown" else "it is required"
+    said = next((plain for pattern, plain in PLAIN_WORDS.items() if repr(pattern) in said), said)
+    if wanted and said.startswith("Invalid enum value") and (words := _words(wanted, pointer)):
+        said = f"it takes one of {', '.join(words)}"
+    return _not_fitting(status, pointer, said[:MOST_QUOTED].strip())
+
+
+def _words(wanted: type[msgspec.Struct], pointer: str) -> list[str]:
+    """The values of the enum at a place in a struct; none where it is no enum's."""
+    kinds: list[Any] = [inspect.type_info(wanted)]
+    for name in pointer.split("/")[1:]:
+        kinds = [
+            field.type
+            for kind in kinds
+            for field in getattr(kind, "fields", ())
+            if name in (field.encode_name, field.name)
+        ]
+        kinds = [one for kind in kinds for one in getattr(kind, "types", (kind,))]
+    return [str(value) for kind in kinds if isinstance(kind, inspect.EnumType) for value in kind.cls]
+
+
+def _not_fitting(status: int, pointer: str, said: str) -> Problem:
+    code = "invalid_body" if status == 422 else "invalid_parameter"
+    return Problem(status, code, f"{pointer or 'The request'}: {said}.", [{"pointer": pointer, "detail": said}])
+
+
+def parameters(req: Request, wanted: type[Wanted]) -> Wanted:
+    """The query parameters as a struct; an unknown, repeated or mistyped one is a Problem with status 400."""
+    if any("\0" in str(value) for value in req.params.values()):
+        raise Problem(400, "invalid_parameter", "A parameter holds a NUL character: leave it out.")
+    if twice := next((name for name, value in req.params.items() if isinstance(value, list)), None):
+        raise _not_fitting(400, f"/{twice[:MOST_QUOTED]}", "it is given twice, and nobody can tell which one is meant")
+    try:
+        value = msgspec.convert(req.params, wanted, strict=False)
+    except msgspec.ValidationError as error:
+        raise invalid(400, error, wanted) from None
+    for name, field in zip(wanted.__struct_encode_fields__, wanted.__struct_fields__, strict=True):
+        if name in req.params and getattr(value, field) is None:  # msgspec takes the text null for none at all
+            raise _not_fitting(400, f"/{name}", "leave it out, or give it a value")
+        # msgspec takes a bare number for seconds since 1970: as_of=2026
+        if isinstance(getattr(value, field), datetime) and not _DATE.match(str(req.params.get(name))):
+            raise _not_fitting(400, f"/{name}", "it must be a time like 2026-11-23T09:30:00Z")
+    return value
+
+
+def expected_version(req: Request) -> int | None:
+    """The version in If-Match: `"5"`; None for `*`. A weak or foreign tag can never match, so it is version 0.
+
+    Raises Problem: 428 when the header is missing, 400 when it cannot be read.
+    """
+    header = req.get_header("If-Match")
+    if header is None:
+        raise Problem(
+            428, "if_match_missing", 'Say on which version you decided: If-Match: "<version>", as in the ETag.'
+        )
+    tag = header.strip()
+    if _IF_MATCH.match(tag) is None:
+        raise Problem(400, "bad_if_match", 'If-Match takes one version in double quotes, for example "5", or *.')
+    if tag == "*":
+        return None
+    return int(tag[1:-1]) if tag[0] == '"' and _VERSION.match(tag[1:-1]) else 0
+
+
+def idempotency_key(req: Request) -> str | None:
+    """The key under which the request may be sent again; quotes around it, as RFC 9651 writes a string, are not part.
+
+    Raises Problem: 400 when it is empty, too long, or not printable ASCII.
+    """
+    header = req.get_header("Idempotency-Key")
+    if header is None:
+        return None
+    written = header.strip()
+    if sum(name == b"idempotency-key" for name, _ in req.scope["headers"]) > 1:
+        raise Problem(400, "bad_idempotency_key", "Two keys came, and nobody can tell which one is meant: send one.")
+    key = written.removeprefix('"').removesuffix('"')
+    if not _IDEMPOTENCY_KEY.match(written):
+        said = f"Idempotency-Key takes 1 to {MOST_KEY} printable ASCII characters: a UUID, for example."
+        raise Problem(400, "bad_idempotency_key", said)
+    return key
+
+
+def prefer_wait(req: Request) -> int | None:
+    """The seconds that the client wants to wait for the projections, at most 30; None without such a wish."""
+    wish = req.get_header("Prefer")
+    found = _PREFER_WAIT.search(wish) if wish else None
+    return min(int(found["seconds"]), MOST_WAIT_SECONDS) if found else None
+
+
+def trace(req: Request) -> Trace:
+    """Where a request comes from: what is not well-formed is not kept."""
+    correlation = req.get_header("X-Correlation-Id")
+    return Trace(
+        None,
+        correlation if correlation and len(correlation) <= 200 and correlation.isprintable() else None,
+        traceparent(req),
+    )

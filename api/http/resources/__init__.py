@@ -1,0 +1,1 @@
+"""The resources, one file for what lies under one address."""

@@ -1,0 +1,70 @@
+"""Is the process alive, and can it serve?"""
+
+from typing import Any, Literal
+
+import msgspec
+from falcon.asgi import Request, Response
+
+from api.http.paging import send
+from api.http.problems import write
+from application.observability.logs import error_summary
+from application.store.postgres.pg_connection import Unavailable
+from projections.status.readiness import Health, Kept
+
+MOST_UNSEALED_SECONDS = 30.0
+
+
+class Alive(msgspec.Struct, frozen=True):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Ready(Health, frozen=True):
+    """The process can serve, and how far everything is."""
+
+    status: Literal["ready"] = "ready"
+
+
+class Livez:
+    """The process is alive: no dependencies."""
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """Always 200."""
+        send(resp, Alive())
+
+
+class Readyz:
+    """The process can serve."""
+
+    def __init__(self, standing: Kept) -> None:
+        self._standing = standing
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """200 with how far everything is; 503 when the database or the migrations are missing, or nobody seals."""
+        try:
+            found = await self._standing.now()
+        except Unavailable as error:
+            send_unready(req, resp, {"database": f"does not answer: {error_summary(error)[:200]}"})
+            return
+        problems = complaints(found)
+        if problems:
+            send_unready(req, resp, problems, health=found)
+        else:
+            send(resp, Ready(**msgspec.structs.asdict(found)))
+
+
+def complaints(found: Health) -> dict[str, str]:
+    """What keeps the desk from serving."""
+    if found.missing_migrations:
+        return {"migrations": f"missing: {', '.join(found.missing_migrations)}; run deskledger migrate"}
+    if found.oldest_unsealed_seconds > MOST_UNSEALED_SECONDS:
+        return {"sealer": f"an event waits for {found.oldest_unsealed_seconds:.0f} s; start deskledger work"}
+    return {}
+
+
+def send_unready(req: Request, resp: Response, problems: dict[str, str], **more: Any) -> None:
+    """503 with what is wrong."""
+    resp.set_header("Retry-After", "2")
+    said = "; ".join(f"{what}: {wrong}" for what, wrong in problems.items())
+    write(req, resp, 503, "not_ready", said, **more)

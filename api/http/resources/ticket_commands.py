@@ -1,0 +1,86 @@
+"""Commands on tickets over HTTP: a request in, its answer out."""
+
+from collections.abc import Callable
+from uuid import UUID
+
+import msgspec
+from falcon.asgi import Request, Response
+
+from api.http.idempotent_requests import idempotency_request
+from api.http.paging import JSON, encode
+from api.http.problems import Problem
+from api.http.request_parsing import Decoders, expected_version, prefer_wait, trace
+from application.batching_desk import CombiningDesk
+from application.clock import utc_now
+from application.commands.command import Command, Opening
+from application.commands.deciding import CommandRequest, Outcome, Policy, answer, new_stream_id
+from application.commands.idempotency import StoredAnswer
+from application.commands.procedure_commands import COMMANDS
+from projections.status.freshness import Freshness
+
+COMMANDS_WITHOUT_VERSION = frozenset({"add_note"})
+
+
+class TicketVersion(msgspec.Struct, frozen=True):
+    """What every answer to a command tells of its ticket."""
+
+    ticket_id: UUID
+    version: int
+
+
+_decode_version = msgspec.json.Decoder(TicketVersion).decode
+
+
+class TicketCommands:
+    """Takes commands on tickets and answers them."""
+
+    def __init__(self, desk: CombiningDesk, freshness: Freshness, policy: Policy) -> None:
+        self.desk, self._freshness, self._policy = desk, freshness, policy
+        self._decoders = Decoders()
+
+    async def on_post(self, req: Request, resp: Response, ticket_id: UUID, command: str) -> None:
+        """A command on a ticket that is there."""
+        kind = COMMANDS.get(command)
+        if kind is None:
+            raise Problem(404, "unknown_command", f"There is no command {command!r}: {', '.join(sorted(COMMANDS))}.")
+        free = command in COMMANDS_WITHOUT_VERSION and req.get_header("If-Match") is None
+        version = None if free else expected_version(req)
+        request = self.request(req, ticket_id, await self._decoders.body(req, kind), version)
+        result = await self.desk.execute(request, idempotency_request(req, command_answer))
+        await self.complete_response(req, resp, result, command_answer)
+
+    async def open_ticket(self, req: Request, resp: Response, kind: type[Opening]) -> None:
+        """A command that begins a ticket: 201, with its address."""
+        request = self.request(req, new_stream_id(utc_now()), await self._decoders.body(req, kind))
+        result = await self.desk.execute(request, idempotency_request(req, command_answer))
+        ticket = await self.complete_response(req, resp, result, command_answer)
+        resp.status = 201
+        resp.set_header("Location", f"/v1/tickets/{ticket.ticket_id}")
+
+    def request(
+        self, req: Request, ticket_id: UUID, command: Command | Opening, version: int | None = None
+    ) -> CommandRequest:
+        """A command of the caller, given now."""
+        return CommandRequest(ticket_id, command, req.context.who, utc_now(), version, trace(req), self._policy)
+
+    async def complete_response(
+        self, req: Request, resp: Response, result: Outcome | StoredAnswer, answer: Callable[[Outcome], bytes]
+    ) -> TicketVersion:
+        """Waits for the projections where the caller prefers it, and answers with the body and the ticket's version."""
+        if isinstance(result, StoredAnswer):
+            resp.set_header("Idempotency-Replayed", "true")
+            body, ticket = result.body, _decode_version(result.body)  # the record has nothing but the bytes
+        else:
+            body, ticket = answer(result), TicketVersion(result.ticket.ticket_id, result.ticket.version)
+        req.context.ticket_id = ticket.ticket_id
+        seconds = prefer_wait(req)
+        if seconds is not None and await self._freshness.holds_version(ticket.ticket_id, ticket.version, seconds):
+            resp.set_header("Preference-Applied", f"wait={seconds}")
+        resp.set_header("ETag", f'"{ticket.version}"')
+        resp.content_type, resp.data = JSON, body
+        return ticket
+
+
+def command_answer(outcome: Outcome) -> bytes:
+    """The body that answers a command."""
+    return encode(answer(outcome))

@@ -1,0 +1,132 @@
+"""What goes over the wire about webhooks: bodies, answers, parameters."""
+
+import re
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from api.http.paging import Listing, Paging
+from application.commands.command import ONE_LINE, Line, UserId
+from application.webhooks.address_rules import MOST_URL
+from application.webhooks.subscriptions import Subscription
+from domain.client import EVENTS
+from domain.values import Level
+from projections.queries.webhook_list import DeliveryRow, DeliveryState
+
+URL = r"^https?://[!-~]+$(?!\n)"
+EVENT_TYPE = f"^({'|'.join(map(re.escape, EVENTS))})$(?!\\n)"
+Url = Annotated[str, msgspec.Meta(min_length=9, max_length=MOST_URL, pattern=URL, examples=["https://example.org/in"])]
+EventType = Annotated[str, msgspec.Meta(pattern=EVENT_TYPE, examples=["Ticket.Closed"])]
+EventTypes = Annotated[list[EventType], msgspec.Meta(max_length=len(EVENTS))]
+Actor = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=ONE_LINE)]
+Position = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+
+
+class CreateWebhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who is to be told what. Without filters, of everything; from `after` on, else from now on."""
+
+    url: Url
+    description: Line | None = None
+    types: EventTypes = []
+    ticket_id: UUID | None = None
+    client_user_id: UserId | None = None
+    actor: Actor | None = None
+    level: Level | None = None
+    after: Position | None = None
+
+
+class ChangeWebhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is to be different; what is left out stays as it is, and null takes a filter away."""
+
+    url: Url | UnsetType = UNSET
+    description: Line | UnsetType | None = UNSET
+    types: EventTypes | UnsetType = UNSET
+    ticket_id: UUID | UnsetType | None = UNSET
+    client_user_id: UserId | UnsetType | None = UNSET
+    actor: Actor | UnsetType | None = UNSET
+    level: Level | UnsetType | None = UNSET
+
+
+class RotateSecret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """For how many hours what is sent is signed with the old secret, too."""
+
+    overlap_hours: Annotated[int, msgspec.Meta(ge=0, le=168)] = 24
+
+
+class DisableWebhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why, for whoever looks at it later."""
+
+    reason: Line | None = None
+
+
+class Replay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """From which position on: every event after it that fits is sent, and what waits now is not, unless it is one."""
+
+    after: Position
+
+
+class WebhookView(msgspec.Struct, frozen=True, kw_only=True):
+    """A subscription. Up to `position` the log has been gone through for it."""
+
+    id: UUID
+    url: str
+    description: str | None
+    types: list[str]
+    ticket_id: UUID | None
+    client_user_id: str | None
+    actor: str | None
+    level: Level | None
+    enabled: bool
+    disabled_at: datetime | None
+    disabled_reason: str | None
+    position: Annotated[int, msgspec.Meta(ge=0)]
+    old_secret_until: datetime | None
+    created_at: datetime
+    created_by: str
+
+
+class WebhookWithSecret(WebhookView, frozen=True, kw_only=True):
+    """A subscription with the secret that what is sent is signed with. It is shown this once."""
+
+    secret: Annotated[str, msgspec.Meta(pattern="^whsec_")]
+
+
+class WebhookList(Listing[WebhookView], frozen=True):
+    """Subscriptions."""
+
+
+class DeliveryList(Listing[DeliveryRow], frozen=True):
+    """The deliveries of a subscription, newest first."""
+
+
+class WebhookParameters(Paging, frozen=True, forbid_unknown_fields=True):
+    """A page of subscriptions."""
+
+
+class DeliveryParameters(Paging, frozen=True, forbid_unknown_fields=True):
+    """Which deliveries."""
+
+    state: DeliveryState | None = None
+
+
+def view(stored: Subscription, now: datetime) -> WebhookView:
+    """What is shown of a subscription."""
+    return WebhookView(**_shown(stored, now))
+
+
+def with_secret(stored: Subscription, secret: str, now: datetime) -> WebhookWithSecret:
+    """The same with its secret."""
+    return WebhookWithSecret(**_shown(stored, now), secret=secret)
+
+
+def _shown(stored: Subscription, now: datetime) -> dict[str, Any]:
+    fields = {name: getattr(stored, name, None) for name in WebhookView.__struct_fields__}
+    still = stored.old_until and stored.old_until > now
+    return fields | {
+        "level": Level(stored.level) if stored.level else None,
+        "position": stored.position if stored.go_to is None else stored.go_to,
+        "old_secret_until": stored.old_until if still else None,
+    }

@@ -1,0 +1,1 @@
+"""The contract: the table of operations, and the document made of it."""

@@ -1,0 +1,149 @@
+"""The endpoints of webhooks."""
+
+from api.http.resources.queue_resources import NoFields
+from api.http.resources.webhook_admin import webhook_messages as shapes
+from api.openapi import error_codes as no
+from api.openapi.operation import Endpoint, Reply
+from domain.roles import MAY_MANAGE, MAY_READ
+
+READERS, ADMINS = tuple(MAY_READ["webhooks"]), tuple(MAY_MANAGE["webhooks"])
+REPLAYED = ("Idempotency-Replayed",)
+ON_ONE, DELIVERIES = "/v1/webhooks/{webhook_id}", "/v1/webhooks/{webhook_id}/deliveries"
+REFUSED_URL: no.Codes = {422: ("url_refused",)}
+UNKNOWN_POSITION: no.Codes = {422: ("unknown_position",)}
+LEADS_TO = (
+    *("get_webhook", "change_webhook", "list_webhook_deliveries", "delete_webhook"),
+    *("enable_webhook", "disable_webhook", "replay_webhook", "ping_webhook", "rotate_webhook_secret"),
+)
+
+
+def command(name: str, says: str, body: type, shape: type, *problems: no.Codes) -> Endpoint:
+    """A command on a webhook."""
+    return Endpoint(
+        name=f"{name}_webhook" if "_" not in name else "rotate_webhook_secret",
+        method="POST",
+        path=f"{ON_ONE}:{name}",
+        tag="Webhooks",
+        summary=f"{name.replace('_', ' ').capitalize()}",
+        says=says,
+        who=ADMINS,
+        body=body,
+        headers=("Idempotency-Key",),
+        replies=(Reply(says="How it stands now.", shape=shape, headers=REPLAYED),),
+        problems=no.together(no.EVERYWHERE, no.WEBHOOK, no.BODY, no.ONCE, *problems),
+        leads_to=LEADS_TO,
+    )
+
+
+WEBHOOK_ENDPOINTS = (
+    Endpoint(
+        name="list_webhooks",
+        path="/v1/webhooks",
+        tag="Webhooks",
+        summary="List webhooks",
+        says="The subscriptions, without their secrets.",
+        who=READERS,
+        query=shapes.WebhookParameters,
+        replies=(
+            Reply(says="A page of subscriptions.", shape=shapes.WebhookList, headers=("Deskledger-Position", "Link")),
+        ),
+        problems=no.together(no.EVERYWHERE, no.LISTED),
+        leads_to=("get_webhook",),
+    ),
+    Endpoint(
+        name="create_webhook",
+        method="POST",
+        path="/v1/webhooks",
+        tag="Webhooks",
+        summary="Create a webhook",
+        says="A subscription to the log: every event that fits is sent at least once, those of one ticket in order."
+        " The secret that they are signed with is shown this once.",
+        who=ADMINS,
+        body=shapes.CreateWebhook,
+        headers=("Idempotency-Key",),
+        replies=(
+            Reply(
+                status=201,
+                says="The subscription with its secret.",
+                shape=shapes.WebhookWithSecret,
+                headers=("Location", *REPLAYED),
+            ),
+        ),
+        problems=no.together(
+            no.EVERYWHERE,
+            no.BODY,
+            no.ONCE,
+            REFUSED_URL,
+            UNKNOWN_POSITION,
+            {409: ("too_many_webhooks",), 503: ("secrets_locked",)},
+        ),
+        leads_to=LEADS_TO,
+    ),
+    Endpoint(
+        name="get_webhook",
+        path=ON_ONE,
+        tag="Webhooks",
+        summary="Read a webhook",
+        says="The subscription, without its secret.",
+        who=READERS,
+        replies=(Reply(says="The subscription.", shape=shapes.WebhookView),),
+        problems=no.together(no.EVERYWHERE, no.WEBHOOK),
+    ),
+    Endpoint(
+        name="change_webhook",
+        method="PATCH",
+        path=ON_ONE,
+        tag="Webhooks",
+        summary="Change a webhook",
+        says="Changes what the body names; null takes a filter away. What is due and has failed is tried again, now.",
+        who=ADMINS,
+        body=shapes.ChangeWebhook,
+        replies=(Reply(says="How it stands now.", shape=shapes.WebhookView),),
+        problems=no.together(no.EVERYWHERE, no.WEBHOOK, no.BODY, REFUSED_URL),
+        leads_to=LEADS_TO,
+    ),
+    Endpoint(
+        name="delete_webhook",
+        method="DELETE",
+        path=ON_ONE,
+        tag="Webhooks",
+        summary="Delete a webhook",
+        says="What was not sent yet is not sent any more.",
+        who=ADMINS,
+        replies=(Reply(status=204, says="It is gone."),),
+        problems=no.together(no.EVERYWHERE, no.WEBHOOK),
+    ),
+    Endpoint(
+        name="list_webhook_deliveries",
+        path=DELIVERIES,
+        tag="Webhooks",
+        summary="List a webhook's deliveries",
+        says="What became of what was to be sent, newest first. What is settled is kept for 30 days.",
+        who=READERS,
+        query=shapes.DeliveryParameters,
+        replies=(
+            Reply(says="A page of deliveries.", shape=shapes.DeliveryList, headers=("Deskledger-Position", "Link")),
+        ),
+        problems=no.together(no.EVERYWHERE, no.WEBHOOK, no.LISTED),
+    ),
+    command(
+        "enable", "Switches it on, where it stopped; what has failed is tried again.", NoFields, shapes.WebhookView
+    ),
+    command("disable", "Switches it off. What is not sent yet waits.", shapes.DisableWebhook, shapes.WebhookView),
+    command(
+        "rotate_secret",
+        "A new secret, shown this once; for some hours the old one signs as well.",
+        shapes.RotateSecret,
+        shapes.WebhookWithSecret,
+    ),
+    command(
+        "replay", "Goes on from a position, earlier or later.", shapes.Replay, shapes.WebhookView, UNKNOWN_POSITION
+    ),
+    command(
+        "ping",
+        "Sends an event that means nothing, to try the receiver.",
+        NoFields,
+        shapes.WebhookView,
+        {409: ("webhook_disabled",)},
+    ),
+)

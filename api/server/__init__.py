@@ -1,0 +1,1 @@
+"""gunicorn: its configuration, and the guard around its connections."""

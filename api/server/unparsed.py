@@ -1,0 +1,32 @@
+"""What cannot be read as HTTP never reaches the application: it is answered with a problem all the same."""
+
+from api.http.middleware.access_log import unreadable
+from api.http.middleware.response_headers import STRICT
+from api.http.problems import MEDIA_TYPE, code_of, document, phrase
+
+TOO_SLOW = "The request did not come in time: headers within 10 s, the body within 30 s. Send it again."
+DETAILS = {  # what gunicorn finds is not always a sentence
+    408: TOO_SLOW,
+    414: "The first line of the request is too long: put less into the address, at most 8,190 bytes.",
+    431: "The headers are too large: send at most 100, each of at most 8,190 bytes.",
+    500: "That is our mistake, and it is in our log. Nothing is half recorded.",
+    501: "Transfer-Encoding takes chunked alone, and there is no WebSocket here.",
+    503: "The server has as many connections as it takes. Try again in a moment.",
+}
+
+
+def problem_bytes(status: int, message: str = "") -> bytes:
+    """The whole answer, after which the connection ends."""
+    named = unreadable(status)
+    detail = DETAILS.get(status) or f"The server cannot read this request: {message[:200]}."
+    body = document(status, code_of(status), detail, "/", **named)
+    lines = (
+        f"HTTP/1.1 {status} {phrase(status)}",
+        f"Content-Type: {MEDIA_TYPE}",
+        f"Content-Length: {len(body)}",
+        *(f"{name}: {value}" for name, value in STRICT.items()),
+        f"x-request-id: {named['request_id']}",
+        *(["Retry-After: 1"] if status == 503 else []),
+        "Connection: close",
+    )
+    return "\r\n".join((*lines, "\r\n")).encode("latin-1") + body

@@ -1,0 +1,1 @@
+"""The worker: its loop, and the webhook dispatcher."""

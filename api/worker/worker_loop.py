@@ -1,0 +1,165 @@
+"""The worker: gives events their position, keeps the projections up, and sends the closing e-mails."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from email.utils import parseaddr
+from functools import partial
+from typing import Any
+
+import psycopg
+import structlog
+
+from api.telemetry.process_watch import begin, sends_spans
+from api.worker.webhook_dispatcher import LAST_SECONDS, Dispatcher
+from application.clock import utc_now
+from application.commands.idempotency_pruning import prune
+from application.mail.closure_mail import ClosureMailer, follow
+from application.mail.smtp import smtp_send
+from application.observability.logs import error_summary
+from application.observability.metrics import SEALED, SEALING_DELAY, WORK_FAILED
+from application.observability.process_stats import Vitals, seldom_collect
+from application.settings import Settings
+from application.store.postgres.database import connect, pool
+from application.store.sealing import LISTEN, delay, seal_all
+from application.webhooks.address_rules import read_rules
+from application.webhooks.sender import Sender
+from application.webhooks.signing import Vault
+from projections.catch_up import catch_up
+from projections.runner import take_turns
+
+IDLE_SECONDS = 0.25  # how long a commit without a wake-up call may wait
+MAIL_SECONDS = 1.0
+PRUNE_SECONDS = 600.0
+PAUSE_TIMES, LONGEST_BREATH = 9, 0.05  # a pause is so many rounds long, at most so many seconds
+LONGEST_PAUSE = 10.0
+log = structlog.get_logger()
+
+
+class Worker:
+    """Runs until it is stopped; when the database goes away, waits for it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._url = settings.database_url or ""
+        self._domain = parseaddr(settings.mail_from)[1].partition("@")[2]
+        self._stopping = threading.Event()
+        self._vitals = Vitals("work")
+
+    def stop(self) -> None:
+        """Ends what is under way, and then the worker."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Seals and projects in this thread; sends mail in another, which a slow mail server may hold up alone."""
+        seldom_collect()
+        mail = threading.Thread(target=self._keep, args=(self._send_mails,), name="mail", daemon=True)
+        if self._settings.smtp_url:
+            mail.start()
+        threading.Thread(target=self._keep, args=(self._prune,), name="prune", daemon=True).start()
+        webhooks = threading.Thread(target=self._keep, args=(self._send_webhooks,), name="webhooks", daemon=True)
+        webhooks.start()
+        self._keep(self._follow_log)
+        if mail.is_alive():
+            mail.join(timeout=35)
+        webhooks.join(timeout=LAST_SECONDS * 2)
+
+    def _keep(self, work: Callable[[], None]) -> None:
+        """Does it again after every failure, with growing pauses."""
+        pause = 0.1
+        while not self._stopping.is_set():
+            try:
+                work()
+                pause = 0.1
+            except Exception as error:  # noqa: BLE001 - said, and tried again: a worker that ends silently helps nobody
+                WORK_FAILED.add((work.__name__.strip("_"),))
+                log.warning("worker failed, trying again", work=work.__name__, reason=error_summary(error), pause=pause)
+                self._stopping.wait(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _follow_log(self) -> None:
+        with connect(self._url, "worker", statement_seconds=60) as connection:
+            connection.execute(LISTEN)
+            take_turns(connection)
+            while not self._stopping.is_set():
+                self._vitals.look()
+                begun = time.monotonic()
+                if self.step(connection):
+                    self._stopping.wait(min((time.monotonic() - begun) * PAUSE_TIMES, LONGEST_BREATH))
+                else:
+                    self._wait(connection)
+
+    def step(self, connection: psycopg.Connection[Any]) -> int:
+        """One round: seal, project, queue the mails. Returns how much there was to do."""
+        sealed = self._seal(connection)
+        try:
+            return sealed + self._project(connection)
+        finally:  # a projection that fails must not hold up the mails
+            follow(connection, self._domain, utc_now())
+
+    def _seal(self, connection: psycopg.Connection[Any]) -> int:
+        sealed = seal_all(connection)
+        if sealed:
+            SEALED.add(by=sealed)
+            SEALING_DELAY.observe((), delay(connection, sealed))
+        return sealed
+
+    def _project(self, connection: psycopg.Connection[Any]) -> int:
+        return catch_up(connection)
+
+    def _wait(self, connection: psycopg.Connection[Any]) -> None:
+        for _ in connection.notifies(timeout=IDLE_SECONDS, stop_after=1):
+            return
+
+    def _send_webhooks(self) -> None:
+        dispatcher_of(self._settings).run(self._stopping)
+
+    def _send_mails(self) -> None:
+        send = partial(smtp_send, self._settings.smtp_url or "")
+        with pool(self._url, "mail", size=1) as connections:
+            mailer = ClosureMailer(connections, send, self._settings.mail_from, self._settings.reopen_window)
+            while not self._stopping.is_set():
+                if not mailer.send_next(utc_now()):
+                    self._stopping.wait(MAIL_SECONDS)
+
+    def _prune(self) -> None:
+        """Forgets old idempotency keys, a tenth of the time: nobody is in a hurry to be rid of them."""
+        with connect(self._url, "prune") as connection:
+            begun = time.monotonic()
+            while not self._stopping.is_set() and prune(connection, self._settings.idempotency_hours):
+                self._stopping.wait((time.monotonic() - begun) * PAUSE_TIMES)
+                begun = time.monotonic()
+        self._stopping.wait(PRUNE_SECONDS)
+
+
+def dispatcher_of(settings: Settings) -> Dispatcher:
+    """What sends webhooks, under these settings."""
+    rules = read_rules(settings.webhook_allow_networks, settings.webhook_allow_http, settings.webhook_hosts)
+    return Dispatcher(settings.database_url or "", Sender(rules), Vault(settings.webhook_keys))
+
+
+def worker_of(settings: Settings) -> Worker:
+    """The worker, or one that tells OpenTelemetry what it does."""
+    if not sends_spans(settings):
+        return Worker(settings)
+    from api.telemetry.span_exporter import SpannedWorker
+
+    return SpannedWorker(settings)
+
+
+def stop_on_signals(worker: Worker) -> None:
+    """SIGTERM and SIGINT end the worker: in a thread of their own, since the thread that they interrupt may be just in
+    the middle of waiting for the end, with the lock that ending takes."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: threading.Thread(target=worker.stop).start())
+
+
+def work(settings: Settings) -> None:
+    """Runs a worker in this process until SIGTERM or SIGINT."""
+    begin("work", settings)
+    worker = worker_of(settings)
+    stop_on_signals(worker)
+    log.info("worker started")
+    worker.run()
+    log.info("worker stopped")

@@ -1,0 +1,252 @@
+"""The API's shell over the same decisions and the same SQL: many requests, one round trip, one commit.
+
+While one round trip is under way, what other requests want collects and goes out together as the next one. An append
+also waits for the load that is under way: whoever gets its answer will append too. This is group commit, one floor
+higher; a lone request waits for nothing.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime
+from time import perf_counter
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+from weakref import WeakValueDictionary
+
+import msgspec
+import psycopg
+
+from application.commands.command_handler import Streams, handle_command, handle_registration
+from application.commands.deciding import NO_TRACE, CommandRequest, Outcome, Trace
+from application.commands.idempotency import FIND_RECORD, INSERT_RECORD, IdempotencyRequest, StoredAnswer
+from application.identity.api_keys import FIND
+from application.observability.metrics import BATCH_DURATION, BATCH_SIZE
+from application.store.event_store import (
+    APPEND,
+    INSERT,
+    INSERT_AND_KEEP,
+    LOAD,
+    LOAD_AND_NUMBERS,
+    IdempotencyRecord,
+    append_parameters,
+    by_stream,
+    to_row,
+)
+from application.store.postgres.pg_connection import Line, Unavailable
+from application.store.sealing import WAKE
+from domain.client import Client, Contact, client_stream
+from domain.events import Recorded
+from domain.values import Principal
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+MOST_IN_ONE_TRIP = 200
+LONGEST_WAIT_SECONDS = 0.01  # for others, who may read a stream of any length
+WAKE_SECONDS = 0.03
+
+
+class Combined(Generic[In, Out]):
+    """Collects what is wanted while a round trip is under way; the next round trip takes all of it.
+
+    A round trip that is under way in one of `after` is waited for: those who get its answer will want something here.
+    """
+
+    def __init__(
+        self,
+        round_trip: Callable[[list[In]], Awaitable[list[Out]]],
+        after: Sequence["Combined[Any, Any]"] = (),
+        name: str = "",
+    ) -> None:
+        self._labels = (name,)
+        self._round_trip, self._after = round_trip, after
+        self._waiting: list[tuple[In, asyncio.Future[Out]]] = []
+        self._task: asyncio.Task[None] | None = None
+        self._under_way: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def __call__(self, wanted: In) -> asyncio.Future[Out]:
+        """The future answer to one want."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()  # which asks the system each time whether the process was forked
+        future: asyncio.Future[Out] = self._loop.create_future()
+        self._waiting.append((wanted, future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._trips())
+        return future
+
+    async def _trips(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(0)  # whoever has asked by now, too
+            if before := [each._under_way for each in self._after if each._under_way]:
+                await asyncio.wait(before, timeout=LONGEST_WAIT_SECONDS)
+            batch, self._waiting = self._waiting[:MOST_IN_ONE_TRIP], self._waiting[MOST_IN_ONE_TRIP:]
+            # somebody who went away before the trip wants nothing any more
+            self._under_way = asyncio.get_running_loop().create_future()
+            begun = perf_counter()
+            try:
+                await self._trip([(wanted, future) for wanted, future in batch if not future.done()])
+            finally:
+                BATCH_SIZE.observe(self._labels, len(batch))
+                BATCH_DURATION.observe(self._labels, perf_counter() - begun)
+                self._under_way.set_result(None)
+                self._under_way = None
+
+    async def _trip(self, batch: list[tuple[In, asyncio.Future[Out]]]) -> None:
+        try:
+            answers = await self._round_trip([wanted for wanted, _ in batch]) if batch else []
+        except Unavailable as error:  # it may have been recorded, so it must not be tried again
+            _fail(batch, error)
+        except Exception as error:  # noqa: BLE001 - it belongs to whoever wanted it
+            if len(batch) == 1:  # cancelled by a timeout, out of disk …: the database cannot, whatever is wanted of it
+                _fail(batch, Unavailable(str(error)) if isinstance(error, psycopg.OperationalError) else error)
+            else:  # one bad want harms only itself
+                for one in batch:
+                    await self._trip([one])
+        else:
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
+
+
+def _fail(batch: Iterable[tuple[Any, asyncio.Future[Any]]], error: Exception) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(error)
+
+
+StartSpan = Callable[..., AbstractContextManager[object]]  # a name, and attributes by name
+_NOTHING = nullcontext()
+
+
+def no_span(name: str, **attributes: object) -> AbstractContextManager[object]:
+    """Where nobody traces."""
+    return _NOTHING
+
+
+class CombiningDesk:
+    """Takes commands: load → decide → append, combined with whatever else is under way in this process.
+
+    `span` is entered around each command and around its share of the round trips.
+    """
+
+    def __init__(self, url: str, span: StartSpan = no_span) -> None:
+        self._span = span
+        self._lines = {name: Line(url, f"api {name}") for name in ("load", "append", "numbers", "keys", "wake")}
+        self.load = Combined(self._load, name="load")
+        self._load_and_number = Combined(self._load_and_draw, name="load_and_number")
+        self._append = Combined(self._append_all, after=(self.load, self._load_and_number), name="append")
+        self.find_key = Combined(self._find_keys, name="find_key")
+        self._find_record = Combined(self._find_records, name="find_kept")
+        self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
+        self._waking: asyncio.Task[None] | None = None
+        self._unsealed = False
+
+    async def execute(
+        self, request: CommandRequest, idempotency: IdempotencyRequest | None = None
+    ) -> Outcome | StoredAnswer:
+        """As `handle_command`; also raises Unavailable."""
+        with self._span(f"command {request.command.name}", ticket_id=request.ticket_id):
+            async with self._turn(request.ticket_id):
+                return await handle_command(self, request, idempotency)
+
+    async def register_client(
+        self, user_id: str, contact: Contact, who: Principal, now: datetime, trace: Trace = NO_TRACE
+    ) -> Client:
+        """Makes the directory say `contact` of `user_id`."""
+        async with self._turn(client_stream(user_id)):
+            return await handle_registration(self, user_id, contact, who, now, trace)
+
+    async def load_streams(self, stream_ids: tuple[UUID, ...], draw_number: bool) -> tuple[Streams, str]:
+        """The events of several streams, and a ticket number that nobody else gets where one is drawn."""
+        with self._span("load"):
+            if draw_number:
+                return await self._load_and_number(stream_ids)
+            return await self.load(stream_ids) if stream_ids else {}, ""
+
+    async def append_events(self, events: Sequence[Recorded], record: IdempotencyRecord | None) -> bool:
+        """Appends the events of one command to one stream, all or none; False when they came too late."""
+        with self._span("append", events=len(events)):
+            won = await self._append((events, record))
+        if won:
+            self._unsealed = True
+            if self._waking is None or self._waking.done():
+                self._waking = asyncio.create_task(self._wake())
+        return won
+
+    async def keep_answer(self, record: IdempotencyRecord) -> None:
+        """Records the answer of a command that had nothing to change."""
+        await self._lines["append"].fetch(INSERT_RECORD, msgspec.structs.astuple(record))
+
+    async def find_answer(self, idempotency: IdempotencyRequest | None) -> StoredAnswer | None:
+        """The first answer to a request that comes again. Raises KeyReused."""
+        if idempotency is None:
+            return None
+        return idempotency.stored_answer(await self._find_record((idempotency.principal, idempotency.key)))
+
+    async def close(self) -> None:
+        """Closes every connection, once the wake-up call that is on its way has been made."""
+        if self._waking:
+            await self._waking
+        for line in self._lines.values():
+            await line.close()
+
+    def _turn(self, stream_id: UUID) -> asyncio.Lock:
+        """Commands of this process on one stream take turns, so that no batch holds two of them."""
+        return self._turns.setdefault(stream_id, asyncio.Lock())
+
+    async def _load(self, wants: list[tuple[UUID, ...]]) -> list[Streams]:
+        return _shares(wants, await self._lines["load"].read(LOAD, (_distinct(wants),)))
+
+    async def _load_and_draw(self, wants: list[tuple[UUID, ...]]) -> list[tuple[Streams, str]]:
+        rows = await self._lines["numbers"].read(LOAD_AND_NUMBERS, (_distinct(wants), str(len(wants))))
+        events = len(rows) - len(wants)
+        numbers = [row[6] for row in rows[events:]]
+        return list(zip(_shares(wants, (row[:6] for row in rows[:events])), numbers, strict=True))
+
+    async def _append_all(self, commands: list[tuple[Sequence[Recorded], IdempotencyRecord | None]]) -> list[bool]:
+        rows = [to_row(event) for events, _ in commands for event in events]
+        keys = [(events[0].originator_id, record) for events, record in commands if record]
+        line, given = self._lines["append"], append_parameters(rows, keys)
+        try:
+            inserted = await (line.execute(INSERT_AND_KEEP, given) if keys else line.execute(INSERT, given[:1]))
+            if inserted == len(rows):
+                return [True] * len(commands)
+        except psycopg.errors.UniqueViolation:
+            pass  # one of them came too late, so that nothing is recorded: now those win that can
+        try:
+            won = {row[0] for row in await line.fetch(APPEND, given)}
+        except psycopg.errors.UniqueViolation:  # a key that was under way elsewhere is known now
+            if len(commands) > 1:
+                raise
+            won = set()
+        return [events[0].originator_id in won for events, _ in commands]
+
+    async def _find_records(self, wanted: list[tuple[str, str]]) -> list[Sequence[Any] | None]:
+        columns = [list(column) for column in zip(*wanted, strict=True)]
+        rows = {(row[0], row[1]): row for row in await self._lines["load"].read(FIND_RECORD, columns)}
+        return [rows.get(one) for one in wanted]
+
+    async def _find_keys(self, hashes: list[bytes]) -> list[Sequence[Any] | None]:
+        rows = {row[0]: row for row in await self._lines["keys"].read(FIND, (hashes,))}
+        return [rows.get(hash_) for hash_ in hashes]
+
+    async def _wake(self) -> None:
+        """Tells the worker that there is something to seal, in a transaction of its own: at once, and then not again
+        for 30 ms. Each call costs as much as a command."""
+        while self._unsealed:
+            self._unsealed = False
+            try:
+                await self._lines["wake"].fetch(WAKE)
+            except (Unavailable, psycopg.Error):
+                return  # the worker looks by itself too
+            await asyncio.sleep(WAKE_SECONDS)
+
+
+def _distinct(wants: Iterable[Iterable[UUID]]) -> list[UUID]:
+    return list({stream for want in wants for stream in want})
+
+
+def _shares(wants: Iterable[Iterable[UUID]], rows: Iterable[Any]) -> list[Streams]:
+    streams = by_stream(rows)
+    return [{stream: streams[stream] for stream in want if stream in streams} for want in wants]

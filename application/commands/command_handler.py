@@ -1,0 +1,101 @@
+"""Load → decide → append, for both shells: each has a store, and the one loop is here."""
+
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+from uuid import UUID
+
+from application.commands.deciding import NO_TRACE, CommandRequest, Outcome, Trace, decide, decide_client, decide_fact
+from application.commands.idempotency import IdempotencyRequest, StoredAnswer
+from application.store.event_store import IdempotencyRecord
+from domain.client import Client, Contact, client_stream
+from domain.errors import DeskError, StaleVersion
+from domain.events import Event, Recorded
+from domain.values import Actor, Principal
+
+MOST_TRIES = 100  # a command without a version is decided again this often before somebody else's haste is reported
+Streams = Mapping[UUID, Sequence[Recorded]]
+Result = TypeVar("Result")
+
+
+class CommandStore(Protocol):
+    """What a shell does for the loop. A synchronous one answers without waiting (`run_at_once`)."""
+
+    def load_streams(self, stream_ids: tuple[UUID, ...], draw_number: bool) -> Awaitable[tuple[Streams, str]]:
+        """The events of several streams, and a ticket number that nobody else gets where one is drawn."""
+
+    def append_events(self, events: Sequence[Recorded], record: IdempotencyRecord | None) -> Awaitable[bool]:
+        """Appends the events of one command, all or none, with its idempotency record.
+
+        False when somebody else came first, or the key is known.
+        """
+
+    def keep_answer(self, record: IdempotencyRecord) -> Awaitable[None]:
+        """Records the answer of a command that had nothing to change."""
+
+    def find_answer(self, idempotency: IdempotencyRequest | None) -> Awaitable[StoredAnswer | None]:
+        """The first answer to a request that comes again. Raises KeyReused."""
+
+
+async def handle_command(
+    store: CommandStore, request: CommandRequest, idempotency: IdempotencyRequest | None = None
+) -> Outcome | StoredAnswer:
+    """Does what a command asks for; decides again on what is there now when somebody else came first.
+
+    A request that was done before is answered as it was then, whatever could be decided now. Raises StaleVersion when
+    the request names a version that is not the current one, the errors of `decide`, and KeyReused.
+    """
+    for _ in range(MOST_TRIES):
+        try:
+            loaded = await store.load_streams(request.reads(), request.command.takes_number)
+            outcome = decide(request, *loaded)
+        except DeskError:  # what was done before may be impossible by now
+            if stored := await store.find_answer(idempotency):
+                return stored
+            raise
+        record = idempotency.record(outcome) if idempotency else None
+        if outcome.events and await store.append_events(outcome.events, record):
+            return outcome
+        if stored := await store.find_answer(idempotency):
+            return stored
+        if not outcome.events:
+            if record:
+                await store.keep_answer(record)
+            return outcome
+    raise StaleVersion(request.ticket_id)
+
+
+async def handle_registration(
+    store: CommandStore, user_id: str, contact: Contact, who: Principal, now: datetime, trace: Trace = NO_TRACE
+) -> Client:
+    """Makes the directory say `contact` of `user_id`. Raises Forbidden, and StaleVersion as `handle_command` does."""
+    stream = client_stream(user_id)
+    for _ in range(MOST_TRIES):
+        streams, _number = await store.load_streams((stream,), False)
+        client, new = decide_client(user_id, contact, who, now, streams.get(stream, ()), trace)
+        if not new or await store.append_events(new, None):
+            return client
+    raise StaleVersion(stream)
+
+
+async def handle_fact(
+    store: CommandStore, ticket_id: UUID, event: Event, actor: Actor, now: datetime, trace: Trace = NO_TRACE
+) -> Recorded:
+    """Records what no rule can refuse behind what the ticket has by then. Raises UnknownTicket, and StaleVersion."""
+    for _ in range(MOST_TRIES):
+        streams, _number = await store.load_streams((ticket_id,), False)
+        fact = decide_fact(ticket_id, event, actor, now, streams.get(ticket_id, ()), trace)
+        if await store.append_events((fact,), None):
+            return fact
+    raise StaleVersion(ticket_id)
+
+
+def run_at_once(work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of the loop over a synchronous store, which has nothing to wait for."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        result: Result = done.value
+        return result
+    work.close()
+    raise RuntimeError("a synchronous store answers without waiting")

@@ -1,0 +1,214 @@
+"""What a command leads to, as a pure function of the streams that it reads."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from secrets import token_bytes
+from uuid import UUID
+
+import msgspec
+
+from application.commands.command import Command, Loaded, Opening
+from domain.client import Client, Contact, client_stream, fold_client, register
+from domain.errors import StaleVersion, UnknownTicket
+from domain.events import Event, Recorded
+from domain.procedure import standing_after
+from domain.roles import actor_for, may_give, require_role
+from domain.rules import REOPEN_WINDOW, Given, allowed_commands, require_allowed
+from domain.ticket import Ticket, begin, evolve, fold
+from domain.values import Actor, Level, Principal, Queue, State
+
+
+class Trace(msgspec.Struct, frozen=True):
+    """Where a command comes from: the journey, the request that caused it, and the W3C trace."""
+
+    causation_id: str | None = None
+    correlation_id: str | None = None
+    traceparent: str | None = None
+
+
+NO_TRACE = Trace()
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """The desk's settings that decisions depend on."""
+
+    four_eyes: bool = True
+    reopen_window: timedelta = REOPEN_WINDOW
+
+    def given(self, who: Principal, now: datetime) -> Given:
+        """What a decision is given when somebody asks at that time."""
+        return Given(who, now, self.four_eyes, self.reopen_window)
+
+
+class CommandRequest(msgspec.Struct, frozen=True):
+    """A command with all that its decision is given."""
+
+    ticket_id: UUID
+    command: Command | Opening
+    who: Principal
+    now: datetime
+    expected_version: int | None = None
+    trace: Trace = Trace()
+    policy: Policy = Policy()
+
+    def reads(self) -> tuple[UUID, ...]:
+        """Every stream that has to be loaded."""
+        own = () if isinstance(self.command, Opening) else (self.ticket_id,)
+        return (*own, *self.command.reads())
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a command led to: the ticket as it stands now, and the events that are new."""
+
+    ticket: Ticket
+    events: tuple[Recorded, ...]
+    possible: tuple[str, ...]
+
+
+class NewEvent(msgspec.Struct, frozen=True):
+    """A new event in a command's answer."""
+
+    type: str
+    version: int
+    at: datetime
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a command is answered."""
+
+    ticket_id: UUID
+    number: str | None
+    version: int
+    state: State
+    level: Level | None
+    queue: Queue | None
+    events: list[NewEvent]
+    allowed_commands: list[str]
+
+
+def new_stream_id(now: datetime) -> UUID:
+    """A UUID of version 7 (RFC 9562): it begins with the time, so that new streams lie together in the index."""
+    milliseconds = int(now.timestamp() * 1000)
+    bits = int.from_bytes(milliseconds.to_bytes(6) + token_bytes(10))
+    return UUID(int=bits & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)
+
+
+def decide(request: CommandRequest, streams: Mapping[UUID, Sequence[Recorded]], number: str = "") -> Outcome:
+    """The outcome of a command, given the streams that it reads. Pure: nothing is recorded yet.
+
+    Raises Forbidden, UnknownTicket, StaleVersion, Refused or Unacceptable.
+    """
+    if isinstance(request.command, Opening):
+        return _open(request, request.command, streams, number)
+    who, name, history = request.who, request.command.name, streams.get(request.ticket_id, ())
+    ticket = fold(history)
+    if ticket is None:
+        raise UnknownTicket
+    require_role(who, name, ticket)
+    require_version(request.expected_version, ticket, history)
+    given = _given(request, ticket.updated_at)
+    if not may_give(who, name, ticket):
+        require_allowed(name, ticket, given)  # what is refused to everybody is said, and not which role is missing
+    loaded = Loaded(actor_for(who, name, ticket), history, streams, number)
+    return _outcome(request, given, loaded, ticket, (request.command,))
+
+
+def _open(
+    request: CommandRequest, opening: Opening, streams: Mapping[UUID, Sequence[Recorded]], number: str
+) -> Outcome:
+    """The outcome of a command that begins a ticket: its first event, and then what the commands decide that follow."""
+    given = _given(request, request.now)
+    loaded = Loaded(actor_for(request.who, opening.name), (), streams, number)
+    first = _record(request, given, loaded.actor, 1, opening.begin(), None)
+    return _outcome(request, given, loaded, begin(first), opening.then(), (first,))
+
+
+def require_version(expected: int | None, ticket: Ticket, history: Sequence[Recorded]) -> None:
+    """Raises StaleVersion, with the events that were missed, when the caller saw another version of the ticket."""
+    if expected is not None and expected != ticket.version:
+        raise StaleVersion(ticket.ticket_id, ticket.version, expected, tuple(history[expected:]))
+
+
+def _given(request: CommandRequest, not_before: datetime) -> Given:
+    """A clock that was set back must not make a ticket's history run backwards."""
+    return request.policy.given(request.who, max(request.now, not_before))
+
+
+def _outcome(
+    request: CommandRequest,
+    given: Given,
+    loaded: Loaded,
+    ticket: Ticket,
+    commands: Sequence[Command],
+    recorded: tuple[Recorded, ...] = (),
+) -> Outcome:
+    """Each command decides on the ticket as those before have left it; `recorded` is what has happened already."""
+    for command in commands:
+        for event in command.decide(ticket, given, loaded):
+            _, level, _ = standing_after(ticket, event)
+            new = _record(request, given, loaded.actor, ticket.version + 1, event, level)
+            ticket, recorded = evolve(ticket, new), (*recorded, new)
+    return Outcome(ticket, recorded, allowed_commands(ticket, given))
+
+
+def _record(
+    request: CommandRequest, given: Given, actor: Actor, version: int, event: Event, level: Level | None
+) -> Recorded:
+    trace = request.trace
+    return Recorded(
+        request.ticket_id,
+        version,
+        given.now,
+        actor,
+        event,
+        trace.correlation_id,
+        trace.causation_id,
+        trace.traceparent,
+        level,
+    )
+
+
+def decide_client(
+    user_id: str,
+    contact: Contact,
+    who: Principal,
+    now: datetime,
+    history: Sequence[Recorded],
+    trace: Trace = NO_TRACE,
+) -> tuple[Client, tuple[Recorded, ...]]:
+    """The directory entry as wanted, and the events that make it so. Raises Forbidden."""
+    actor = actor_for(who, "register_client")
+    wanted = register(fold_client(history), user_id, contact)
+    stream, known = client_stream(user_id), len(history)
+    at = max(now, history[-1].at) if history else now  # as with tickets: a history never runs backwards
+    came = (trace.correlation_id, trace.causation_id, trace.traceparent)
+    new = tuple(Recorded(stream, known + n, at, actor, event, *came) for n, event in enumerate(wanted, 1))
+    fields = (contact.name, contact.email, contact.phone, contact.organisation)
+    return Client(known + len(new), user_id, *fields), new
+
+
+def decide_fact(
+    ticket_id: UUID, event: Event, actor: Actor, now: datetime, history: Sequence[Recorded], trace: Trace = NO_TRACE
+) -> Recorded:
+    """What happened to a ticket whatever its state is, behind what it has by then. Raises UnknownTicket."""
+    ticket = fold(history)
+    if ticket is None:
+        raise UnknownTicket
+    version, at = ticket.version + 1, max(now, ticket.updated_at)
+    came = (trace.correlation_id, trace.causation_id, trace.traceparent)
+    return Recorded(ticket_id, version, at, actor, event, *came, ticket.level)
+
+
+def answer(outcome: Outcome) -> Answer:
+    """The answer to a command, the same from either shell."""
+    ticket = outcome.ticket
+    return Answer(
+        ticket.ticket_id,
+        ticket.number,
+        ticket.version,
+        ticket.state,
+        ticket.level,
+        ticket.queue,
+        [NewEvent(event.type, event.originator_version, event.at) for event in outcome.events],
+        list(outcome.possible),
+    )

@@ -1,0 +1,59 @@
+"""Commands that are sent again: under the same idempotency key, the first answer is given again, byte for byte.
+
+The record lies in the transaction of the events, so a key is known exactly when its command is recorded. Nobody looks
+for it beforehand: where a key is known, the append does nothing, and then it is looked for.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, LiteralString
+
+import msgspec
+
+from application.commands.deciding import Outcome
+from application.store.event_store import IdempotencyRecord
+
+FIND_RECORD: LiteralString = """
+    select wanted.principal, wanted.key, request_hash, answer
+    from unnest(%s::text[], %s::text[]) wanted(principal, key) join lateral (
+        select request_hash, answer from idempotency
+        where principal = wanted.principal and key = wanted.key offset 0) known on true"""
+
+INSERT_RECORD: LiteralString = """
+    insert into idempotency (principal, key, request_hash, answer, at) values (%s, %s, %s, %s, now())
+    on conflict (principal, key) do nothing"""
+
+
+class KeyReused(Exception):
+    """This idempotency key was used for another request: take a new key for a new request."""
+
+
+class StoredAnswer(msgspec.Struct, frozen=True):
+    """The first answer to a request that comes again, byte for byte."""
+
+    body: bytes
+
+
+class IdempotencyRequest(msgspec.Struct, frozen=True):
+    """A request that is to be done once: whose key, for which request (SHA-256), and how its outcome is answered.
+
+    An empty answer is not kept: the request may still be done.
+    """
+
+    principal: str
+    key: str
+    request_hash: bytes
+    answer: Callable[[Outcome], bytes]
+
+    def record(self, outcome: Outcome) -> IdempotencyRecord | None:
+        """The record of an outcome."""
+        answer = self.answer(outcome)
+        return IdempotencyRecord(self.principal, self.key, self.request_hash, answer) if answer else None
+
+    def stored_answer(self, found: Sequence[Any] | None) -> StoredAnswer | None:
+        """Takes a row of `FIND_RECORD`; nothing is known of a key without a row. Raises KeyReused."""
+        if found is None:
+            return None
+        _, _, request_hash, body = found
+        if request_hash != self.request_hash:
+            raise KeyReused
+        return StoredAnswer(body)

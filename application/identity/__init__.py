@@ -1,0 +1,1 @@
+"""Who asks: API keys, tokens of an issuer, and what their claims stand for."""

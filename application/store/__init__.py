@@ -1,0 +1,1 @@
+"""The event store: appending, sealing, the recorder of the eventsourcing library."""

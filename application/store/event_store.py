@@ -1,0 +1,261 @@
+"""The event store: rows, the mapper, and the SQL of load and append, which stands here once.
+
+An append takes no table lock and sends no NOTIFY: the primary key (stream, version) is the optimistic lock, commits run
+side by side, and the sealer gives the committed events their position (`application/store/sealing.py`).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any, LiteralString
+from uuid import UUID
+
+import msgspec
+from eventsourcing.persistence import Mapper, StoredEvent
+
+from domain.client import EVENTS
+from domain.events import Event, Recorded
+from domain.values import Actor, Level
+
+LOAD: LiteralString = """
+    select stream_id, version, at, type, body::text, meta::text
+    from events where stream_id = any(%b) order by stream_id, version"""
+
+# The events of streams, and behind them so many new ticket numbers.
+LOAD_AND_NUMBERS: LiteralString = """
+    select stream_id, version, at, type, body::text, meta::text, null as number from events where stream_id = any(%b)
+    union all
+    select null, null, null, null, null, null, 'T-' || lpad(number, greatest(6, length(number)), '0')
+    from (select nextval('ticket_numbers')::text as number from generate_series(1, %s::int)) drawn
+    order by stream_id, version, number"""
+
+# What `append_parameters` gives. An append has its xid before nextval: the sealer proves holes dead by it.
+_XID: LiteralString = """
+    with xid as materialized (select pg_current_xact_id())"""
+_GIVEN: LiteralString = """,
+    given as (
+        select stream_id, version, first, at, type, body, decode(private, 'base64') as private, meta,
+            decode(leaf, 'base64') as leaf
+        from json_to_recordset(%s::json) as event(stream_id uuid, version int, first int, at timestamptz,
+            type text, body jsonb, private text, meta jsonb, leaf text))"""
+_KEPT: LiteralString = """,
+    kept as (
+        select stream_id, principal, key, decode(request_hash, 'base64') as request_hash,
+            decode(answer, 'base64') as answer
+        from json_to_recordset(%s::json) as record(stream_id uuid, principal text, key text, request_hash text,
+            answer text))"""
+
+# The events of commands, each of them whole or not at all. Returns the streams of those that won.
+_WINNERS: LiteralString = """,
+    done as materialized (  -- before, under the same key: "offset 0" keeps it a look-up by the primary key for each
+        select stream_id from kept join lateral (
+            select from idempotency where principal = kept.principal and key = kept.key offset 0) known on true),
+    heads as (  -- the first event of a command decides whether all of it is recorded
+        insert into events (ord, stream_id, version, at, type, body, private, meta, leaf)
+        select nextval('events_ord'), sorted.* from xid, (
+            select stream_id, version, at, type, body, private, meta, leaf from given
+            where version = first and stream_id not in (select stream_id from done)
+            order by stream_id) sorted  -- one order for all, so that two batches cannot deadlock
+        on conflict (stream_id, version) do nothing
+        returning stream_id),
+    rest as (
+        insert into events (ord, stream_id, version, at, type, body, private, meta, leaf)
+        select nextval('events_ord'), sorted.* from (
+            select stream_id, version, at, type, body, private, meta, leaf from given join heads using (stream_id)
+            where version > first order by stream_id, version) sorted),
+    keys as (
+        insert into idempotency (principal, key, request_hash, answer, at)
+        select principal, key, request_hash, answer, now() from kept join heads using (stream_id)
+        -- in the order of `append_parameters`; a clash is a command that is under way elsewhere: it fails the batch
+        order by principal collate "C", key collate "C")
+    select stream_id from heads"""
+APPEND: LiteralString = _XID + _GIVEN + _KEPT + _WINNERS
+
+# The events of commands, all of them or none: any conflict fails it. Cheaper than `APPEND`, which lets the others win.
+_KEEP: LiteralString = """,
+    keys as (
+        insert into idempotency (principal, key, request_hash, answer, at)
+        select principal, key, request_hash, answer, now() from kept)"""
+_INSERT: LiteralString = """
+    insert into events (ord, stream_id, version, at, type, body, private, meta, leaf)
+    select nextval('events_ord'), stream_id, version, at, type, body, private, meta, leaf from xid, given"""
+INSERT: LiteralString = _XID + _GIVEN + _INSERT
+INSERT_AND_KEEP: LiteralString = _XID + _GIVEN + _KEPT + _KEEP + _INSERT
+
+
+Json = str | bytes
+
+
+class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an event carries beside its own fields."""
+
+    actor: Actor
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    traceparent: str | None = None
+    level: Level | None = None
+
+
+class IdempotencyRecord(msgspec.Struct, frozen=True):
+    """An idempotency record: who asked what under which key, and the first answer, byte for byte."""
+
+    principal: str
+    key: str
+    request_hash: bytes
+    answer: bytes
+
+
+@dataclass(frozen=True)
+class StoredRow(StoredEvent):
+    """An event as the table holds it; `state` is the JSON of its own fields."""
+
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    meta: bytes = b"{}"
+    private: bytes | None = None
+    leaf: bytes = b""
+
+
+_DECODERS = {name: msgspec.json.Decoder(event) for name, event in EVENTS.items()}
+_META = msgspec.json.Decoder(Meta)
+_sorted = msgspec.json.Encoder(order="sorted").encode
+_json = msgspec.json.Encoder().encode
+
+
+def leaf_hash(stream_id: UUID, version: int, at: datetime, type_: str, body: bytes, meta: bytes) -> bytes:
+    """SHA-256(0x00 ‖ envelope), the leaf of RFC 9162; the envelope is canonical JSON: keys sorted, no blanks, UTF-8."""
+    head = b'\0{"at":"%b","body":' % _moment(at)
+    tail = b',"meta":%b,"stream":"%b","type":"%b","version":%d}' % (meta, _name(stream_id), type_.encode(), version)
+    return sha256(head + body + tail).digest()
+
+
+@lru_cache(64)  # the events of a command share both
+def _moment(at: datetime) -> bytes:
+    return f"{at.astimezone(UTC).isoformat(timespec='microseconds').removesuffix('+00:00')}Z".encode()
+
+
+@lru_cache(64)
+def _name(stream_id: UUID) -> bytes:
+    return str(stream_id).encode()
+
+
+def to_row(recorded: Recorded) -> StoredRow:
+    """The table's row of an event."""
+    body = _sorted(recorded.event)
+    meta = _sorted(
+        Meta(recorded.actor, recorded.correlation_id, recorded.causation_id, recorded.traceparent, recorded.level)
+    )
+    stream, version, at, type_ = recorded.originator_id, recorded.originator_version, recorded.at, recorded.type
+    return StoredRow(stream, version, type_, body, at, meta, None, leaf_hash(stream, version, at, type_, body, meta))
+
+
+class NotReadable(LookupError):
+    """An event is stored that this program cannot read: a newer one has recorded it, or it is damaged."""
+
+    def __init__(self, stream_id: UUID, version: int, type_: str) -> None:
+        super().__init__(f"{type_}, version {version} of {stream_id}")
+        self.stream_id, self.version, self.type = stream_id, version, type_
+
+
+def to_recorded(stream_id: UUID, version: int, at: datetime, type_: str, body: Json, meta: Json) -> Recorded:
+    """The event that a row of `LOAD` holds. Raises NotReadable."""
+    try:
+        event: Event = _DECODERS[type_].decode(body)
+        known = _META.decode(meta)
+    except (KeyError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise NotReadable(stream_id, version, type_) from error
+    return Recorded(
+        stream_id,
+        version,
+        at,
+        known.actor,
+        event,
+        known.correlation_id,
+        known.causation_id,
+        known.traceparent,
+        known.level,
+    )
+
+
+def by_stream(rows: Iterable[tuple[UUID, int, datetime, str, Json, Json]]) -> dict[UUID, list[Recorded]]:
+    """The rows of `LOAD`, which come stream by stream, as the events of each stream."""
+    streams: dict[UUID, list[Recorded]] = {}
+    last = None
+    for row in rows:
+        if row[0].int != last:  # looked at as a number: a UUID is compared, and found in a dictionary, much slower
+            last = row[0].int
+            events = streams[row[0]] = []
+        events.append(to_recorded(*row))
+    return streams
+
+
+class GivenEvent(msgspec.Struct, frozen=True):
+    """An event as `APPEND` and `INSERT` are given it; `first` is the version with which its command begins."""
+
+    stream_id: UUID | str
+    version: int
+    first: int
+    at: datetime
+    type: str
+    body: msgspec.Raw
+    private: bytes | None
+    meta: msgspec.Raw
+    leaf: bytes
+
+
+class GivenKey(IdempotencyRecord, frozen=True):
+    """The idempotency record of the command on a stream."""
+
+    stream_id: UUID | str
+
+
+def append_parameters(
+    rows: Iterable[StoredRow], kept: Iterable[tuple[UUID | str, IdempotencyRecord]] = ()
+) -> tuple[str, str]:
+    """The parameters of `APPEND` and `INSERT_AND_KEEP`; `INSERT` takes the first alone. The rows of one stream are one
+    command."""
+    in_order = sorted(rows, key=_place)  # one order for all, so that two batches cannot deadlock
+    firsts = {row.originator_id: row.originator_version for row in reversed(in_order)}
+    keys = [
+        GivenKey(record.principal, record.key, record.request_hash, record.answer, stream) for stream, record in kept
+    ]
+    given = [_given(row, firsts[row.originator_id]) for row in in_order]
+    return _json(given).decode(), _json(sorted(keys, key=_under)).decode()
+
+
+def _place(row: StoredRow) -> tuple[int, int]:
+    stream = row.originator_id
+    return (stream if isinstance(stream, UUID) else UUID(stream)).int, row.originator_version
+
+
+def _under(record: IdempotencyRecord) -> tuple[str, str]:
+    return record.principal, record.key
+
+
+def _given(row: StoredRow, first: int) -> GivenEvent:
+    return GivenEvent(
+        row.originator_id,
+        row.originator_version,
+        first,
+        row.at,
+        row.topic,
+        msgspec.Raw(row.state),
+        row.private,
+        msgspec.Raw(row.meta),
+        row.leaf,
+    )
+
+
+class EventMapper(Mapper[UUID]):
+    """Between domain events and rows, with msgspec instead of the library's transcoder."""
+
+    def to_stored_event(self, domain_event: Any) -> StoredEvent:
+        """The row of a `Recorded` event."""
+        return to_row(domain_event)
+
+    def to_domain_event(self, stored_event: Any) -> Any:
+        """The `Recorded` event of a row."""
+        row: StoredRow = stored_event
+        stream_id = UUID(str(row.originator_id))
+        return to_recorded(stream_id, row.originator_version, row.at, row.topic, row.state, row.meta)

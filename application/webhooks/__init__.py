@@ -1,0 +1,1 @@
+"""Webhooks: subscriptions, the queue of deliveries, signed and sent to addresses that are allowed."""

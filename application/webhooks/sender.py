@@ -1,0 +1,150 @@
+"""Sends one webhook: over a connection of its own, to an address that was checked, up to the first answer.
+
+The socket is opened here, to the address itself, so that no library looks a name up a second time, follows a redirect,
+or asks a proxy of the environment. TLS and the header Host speak of the name.
+"""
+
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+
+import msgspec
+
+from application.webhooks.address_rules import Resolve, Rules, Target, UrlRefused, addresses, look_up, read_url
+
+TIMEOUT_SECONDS = 15.0  # for the whole attempt
+CONNECT_SECONDS = 5.0
+MOST_ADDRESSES = 3
+MOST_READ = 4096  # of an answer's body; it says nothing that the desk needs
+MOST_SAID = 300
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What came of an attempt: the status of the answer, or why there is none; `retry_after` in seconds."""
+
+    status: int | None
+    error: str | None
+    duration_ms: int
+    retry_after: float | None = None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the receiver has taken it: 2xx, and nothing else."""
+        return self.status is not None and 200 <= self.status < 300
+
+
+class Flight:
+    """An attempt under way, which another thread can end."""
+
+    def __init__(self) -> None:
+        self.begun = time.monotonic()
+        self.late = False
+        self._socket: socket.socket | None = None
+
+    def on(self, connected: socket.socket) -> None:
+        """The connection that it goes over; a second handle, since TLS takes the first one over."""
+        self.end()
+        self._socket = connected.dup()
+        if self.late:
+            self.cut()
+
+    def cut(self) -> None:
+        """Ends it, whatever it waits for: the time is over."""
+        self.late = True
+        if self._socket:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def end(self) -> None:
+        """Lets go of the connection."""
+        if self._socket:
+            self._socket.close()
+
+
+class Sender:
+    """Hands webhooks to their receivers. `resolve` gives every address of a name."""
+
+    def __init__(self, rules: Rules, resolve: Resolve = look_up) -> None:
+        self._rules, self._resolve = rules, resolve
+        self._tls = ssl.create_default_context()
+
+    def send(self, url: str, body: bytes, headers: Mapping[str, str], flight: Flight) -> Answer:
+        """One attempt. Never raises for what a receiver does."""
+        try:
+            target = read_url(url, self._rules)
+            checked = addresses(target, self._rules, self._resolve)
+            response, retry_after = self._exchange(target, checked, body, headers, flight)
+        except UrlRefused as refused:
+            return self._failed(f"refused by the desk: {refused}", flight)
+        except (OSError, HTTPException) as error:
+            late = flight.late or isinstance(error, TimeoutError)
+            return self._failed("no answer in time" if late else _said(error), flight)
+        finally:
+            flight.end()
+        return Answer(response, None, _since(flight), retry_after)
+
+    def _failed(self, reason: str, flight: Flight) -> Answer:
+        return Answer(None, reason[:MOST_SAID], _since(flight))
+
+    def _exchange(
+        self, target: Target, checked: list[str], body: bytes, headers: Mapping[str, str], flight: Flight
+    ) -> tuple[int, float | None]:
+        connection = HTTPConnection(target.host, target.port)
+        connection.sock = self._connected(target, checked, flight)
+        try:
+            connection.request("POST", target.path, body, {**headers, "Host": target.authority, "Connection": "close"})
+            response = connection.getresponse()
+            retry_after = None if 200 <= response.status < 300 else _retry_after(response)
+            with suppress(OSError, HTTPException):  # the status is what counts, and it is here
+                response.read(MOST_READ)
+        finally:
+            connection.close()
+        return response.status, retry_after
+
+    def _connected(self, target: Target, checked: list[str], flight: Flight) -> socket.socket:
+        """To the first address that can be reached."""
+        *others, last = checked[:MOST_ADDRESSES]
+        for address in others:
+            with suppress(OSError):
+                return self._open(target, address, flight)
+        return self._open(target, last, flight)
+
+    def _open(self, target: Target, address: str, flight: Flight) -> socket.socket:
+        if flight.late:
+            raise TimeoutError
+        opened = socket.create_connection((address, target.port), timeout=CONNECT_SECONDS)
+        try:
+            flight.on(opened)
+            opened.settimeout(TIMEOUT_SECONDS)
+            return self._tls.wrap_socket(opened, server_hostname=target.host) if target.secure else opened
+        except BaseException:
+            opened.close()
+            raise
+
+
+def _said(error: Exception) -> str:
+    if not isinstance(error, OSError):  # its text quotes what came: nobody is to read through the desk what is there
+        return f"what was answered is not HTTP: {type(error).__name__}"
+    return f"{type(error).__name__}: {error}".replace("\0", "")
+
+
+def _since(flight: Flight) -> int:
+    return round((time.monotonic() - flight.begun) * 1000)
+
+
+def _retry_after(response: HTTPResponse) -> float | None:
+    """The seconds that the receiver wants to be left alone for (RFC 9110, section 10.2.3)."""
+    said = (response.headers.get("Retry-After") or "").strip()
+    if said.isascii() and said.isdecimal() and len(said) <= 9:
+        return float(said)
+    try:
+        then = parsedate_to_datetime(said)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    then = then if then.tzinfo else then.replace(tzinfo=UTC)
+    return max(0.0, (then - datetime.now(UTC)).total_seconds())

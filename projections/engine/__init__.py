@@ -1,0 +1,1 @@
+"""What applies events to read models: batches, checkpoints, parked streams."""

@@ -1,0 +1,1 @@
+"""The read models, one question a file: its tables and its fold."""

@@ -1,0 +1,1 @@
+"""What the API reads: tickets, lists, queues, the event feed."""

@@ -1,0 +1,185 @@
+"""The end of the log, for everybody in a process who waits for what happens next.
+
+However many wait, one query every few milliseconds reads what is new; while nobody waits, none is asked. It reads only
+events that somebody may want, so that a desk at full work costs next to nothing where all wait for what is rare.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from psycopg.sql import SQL
+
+from application.store.postgres.pg_connection import Unavailable
+from domain.client import client_stream
+from projections.queries.event_feed import EventFilters, FeedRow
+from projections.queries.pages import Fetch
+
+# The position that was looked through, and behind it what may be wanted, at most so many. What belongs to a client is
+# looked at as far as the summaries have come, which tell whose a ticket is.
+TAIL = SQL("""
+    with ending as materialized (
+        select least(%s, case when %s then (select position from projections where name = 'ticket_summaries')
+                         else (select coalesce(max(position), 0) from log) end) as through)
+    select through, found.* from ending left join lateral (
+        select position, stream_id, version, at, type, body, meta, meta -> 'actor' ->> 'id' as actor,
+            meta ->> 'level' as level, client
+        from log cross join lateral (select * from events where events.ord = log.ord offset 0) event
+        cross join lateral (
+            select (select client_user_id from ticket_summaries where %s and ticket_id = stream_id) as client
+            offset 0) whose
+        where position > %s and position <= through and (
+            %s or type = any(%s) or stream_id = any(%s::uuid[]) or client = any(%s)
+            or meta -> 'actor' ->> 'id' = any(%s) or meta ->> 'level' = any(%s))
+        order by position limit %s) found on true""")
+POLL_SECONDS = 0.05
+MOST_ROWS = 500
+MOST_POSITIONS = 20_000  # that one query looks at
+
+
+class Happened(msgspec.Struct, frozen=True):
+    """A new event, and what of it the filters look at."""
+
+    row: FeedRow
+    actor: str | None
+    level: str | None
+    client: str | None
+
+
+class Wish:
+    """Somebody who waits for an event that fits, above a position; `position` moves on with what did not fit."""
+
+    def __init__(self, filters: EventFilters, position: int) -> None:
+        self.filters, self.position = filters, position
+        self.of_client = filters.client_user_id is not None  # the summaries have to be asked
+        self.client = client_stream(filters.client_user_id or "")
+        self.settled: asyncio.Future[list[FeedRow]] = asyncio.get_running_loop().create_future()
+
+    def settle(self, rows: list[FeedRow]) -> None:
+        """Ends the waiting, once."""
+        if not self.settled.done():
+            self.settled.set_result(rows)
+
+
+class Tail:
+    """Waits at the end of the log, for all readers of one event loop together."""
+
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch = fetch
+        self._wishes: set[Wish] = set()
+        self._polling: asyncio.Task[None] | None = None
+        self._seen = {False: 0, True: 0}
+        self.ended = False
+
+    def seen(self, filters: EventFilters) -> int:
+        """How far the log was looked at for readers with such filters; 0 while nobody has waited."""
+        return self._seen[filters.client_user_id is not None]
+
+    def follow(self, filters: EventFilters, position: int) -> Wish:
+        """A wish for what comes after a position that is at, or near, the end of the log."""
+        wish = Wish(filters, position)
+        if self.ended:
+            wish.settle([])
+            return wish
+        self._wishes.add(wish)
+        if self._polling is None or self._polling.done():
+            self._polling = asyncio.get_running_loop().create_task(self._poll())
+        return wish
+
+    async def wait(self, wish: Wish, seconds: float) -> list[FeedRow]:
+        """The rows that fulfil a wish; none when its time is over, or the process ends."""
+        try:  # `wait` leaves the future alone: what it was given in the moment in which the time is over still counts
+            await asyncio.wait((wish.settled,), timeout=seconds)
+            return wish.settled.result() if wish.settled.done() else []
+        finally:
+            self._wishes.discard(wish)
+            wish.settled.cancel()  # what is handed out from now on is read again from where it stands
+
+    def end(self) -> None:
+        """Nobody waits any more."""
+        self.ended = True
+        for wish in self._wishes:
+            wish.settle([])
+
+    async def _poll(self) -> None:
+        """Reads for everybody, until nobody waits."""
+        full = False
+        while self._wishes:
+            await asyncio.sleep(0 if full else POLL_SECONDS)
+            full = False
+            for of_clients in (False, True):
+                if asked := [wish for wish in self._wishes if wish.of_client == of_clients and not wish.settled.done()]:
+                    full |= await self._look(asked, of_clients)
+
+    async def _look(self, asked: Sequence[Wish], of_clients: bool) -> bool:
+        """Whether there is more to read at once."""
+        begin = min(wish.position for wish in asked)
+        try:
+            found = await self._fetch(TAIL, _parameters(asked, begin, of_clients))
+        except Unavailable:  # it may come back while they wait
+            return False
+        except Exception as error:  # noqa: BLE001 - whoever waits is told; else nobody would be
+            for wish in asked:
+                if not wish.settled.done():
+                    wish.settled.set_exception(error)
+            return False
+        rows = [Happened(FeedRow(*one[1:8]), *one[8:]) for one in found if one[1] is not None]
+        through = rows[-1].row.position if len(rows) == MOST_ROWS else found[0][0]
+        self._seen[of_clients] = max(self._seen[of_clients], through)
+        _hand_out(asked, rows, through)
+        return through == begin + MOST_POSITIONS or len(rows) == MOST_ROWS
+
+
+def _parameters(asked: Iterable[Wish], begin: int, of_clients: bool) -> tuple[Any, ...]:
+    """What any of them may want: of each filter, the field that the fewest events have."""
+    types, actors, levels, clients, streams = set(), set(), set(), set(), set()
+    everything = False
+    for wish in asked:
+        match wish.filters:
+            case EventFilters(ticket_id=ticket_id) if ticket_id is not None:
+                streams.add(ticket_id)
+            case EventFilters(client_user_id=user_id) if user_id is not None:
+                clients.add(user_id)
+                streams.add(wish.client)
+            case EventFilters(type=type_) if type_ is not None:
+                types.add(type_)
+            case EventFilters(actor=actor) if actor is not None:
+                actors.add(actor)
+            case EventFilters(level=level) if level is not None:
+                levels.add(str(level))
+            case _:
+                everything = True
+    wanted = (list(types), list(streams), list(clients), list(actors), list(levels))
+    return (begin + MOST_POSITIONS, of_clients, of_clients, begin, everything, *wanted, MOST_ROWS)
+
+
+def _hand_out(asked: Iterable[Wish], rows: Sequence[Happened], through: int) -> None:
+    """Settles the wishes that are fulfilled, and moves the others on."""
+    types, streams = {one.row.type for one in rows}, {one.row.stream_id for one in rows}
+    for wish in asked:
+        filters = wish.filters
+        if wish.settled.done():  # it has ended meanwhile, and goes on from where it is
+            continue
+        if (
+            rows
+            and (filters.type is None or filters.type in types)
+            and (filters.ticket_id is None or filters.ticket_id in streams)
+            and (fitting := [one.row for one in rows if _fits(wish, one)])
+        ):
+            wish.settle(fitting)
+        wish.position = max(wish.position, through)
+
+
+def _fits(wish: Wish, one: Happened) -> bool:
+    row, filters = one.row, wish.filters
+    return (
+        row.position > wish.position
+        and (filters.type is None or row.type == filters.type)
+        and (filters.ticket_id is None or row.stream_id == filters.ticket_id)
+        and (not wish.of_client or one.client == filters.client_user_id or row.stream_id == wish.client)
+        and (filters.actor is None or one.actor == filters.actor)
+        and (filters.level is None or one.level == filters.level)
+        and (filters.since is None or row.at >= filters.since)
+        and (filters.until is None or row.at < filters.until)
+    )

@@ -1,0 +1,217 @@
+"""What waits where? Every queue at a glance, and one queue in the order in which it is worked."""
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+from psycopg.sql import SQL, Identifier
+
+from application.store.event_store import by_stream
+from domain.events import Recorded
+from domain.ticket import Ticket, fold
+from domain.values import Qualification, Queue, State
+from projections.models.queue_stays import UNRANKED
+from projections.queries.pages import BadCursor, Fetch, Filters, Page, cut, read_cursor, write_cursor
+
+
+class QueueOverview(msgspec.Struct, frozen=True):
+    """One queue at a glance. `by_priority` counts under "1" to "5", and under "none" what is not documented yet."""
+
+    queue: Queue
+    size: int
+    unassigned: int
+    oldest_entered_at: datetime | None
+    by_priority: dict[str, int]
+
+
+class Overview(msgspec.Struct, frozen=True):
+    """All nine queues; their sizes add up to the number of open tickets."""
+
+    items: list[QueueOverview]
+    open_tickets: int
+    position: int
+
+
+class QueueRow(msgspec.Struct, frozen=True):
+    """A ticket in a queue; `incomplete_since` is the position of the first event that the row does not hold, if any."""
+
+    ticket_id: UUID
+    number: str | None
+    version: int
+    state: State
+    qualification: Qualification | None
+    priority: int | None
+    summary: str | None
+    client_user_id: str | None
+    assignee: str | None
+    waiting_on_client: bool
+    entered_at: datetime
+    escalations: int
+    incomplete_since: int | None = None
+
+
+class QueueFilters(msgspec.Struct, frozen=True):
+    """What a reader of a queue may ask for."""
+
+    priority: int | None = None
+    assignee: str | None = None
+    unassigned: bool | None = None
+    state: State | None = None
+    client_user_id: str | None = None
+    waiting_on_client: bool | None = None
+
+
+OVERVIEW = SQL(  # without parameters: everybody asks the same, and whoever waits for it shares one answer
+    SQL("""
+    select q.queue, coalesce(sum(c.size), 0), coalesce(sum(c.unassigned), 0),
+        (select entered_at from queue_stays s where s.queue = q.queue and left_at is null order by entered_at limit 1),
+        coalesce(jsonb_object_agg(c.rank, c.size) filter (where c.size > 0), '{{}}'),
+        (select position from projections where name = 'queue_stays')
+    from unnest({queues}::text[]) with ordinality q(queue, place) left join queue_counts c using (queue)
+    group by q.queue, q.place order by q.place""")
+    .format(queues=[str(queue) for queue in Queue])
+    .as_string()
+)
+PAGE = SQL("""
+    with page as (
+        select ticket_id, rank, entered_at, assignee, state, qualification from queue_stays s
+        where queue = %s and left_at is null and {filters}
+        order by rank, entered_at, ticket_id limit %s)
+    select page.ticket_id, number, version, page.state, page.qualification, page.rank, summary, client_user_id,
+        page.assignee, waiting_on_client, page.entered_at, escalations,
+        (select min(since_position) from parked_streams
+            where stream_id = page.ticket_id and projection in ('queue_stays', 'ticket_summaries')),
+        (select position from projections where name = 'queue_stays')
+    from page left join ticket_summaries using (ticket_id) order by page.rank, page.entered_at, ticket_id""")
+WHOLE = SQL(PAGE.format(filters=SQL("true")).as_string())  # the page that everybody reads keeps its plan
+AS_OF = SQL("""
+    with present as (
+        select ticket_id, entered_at, coalesce((
+            select rank from rank_changes c where c.ticket_id = s.ticket_id and c.at <= %s
+            and c.position >= s.entered_position order by position desc limit 1), entered_rank) as rank
+        from queue_stays s where queue = %s and entered_at <= %s and (left_at is null or left_at > %s))
+    select ticket_id, rank, entered_at, (select position from projections where name = 'queue_stays'),
+        (select since_position from parked_streams p
+            where p.stream_id = present.ticket_id and p.projection = 'queue_stays')
+    from present where {filters} order by rank, entered_at, ticket_id limit %s""")
+HISTORIES = SQL("""
+    select stream_id, version, at, type, body, meta from events
+    where stream_id = any(%s) and at <= %s order by stream_id, version""")
+OF_CLIENT = SQL("ticket_id in (select ticket_id from ticket_summaries where client_user_id = %s)")
+# a value, not "exists": that can become a join, which may read every ticket that ever was to find those in this queue
+WAITING = SQL("(select waiting_on_client from ticket_summaries t where t.ticket_id = s.ticket_id) = %s")
+BEHIND = SQL("(rank, entered_at, ticket_id) > (%s, %s, %s)")
+POSITION = SQL("select position from projections where name = 'queue_stays'")
+
+
+class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="queue"):
+    """The place behind a row of a queue, now or as of a moment."""
+
+    queue: Queue
+    as_of: datetime | None
+    rank: int
+    entered_at: datetime
+    ticket_id: UUID
+
+
+async def overview(fetch: Fetch) -> Overview:
+    """Every queue: how many, how many unassigned, since when, by priority."""
+    rows = await fetch(OVERVIEW, ())
+    items = [
+        QueueOverview(Queue(queue), int(size), int(unassigned), oldest, _by_priority(counts))
+        for queue, size, unassigned, oldest, counts, _ in rows
+    ]
+    return Overview(items, sum(item.size for item in items), rows[0][5])
+
+
+async def queue_page(fetch: Fetch, queue: Queue, filters: QueueFilters, cursor: str | None, limit: int) -> Page:
+    """The tickets of a queue: priority first, then time of entry."""
+    conditions = _conditions(filters)
+    _go_on(conditions, cursor, queue, None)
+    query = PAGE.format(filters=conditions.where) if conditions.where != SQL("true") else WHOLE
+    rows, more = cut(await fetch(query, (queue, *conditions.parameters, limit + 1)), limit)
+    items = [_row(row) for row in rows]
+    last = write_cursor(Cursor(queue, None, rows[-1][5], rows[-1][10], rows[-1][0])) if more else None
+    return Page(items, last, rows[0][13] if rows else await _position(fetch))
+
+
+async def queue_as_of(fetch: Fetch, queue: Queue, moment: datetime, cursor: str | None, limit: int) -> Page:
+    """The same queue as it stood at a moment of the past; each row shows the ticket as it stood then."""
+    conditions = Filters()
+    _go_on(conditions, cursor, queue, moment)
+    query = AS_OF.format(filters=conditions.where)
+    parameters = (moment, queue, moment, moment, *conditions.parameters, limit + 1)
+    rows, more = cut(await fetch(query, parameters), limit)
+    streams = _readable(await fetch(HISTORIES, ([row[0] for row in rows], moment)))
+    tickets = {stream: fold(history) for stream, history in streams.items()}
+    items = [_past_row(ticket, row) for row in rows if (ticket := tickets.get(row[0]))]
+    last = write_cursor(Cursor(queue, moment, rows[-1][1], rows[-1][2], rows[-1][0])) if more else None
+    return Page(items, last, rows[0][3] if rows else await _position(fetch))
+
+
+def _readable(rows: list[tuple[UUID, int, datetime, str, bytes, bytes]]) -> dict[UUID, list[Recorded]]:
+    """The events of each stream, up to the first that this program cannot read: one such stream hides no other."""
+    try:
+        return by_stream(rows)
+    except (LookupError, msgspec.MsgspecError, UnicodeDecodeError):
+        streams = {row[0]: [other for other in rows if other[0] == row[0]] for row in rows}
+        if len(streams) == 1:
+            return _readable(rows[:-1])
+        return {stream: known for own in streams.values() for stream, known in _readable(own).items()}
+
+
+def _go_on(conditions: Filters, cursor: str | None, queue: Queue, moment: datetime | None) -> None:
+    place = read_cursor(cursor, Cursor)
+    if place is None:
+        return
+    if (place.queue, place.as_of) != (queue, moment):
+        raise BadCursor
+    conditions.add(BEHIND, place.rank, place.entered_at, place.ticket_id)
+
+
+def _conditions(filters: QueueFilters) -> Filters:
+    conditions = Filters()
+    conditions.equal(Identifier("rank"), filters.priority)
+    conditions.equal(Identifier("assignee"), filters.assignee)
+    conditions.equal(Identifier("state"), filters.state)
+    if filters.unassigned is not None:
+        conditions.add(SQL("assignee is null" if filters.unassigned else "assignee is not null"))
+    if filters.client_user_id is not None:
+        conditions.add(OF_CLIENT, filters.client_user_id)
+    if filters.waiting_on_client is not None:
+        conditions.add(WAITING, filters.waiting_on_client)
+    return conditions
+
+
+def _row(row: tuple[object, ...]) -> QueueRow:
+    fields = list(row[:13])
+    fields[5] = None if fields[5] == UNRANKED else fields[5]
+    return QueueRow(*fields)  # type: ignore[arg-type]
+
+
+def _past_row(ticket: Ticket, row: tuple[UUID, int, datetime, int, int | None]) -> QueueRow:
+    return QueueRow(
+        ticket.ticket_id,
+        ticket.number,
+        ticket.version,
+        ticket.state,
+        ticket.qualification,
+        ticket.priority,
+        ticket.issue.summary if ticket.issue else None,
+        ticket.client_user_id,
+        ticket.assignee,
+        ticket.waiting_on_client,
+        row[2],
+        ticket.escalations,
+        row[4],
+    )
+
+
+async def _position(fetch: Fetch) -> int:
+    rows = await fetch(POSITION, ())
+    return int(rows[0][0])
+
+
+def _by_priority(counts: bytes) -> dict[str, int]:
+    found: dict[str, int] = msgspec.json.decode(counts)
+    return {"none" if rank == UNRANKED else str(rank): found.get(str(rank), 0) for rank in range(1, UNRANKED + 1)}

@@ -1,0 +1,1 @@
+"""Read models built beside the live ones, compared, and swapped."""

@@ -1,0 +1,207 @@
+"""Builds projections anew beside the old tables, catches up, compares the two, and swaps them in one transaction.
+
+Readers see the old tables until the swap and the new ones after it; nothing is missing in between. The old ones are
+kept (`projections/rebuild/retired_tables.py`), so that a swap can be taken back.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from os import cpu_count
+from typing import Any, LiteralString
+
+import msgspec
+import psycopg
+from psycopg.errors import LockNotAvailable
+from psycopg.sql import SQL, Identifier
+
+from application.store.postgres.database import migration_lock
+from projections.engine.parking import PARKED, apply_or_park
+from projections.engine.process_pool import Run, Task, crew
+from projections.engine.projection import Projection
+from projections.engine.sealed_log import last_position, read_after
+from projections.rebuild.comparison import Difference, compare, count
+from projections.rebuild.retired_tables import LOCK_SECONDS, Stood, follow_tables, put_in_place
+from projections.rebuild.stream_fold import CHUNK, sweeps
+
+SCHEMA = "building"
+BATCH = 5_000
+PROCESSES = min(4, cpu_count() or 1)
+SETTINGS: tuple[
+    LiteralString, ...
+] = (  # what is half built may be lost in a crash; the swap's commit waits for the disk
+    f"set search_path to {SCHEMA}, public",
+    "set synchronous_commit to off",
+    "set maintenance_work_mem to '128MB'",
+    "set max_parallel_maintenance_workers to 0",
+    "set max_parallel_workers_per_gather to 0",
+    "set enable_hashjoin to off",  # for a range of streams it would read the whole log
+    "set enable_mergejoin to off",
+    "set random_page_cost to 1.1",  # a range lies close together
+)
+CHECKPOINTS: LiteralString = """
+    select name, position, version from projections where name = any(%s) order by name"""
+Progress = Callable[[int, int], None]
+
+
+class Sizes(msgspec.Struct, frozen=True):
+    """In events: what one task folds; how near to the end of the log the swap does the rest; how far behind an old
+    table is not waited for, so that the new one is not compared with it; what is folded before a process has begun."""
+
+    chunk: int = CHUNK
+    near: int = 2_000
+    far: int = 100_000
+    small: int = 50_000
+
+
+SIZES = Sizes()
+
+
+def rebuild(
+    connection: psycopg.Connection[Any],
+    *projections: Projection,
+    progress: Progress | None = None,
+    processes: int = PROCESSES,
+    sizes: Sizes = SIZES,
+) -> list[Difference]:
+    """Rebuilds projections, each event read once for all of them. `progress` hears how many events are done, of how
+    many.
+
+    Only one rebuild or migration runs at a time. Returns the difference of each table; a fold that has not changed
+    gives none.
+    """
+    with migration_lock(connection):
+        _begin(connection, projections)
+        try:
+            checkpoints = _checkpoints(connection, projections)
+            last = last_position(connection)
+            through = min([last, *(position for position, _ in checkpoints.values() if last - position <= sizes.far)])
+            with crew(connection, processes if through > sizes.small else 0, SETTINGS) as run:
+                _build(connection, projections, through, run, progress, sizes.chunk)
+                differences: list[Difference]
+                differences, stands = next(run([(compared, (projections, through))]))
+            connection.execute(SETTINGS[0])
+            while not _swapped(connection, projections, stands, sizes.near):
+                time.sleep(LOCK_SECONDS)
+        finally:
+            connection.execute("set search_path to public")
+            connection.execute(SQL("drop schema if exists {} cascade").format(Identifier(SCHEMA)))
+    return differences
+
+
+def far_behind(
+    connection: psycopg.Connection[Any], projections: Sequence[Projection], far: int = SIZES.far
+) -> list[Projection]:
+    """The projections that a rebuild brings to the end of the log sooner than going on from where they stand."""
+    last = last_position(connection)
+    stands = {name: position for name, (position, _) in _checkpoints(connection, projections).items()}
+    return [each for each in projections if last - stands[each.name] > max(far, last // 2)]
+
+
+def _begin(connection: psycopg.Connection[Any], projections: Sequence[Projection]) -> None:
+    """An empty set of tables, without indexes, in a schema of its own."""
+    with connection.transaction():
+        connection.execute(SQL("drop schema if exists {} cascade").format(Identifier(SCHEMA)))
+        connection.execute(SQL("create schema {}").format(Identifier(SCHEMA)))
+        connection.execute(SQL("set local search_path to {}, public").format(Identifier(SCHEMA)))
+        connection.execute(PARKED)
+        for projection in projections:
+            connection.execute(projection.ddl)
+
+
+def _build(
+    connection: psycopg.Connection[Any],
+    projections: Sequence[Projection],
+    through: int,
+    run: Run,
+    progress: Progress | None,
+    chunk: int,
+) -> None:
+    """Everything up to `through`: the rows, then what is counted, the indexes, and what the planner has to know."""
+    done = 0
+    for events in run(sweeps(connection, projections, through, chunk)):
+        done += events
+        if progress:
+            progress(done, through)
+    for _ in run(_statements(projection.finish for projection in projections)):
+        pass
+    for _ in run(_statements(projection.indexes for projection in projections)):
+        pass
+    for _ in run(_statements(f"analyze {table}" for projection in projections for table in projection.tables)):
+        pass
+
+
+def _statements(texts: Iterator[str]) -> Iterator[Task]:
+    return ((execute, (statement,)) for text in texts for statement in text.split(";") if statement.strip())
+
+
+def execute(connection: psycopg.Connection[Any], statement: str) -> None:
+    """A task: one statement."""
+    connection.execute(statement.encode())
+
+
+def _checkpoints(connection: psycopg.Connection[Any], projections: Sequence[Projection]) -> dict[str, tuple[int, int]]:
+    """Position and version of each of the old tables."""
+    rows = connection.execute(CHECKPOINTS, ([projection.name for projection in projections],))
+    return {name: (position, version) for name, position, version in rows}
+
+
+def compared(
+    connection: psycopg.Connection[Any], projections: Sequence[Projection], through: int
+) -> tuple[list[Difference], dict[str, int]]:
+    """A task: brings the new tables exactly to where the old ones stand, in a snapshot that locks nobody out.
+
+    Returns how they differ there, and at which position each of the new ones stands then.
+    """
+    found, stands = list[Difference](), dict.fromkeys((projection.name for projection in projections), through)
+    with connection.transaction():
+        connection.execute("set transaction isolation level repeatable read")
+        checkpoints = _checkpoints(connection, projections)
+        for projection in projections:
+            position, version = checkpoints[projection.name]
+            if version != projection.version or position < stands[projection.name]:
+                found += count(connection, projection.tables, SCHEMA)
+                continue
+            _catch_up(connection, projection, stands, position)
+            for table in projection.tables:
+                found.append(compare(connection, table, SCHEMA, projection.counts.get(table, "true")))
+    return found, stands
+
+
+def _catch_up(
+    connection: psycopg.Connection[Any], projection: Projection, stands: dict[str, int], through: int
+) -> None:
+    """Applies what the log holds up to `through`, in batches; each batch in a transaction unless there is one."""
+    while (position := stands[projection.name]) < through:
+        with connection.transaction():
+            events = read_after(connection, position, min(position + BATCH, through))
+            apply_or_park(connection, projection, events)
+        stands[projection.name] = min(position + BATCH, through)
+
+
+def _swapped(
+    connection: psycopg.Connection[Any], projections: Sequence[Projection], stands: dict[str, int], near: int
+) -> bool:
+    """With the checkpoints locked: the last events, and the new tables in the place of the old ones.
+
+    False when somebody reads an old table for so long that readers behind this would have to wait.
+    """
+    for projection in projections:
+        while (last := last_position(connection)) - stands[projection.name] > near:
+            _catch_up(connection, projection, stands, last)
+    try:
+        with connection.transaction():
+            _swap(connection, projections, dict(stands))
+    except LockNotAvailable:
+        return False
+    return True
+
+
+def _swap(connection: psycopg.Connection[Any], projections: Sequence[Projection], stands: dict[str, int]) -> None:
+    connection.execute(f"set local lock_timeout to '{LOCK_SECONDS}s'")
+    connection.execute("select from projections where name = any(%s) order by name for update", (list(stands),))
+    for name, (position, _) in _checkpoints(connection, projections).items():
+        projection = next(each for each in projections if each.name == name)
+        _catch_up(connection, projection, stands, position)  # readers never see less than they saw
+    for projection in projections:
+        put_in_place(connection, projection, SCHEMA, Stood(projection.version, stands[projection.name]))
+    follow_tables(connection)

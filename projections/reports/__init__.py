@@ -1,0 +1,1 @@
+"""Reports: one row a metric, and the views for reporting jobs."""

@@ -1,0 +1,1 @@
+"""How the read side stands: how far, how healthy."""
