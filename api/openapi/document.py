@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType, inspect
 
 from api.http.paging import encode
 from api.http.problems import MEDIA_TYPE
-from api.openapi import error_codes as no
+from api.openapi import error_codes
 from api.openapi.descriptions import ABOUT, PARAMETERS
 from api.openapi.header_table import GIVEN, TAKEN, Header
 from api.openapi.operation import Endpoint, Reply
@@ -65,7 +65,7 @@ MEMBERS: dict[int, list[tuple[str, Any, Any]]] = {
 @cache
 def document() -> Json:
     """The whole contract. It is the same in every process, so it is made once in each."""
-    codes = no.together(no.ELSEWHERE, *(endpoint.problems for endpoint in ENDPOINTS))
+    codes = error_codes.together(error_codes.ELSEWHERE, *(endpoint.problems for endpoint in ENDPOINTS))
     refusals = {status: _problem_struct(status, codes[status]) for status in codes}
     schemas = _schemas([*refusals.values(), *_structs()])
     paths: dict[str, Json] = {}
@@ -88,7 +88,7 @@ def document() -> Json:
         "components": {
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
             "schemas": schemas,
-            "responses": {no.named(status): _refusal(status, codes[status]) for status in codes},
+            "responses": {error_codes.named(status): _refusal(status, codes[status]) for status in codes},
             "headers": {name: _header(GIVEN[name]) for name in GIVEN},
         },
     }
@@ -114,7 +114,7 @@ def _problem_struct(status: int, codes: tuple[str, ...]) -> Any:
     members = [("status", Literal[status]), ("code", Literal[codes]), *MEMBERS.get(status, ())]
     said = f"A problem with status {status}."
     return msgspec.defstruct(
-        f"{no.named(status)}Problem", members, bases=(Problem,), namespace={"__doc__": said}, kw_only=True
+        f"{error_codes.named(status)}Problem", members, bases=(Problem,), namespace={"__doc__": said}, kw_only=True
     )
 
 
@@ -241,11 +241,11 @@ def _header(header: Header) -> Json:
 
 
 def _refused(status: int) -> Json:
-    return {"$ref": f"#/components/responses/{no.named(status)}"}
+    return {"$ref": f"#/components/responses/{error_codes.named(status)}"}
 
 
 def _refusal(status: int, codes: tuple[str, ...]) -> Json:
-    name = no.named(status)
+    name = error_codes.named(status)
     said: Json = {
         "description": "`" + "`, `".join(codes) + "`",
         "headers": _all_given(REFUSAL_HEADERS.get(status, ()), limited=True),

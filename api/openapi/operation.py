@@ -7,7 +7,7 @@ import msgspec
 
 from api.http.paging import JSON, NoParameters
 from api.http.resources.ticket_commands import COMMANDS_WITHOUT_VERSION
-from api.openapi import error_codes as no
+from api.openapi import error_codes
 from api.openapi.sample_ticket import story
 from application.commands.command import Command, Opening
 from application.commands.deciding import Answer
@@ -57,7 +57,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     headers: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     replies: tuple[Reply, ...]
-    problems: no.Codes
+    problems: error_codes.Codes
     leads_to: tuple[str, ...] = ()
 
 
@@ -88,7 +88,15 @@ def after(name: str) -> tuple[str, ...]:
 def command(kind: type[Command], *unacceptable: str) -> Endpoint:
     """A command on a ticket that is there; `unacceptable` are codes of its own with status 422."""
     free = kind.name in COMMANDS_WITHOUT_VERSION
-    groups = (no.EVERYWHERE, no.TICKET, no.REFUSED, no.BODY, no.ONCE, no.VERSIONED, {422: unacceptable})
+    groups = (
+        error_codes.EVERYWHERE,
+        error_codes.TICKET,
+        error_codes.REFUSED,
+        error_codes.BODY,
+        error_codes.ONCE,
+        error_codes.VERSIONED,
+        {422: unacceptable},
+    )
     return Endpoint(
         name=operation_name(kind),
         method="POST",
@@ -101,7 +109,7 @@ def command(kind: type[Command], *unacceptable: str) -> Endpoint:
         headers=("If-Match", *COMMAND_HEADERS),
         needs=() if free else ("If-Match",),
         replies=(Reply(says="What is new, and what can be done now.", shape=Answer, headers=ANSWER_HEADERS),),
-        problems=no.together(*groups),
+        problems=error_codes.together(*groups),
         leads_to=after(kind.name),
     )
 
@@ -119,6 +127,6 @@ def opening(kind: type[Opening], path: str, *unacceptable: str) -> Endpoint:
         body=kind,
         headers=COMMAND_HEADERS,
         replies=(Reply(status=201, says="The ticket, with its address.", shape=Answer, headers=CREATED_HEADERS),),
-        problems=no.together(no.EVERYWHERE, no.BODY, no.ONCE, {422: unacceptable}),
+        problems=error_codes.together(error_codes.EVERYWHERE, error_codes.BODY, error_codes.ONCE, {422: unacceptable}),
         leads_to=after(kind.name),
     )

@@ -10,7 +10,7 @@ from api.http.resources.report_resources import MetricList, ReportParameters
 from api.http.resources.ticket_parameters import HistoryParameters, ListParameters, TicketParameters
 from api.http.resources.ticket_resources import History, TicketList
 from api.http.streaming.event_formats import CLOUD_EVENTS, NDJSON, SSE, CloudEvent
-from api.openapi import error_codes as no
+from api.openapi import error_codes
 from api.openapi.operation import ANSWER_HEADERS, COMMAND_HEADERS, KEPT, Endpoint, Reply, after, command, may, opening
 from api.openapi.service_operations import OPERATION_ENDPOINTS
 from api.openapi.webhook_operations import WEBHOOK_ENDPOINTS
@@ -57,7 +57,9 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         query=ListParameters,
         headers=("Prefer",),
         replies=(Reply(says="A page of tickets.", shape=TicketList, headers=LIST),),
-        problems=no.together(no.EVERYWHERE, no.LISTED, no.WAITING, {404: ("unknown_user_id",)}),
+        problems=error_codes.together(
+            error_codes.EVERYWHERE, error_codes.LISTED, error_codes.WAITING, {404: ("unknown_user_id",)}
+        ),
         leads_to=("get_ticket", "get_ticket_history"),
     ),
     Endpoint(
@@ -77,7 +79,9 @@ ENDPOINTS: tuple[Endpoint, ...] = (
                 headers=("ETag", "Deskledger-Position?", "Preference-Applied"),
             ),
         ),
-        problems=no.together(no.EVERYWHERE, no.TICKET, no.WAITING, {404: ("unknown_version",)}),
+        problems=error_codes.together(
+            error_codes.EVERYWHERE, error_codes.TICKET, error_codes.WAITING, {404: ("unknown_version",)}
+        ),
         leads_to=("approve_dossier", "decline_dossier", *after("route")),
     ),
     Endpoint(
@@ -95,7 +99,9 @@ ENDPOINTS: tuple[Endpoint, ...] = (
                 says="The history, whole.", shape=History, headers=("ETag", "Deskledger-Position", "Preference-Applied")
             ),
         ),
-        problems=no.together(no.EVERYWHERE, no.TICKET, no.WAITING, {404: ("unknown_version",)}),
+        problems=error_codes.together(
+            error_codes.EVERYWHERE, error_codes.TICKET, error_codes.WAITING, {404: ("unknown_version",)}
+        ),
     ),
     Endpoint(
         name="list_queues",
@@ -107,7 +113,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         query=OverviewParameters,
         headers=("Prefer",),
         replies=(Reply(says="The queues.", shape=Overview, headers=STANDS),),
-        problems=no.together(no.EVERYWHERE, no.WAITING),
+        problems=error_codes.together(error_codes.EVERYWHERE, error_codes.WAITING),
     ),
     Endpoint(
         name="list_queue",
@@ -120,7 +126,9 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         query=QueueParameters,
         headers=("Prefer",),
         replies=(Reply(says="A page of the queue.", shape=QueueTickets, headers=LIST),),
-        problems=no.together(no.EVERYWHERE, no.LISTED, no.WAITING, {404: ("unknown_queue",)}),
+        problems=error_codes.together(
+            error_codes.EVERYWHERE, error_codes.LISTED, error_codes.WAITING, {404: ("unknown_queue",)}
+        ),
         leads_to=("get_ticket", "get_ticket_history"),
     ),
     Endpoint(
@@ -137,7 +145,9 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             Reply(says="The ticket that the caller has now.", shape=TicketView, headers=ANSWER_HEADERS),
             Reply(status=204, says="Nobody waits there."),
         ),
-        problems=no.together(no.EVERYWHERE, no.BODY, no.ONCE, {404: ("unknown_queue",)}),
+        problems=error_codes.together(
+            error_codes.EVERYWHERE, error_codes.BODY, error_codes.ONCE, {404: ("unknown_queue",)}
+        ),
         leads_to=after("route"),
     ),
     Endpoint(
@@ -154,7 +164,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             Reply(says="The entry as it stands now.", shape=Client, headers=("ETag", "Location")),
             Reply(status=201, says="The new entry, with its address.", shape=Client, headers=("ETag", "Location")),
         ),
-        problems=no.together(no.EVERYWHERE, no.BODY),
+        problems=error_codes.together(error_codes.EVERYWHERE, error_codes.BODY),
         leads_to=("open_ticket", "get_client"),
     ),
     Endpoint(
@@ -167,7 +177,9 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         query=PageParameters,
         headers=("Prefer",),
         replies=(Reply(says="The entry and a page of its tickets.", shape=ClientEntry, headers=("ETag", *LIST)),),
-        problems=no.together(no.EVERYWHERE, no.LISTED, no.WAITING, {404: ("unknown_user_id",)}),
+        problems=error_codes.together(
+            error_codes.EVERYWHERE, error_codes.LISTED, error_codes.WAITING, {404: ("unknown_user_id",)}
+        ),
     ),
     Endpoint(
         name="list_events",
@@ -188,7 +200,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
                 others={CLOUD_EVENTS: list[CloudEvent], NDJSON: str, SSE: str},
             ),
         ),
-        problems=no.together(no.EVERYWHERE, no.WAITING, no.STREAMED),
+        problems=error_codes.together(error_codes.EVERYWHERE, error_codes.WAITING, error_codes.STREAMED),
     ),
     Endpoint(
         name="list_metrics",
@@ -198,7 +210,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         says="Every metric with its definition, formula, population and unit.",
         who=tuple(MAY_READ["reports"]),
         replies=(Reply(says="The metrics.", shape=MetricList),),
-        problems=no.together(no.EVERYWHERE),
+        problems=error_codes.together(error_codes.EVERYWHERE),
     ),
     Endpoint(
         name="get_report",
@@ -210,7 +222,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         query=ReportParameters,
         headers=("Prefer",),
         replies=(Reply(says="The figures.", shape=Report, headers=STANDS),),
-        problems=no.together(no.EVERYWHERE, no.WAITING, {404: ("unknown_metric",)}),
+        problems=error_codes.together(error_codes.EVERYWHERE, error_codes.WAITING, {404: ("unknown_metric",)}),
     ),
     *WEBHOOK_ENDPOINTS,
     *OPERATION_ENDPOINTS,

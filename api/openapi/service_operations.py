@@ -6,7 +6,7 @@ from api.http.resources.closure_mail_resources import ClosureMailList, MailParam
 from api.http.resources.service.contract_resources import HTML, JAVASCRIPT, REDOC
 from api.http.resources.service.health_resources import Alive, Ready
 from api.http.resources.service.metrics_resource import OPENMETRICS
-from api.openapi import error_codes as no
+from api.openapi import error_codes
 from api.openapi.operation import Endpoint, Reply
 from domain.roles import MAY_READ
 
@@ -20,7 +20,7 @@ OPERATION_ENDPOINTS = (
         who=tuple(MAY_READ["closure_mails"]),
         query=MailParameters,
         replies=(Reply(says="A page of e-mails.", shape=ClosureMailList, headers=("Deskledger-Position", "Link")),),
-        problems=no.together(no.EVERYWHERE, no.LISTED),
+        problems=error_codes.together(error_codes.EVERYWHERE, error_codes.LISTED),
     ),
     Endpoint(
         name="get_liveness",
@@ -29,7 +29,7 @@ OPERATION_ENDPOINTS = (
         summary="Is the process alive?",
         says="Always 200: nothing else is asked.",
         replies=(Reply(says="It is.", shape=Alive),),
-        problems=no.together(no.HTTP),
+        problems=error_codes.together(error_codes.HTTP),
     ),
     Endpoint(
         name="get_readiness",
@@ -38,7 +38,7 @@ OPERATION_ENDPOINTS = (
         summary="Can the process serve?",
         says="How far everything is: log, projections, parked streams, outbox.",
         replies=(Reply(says="It can.", shape=Ready),),
-        problems=no.together(no.HTTP, {503: ("not_ready",)}),
+        problems=error_codes.together(error_codes.HTTP, {503: ("not_ready",)}),
     ),
     Endpoint(
         name="get_metrics",
@@ -48,7 +48,7 @@ OPERATION_ENDPOINTS = (
         says="What the processes of this machine have counted, and what the database says; OpenMetrics where `Accept`"
         " names it. The setting DESKLEDGER_METRICS turns it off.",
         replies=(Reply(says="The metrics.", shape=str, media="text/plain", others={OPENMETRICS: str}),),
-        problems=no.together(no.HTTP),
+        problems=error_codes.together(error_codes.HTTP),
     ),
     Endpoint(
         name="get_openapi",
@@ -63,7 +63,7 @@ OPERATION_ENDPOINTS = (
                 status=304, says="The copy that the caller has is the same still.", headers=("ETag", "Cache-Control")
             ),
         ),
-        problems=no.together(no.HTTP),
+        problems=error_codes.together(error_codes.HTTP),
     ),
     Endpoint(
         name="get_docs",
@@ -72,7 +72,7 @@ OPERATION_ENDPOINTS = (
         summary="The contract for people",
         says="This document as a page. It works without a network.",
         replies=(Reply(says="The page.", shape=str, media=HTML),),
-        problems=no.together(no.HTTP),
+        problems=error_codes.together(error_codes.HTTP),
     ),
     Endpoint(
         name="get_docs_script",
@@ -81,6 +81,6 @@ OPERATION_ENDPOINTS = (
         summary="What the page is shown with",
         says="A script that never changes under this address.",
         replies=(Reply(says="The script.", shape=str, media=JAVASCRIPT),),
-        problems=no.together(no.HTTP),
+        problems=error_codes.together(error_codes.HTTP),
     ),
 )

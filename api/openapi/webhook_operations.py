@@ -2,22 +2,22 @@
 
 from api.http.resources.queue_resources import NoFields
 from api.http.resources.webhook_admin import webhook_messages as shapes
-from api.openapi import error_codes as no
+from api.openapi import error_codes
 from api.openapi.operation import Endpoint, Reply
 from domain.roles import MAY_MANAGE, MAY_READ
 
 READERS, ADMINS = tuple(MAY_READ["webhooks"]), tuple(MAY_MANAGE["webhooks"])
 REPLAYED = ("Idempotency-Replayed",)
 ON_ONE, DELIVERIES = "/v1/webhooks/{webhook_id}", "/v1/webhooks/{webhook_id}/deliveries"
-REFUSED_URL: no.Codes = {422: ("url_refused",)}
-UNKNOWN_POSITION: no.Codes = {422: ("unknown_position",)}
+REFUSED_URL: error_codes.Codes = {422: ("url_refused",)}
+UNKNOWN_POSITION: error_codes.Codes = {422: ("unknown_position",)}
 LEADS_TO = (
     *("get_webhook", "change_webhook", "list_webhook_deliveries", "delete_webhook"),
     *("enable_webhook", "disable_webhook", "replay_webhook", "ping_webhook", "rotate_webhook_secret"),
 )
 
 
-def command(name: str, says: str, body: type, shape: type, *problems: no.Codes) -> Endpoint:
+def command(name: str, says: str, body: type, shape: type, *problems: error_codes.Codes) -> Endpoint:
     """A command on a webhook."""
     return Endpoint(
         name=f"{name}_webhook" if "_" not in name else "rotate_webhook_secret",
@@ -30,7 +30,9 @@ def command(name: str, says: str, body: type, shape: type, *problems: no.Codes) 
         body=body,
         headers=("Idempotency-Key",),
         replies=(Reply(says="How it stands now.", shape=shape, headers=REPLAYED),),
-        problems=no.together(no.EVERYWHERE, no.WEBHOOK, no.BODY, no.ONCE, *problems),
+        problems=error_codes.together(
+            error_codes.EVERYWHERE, error_codes.WEBHOOK, error_codes.BODY, error_codes.ONCE, *problems
+        ),
         leads_to=LEADS_TO,
     )
 
@@ -47,7 +49,7 @@ WEBHOOK_ENDPOINTS = (
         replies=(
             Reply(says="A page of subscriptions.", shape=shapes.WebhookList, headers=("Deskledger-Position", "Link")),
         ),
-        problems=no.together(no.EVERYWHERE, no.LISTED),
+        problems=error_codes.together(error_codes.EVERYWHERE, error_codes.LISTED),
         leads_to=("get_webhook",),
     ),
     Endpoint(
@@ -69,10 +71,10 @@ WEBHOOK_ENDPOINTS = (
                 headers=("Location", *REPLAYED),
             ),
         ),
-        problems=no.together(
-            no.EVERYWHERE,
-            no.BODY,
-            no.ONCE,
+        problems=error_codes.together(
+            error_codes.EVERYWHERE,
+            error_codes.BODY,
+            error_codes.ONCE,
             REFUSED_URL,
             UNKNOWN_POSITION,
             {409: ("too_many_webhooks",), 503: ("secrets_locked",)},
@@ -87,7 +89,7 @@ WEBHOOK_ENDPOINTS = (
         says="The subscription, without its secret.",
         who=READERS,
         replies=(Reply(says="The subscription.", shape=shapes.WebhookView),),
-        problems=no.together(no.EVERYWHERE, no.WEBHOOK),
+        problems=error_codes.together(error_codes.EVERYWHERE, error_codes.WEBHOOK),
     ),
     Endpoint(
         name="change_webhook",
@@ -99,7 +101,7 @@ WEBHOOK_ENDPOINTS = (
         who=ADMINS,
         body=shapes.ChangeWebhook,
         replies=(Reply(says="How it stands now.", shape=shapes.WebhookView),),
-        problems=no.together(no.EVERYWHERE, no.WEBHOOK, no.BODY, REFUSED_URL),
+        problems=error_codes.together(error_codes.EVERYWHERE, error_codes.WEBHOOK, error_codes.BODY, REFUSED_URL),
         leads_to=LEADS_TO,
     ),
     Endpoint(
@@ -111,7 +113,7 @@ WEBHOOK_ENDPOINTS = (
         says="What was not sent yet is not sent any more.",
         who=ADMINS,
         replies=(Reply(status=204, says="It is gone."),),
-        problems=no.together(no.EVERYWHERE, no.WEBHOOK),
+        problems=error_codes.together(error_codes.EVERYWHERE, error_codes.WEBHOOK),
     ),
     Endpoint(
         name="list_webhook_deliveries",
@@ -124,7 +126,7 @@ WEBHOOK_ENDPOINTS = (
         replies=(
             Reply(says="A page of deliveries.", shape=shapes.DeliveryList, headers=("Deskledger-Position", "Link")),
         ),
-        problems=no.together(no.EVERYWHERE, no.WEBHOOK, no.LISTED),
+        problems=error_codes.together(error_codes.EVERYWHERE, error_codes.WEBHOOK, error_codes.LISTED),
     ),
     command(
         "enable", "Switches it on, where it stopped; what has failed is tried again.", NoFields, shapes.WebhookView

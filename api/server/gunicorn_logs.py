@@ -6,7 +6,7 @@ from gunicorn.glogging import Logger
 
 
 class ServerLog(Logger):  # type: ignore[misc]
-    """Hands what gunicorn says to the root logger, which `application.logs.configure` has made ours."""
+    """Hands what gunicorn says to the root logger, which `application.observability.logs.configure` has made ours."""
 
     def setup(self, cfg: Any) -> None:
         """As gunicorn's, without its handlers."""

@@ -194,8 +194,8 @@ def test_nothing_of_it_is_imported_unless_it_is_wanted() -> None:
     """Without the setting, neither part imports the library, nor the module that would use it."""
     program = """if True:
         import json, sys
-        from api.app import create_app
-        from api.worker import Worker, worker_of
+        from api.http.app import create_app
+        from api.worker.worker_loop import Worker, worker_of
         from application.settings import Settings
         settings = Settings(database_url="postgresql://nobody@127.0.0.1/nothing")
         create_app(settings)

@@ -652,7 +652,7 @@ def test_a_follower_comes_to_the_end_in_batches(
     desk: HelpDesk, connection: psycopg.Connection, monkeypatch: Any
 ) -> None:
     """A log that is longer than a batch is followed batch by batch, and no closing is left out."""
-    monkeypatch.setattr("application.closure_mail.FOLLOW_BATCH", 4)
+    monkeypatch.setattr("application.mail.closure_mail.FOLLOW_BATCH", 4)
     closed(desk)
     assert queue(connection) == 4
     opened(desk)

@@ -408,7 +408,7 @@ def test_a_process_that_ends_writes_its_last_lines() -> None:
     """Also one that an error ends: it is a line like all others, and those of before it are there."""
     program = """if True:
         import structlog
-        from application import logs
+        from application.observability import logs
         logs.configure("info")
         logs.start_writer()
         structlog.get_logger().info("the last but one")

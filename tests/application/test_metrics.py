@@ -299,7 +299,7 @@ def test_a_count_is_in_the_file_at_once(tmp_path: Path, own: None) -> None:
     program = """if True:
         import sys
         from pathlib import Path
-        from application.cells import gathered
+        from application.observability.metric_store import gathered
         print(sorted(gathered(Path(sys.argv[1]))[0].items()))"""
     read = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
     seen = [0.0, 0.0, 1.0, *[0.0] * 11, 1.0, 1000.003]
@@ -391,7 +391,7 @@ def test_a_process_looks_at_itself_once_a_second(own: None, monkeypatch: pytest.
     assert found[metrics.PROCESSES.name] == [1.0]
     assert found[metrics.MEMORY.name][0] > 1e6
     assert found[metrics.DESCRIPTORS.name][0] > 2
-    monkeypatch.setattr("application.vitals.OWN", Path("/nowhere"))
+    monkeypatch.setattr("application.observability.process_stats.OWN", Path("/nowhere"))
     Vitals("other").look()
     assert metrics.MEMORY.value(("other",)) == 0.0
     assert metrics.CPU.value(("other",)) > 0

@@ -129,7 +129,7 @@ class FactoryCase(cases.InfrastructureFactoryTestCase[Factory]):
 
     def setUp(self) -> None:
         """The factory as the library finds it, with the pool that the desk hands in."""
-        self.env = Environment("desk", {"PERSISTENCE_MODULE": "application.recorder:Factory"})
+        self.env = Environment("desk", {"PERSISTENCE_MODULE": "application.store.recorder:Factory"})
         super().setUp()
         self.factory.connections = self.pool
 

@@ -26,8 +26,8 @@ from tests.support.write_side import append, beside, own_postgres, rows, sealed,
 HOLES = "select holes::text from seal_state"
 SEALER = """
 import sys
-from application.database import connect
-from application.sealing import seal
+from application.store.postgres.database import connect
+from application.store.sealing import seal
 with connect(sys.argv[1], "sealer to kill") as connection:
     while True:
         seal(connection, 7)

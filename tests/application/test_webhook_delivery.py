@@ -138,7 +138,7 @@ def test_a_receiver_that_hangs_holds_up_itself_alone(at: Desk, receiver: Receive
 
 def test_a_receiver_that_hangs_is_given_up_in_time(at: Desk, receiver: Receiver, monkeypatch) -> None:
     """An attempt that takes too long is ended from our side, whatever it waits for, and tried again later."""
-    monkeypatch.setattr("api.webhook_dispatcher.TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("api.worker.webhook_dispatcher.TIMEOUT_SECONDS", 0.3)
     receiver.go_on.clear()
     at.subscribe(receiver.url)
     at.happen(uuid4())
@@ -148,7 +148,7 @@ def test_a_receiver_that_hangs_is_given_up_in_time(at: Desk, receiver: Receiver,
 
 def test_a_receiver_that_answers_drop_by_drop_is_given_up_in_time(at: Desk, monkeypatch) -> None:
     """An answer of which a byte comes again and again, without an end, is ended as well."""
-    monkeypatch.setattr("api.webhook_dispatcher.TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("api.worker.webhook_dispatcher.TIMEOUT_SECONDS", 0.3)
     ended = threading.Event()
 
     def drip(opened: socket.socket) -> None:
@@ -425,8 +425,8 @@ def test_what_was_under_way_when_the_worker_died_is_sent_again(
 
 def test_a_full_line_stays_in_the_log(at: Desk, receiver: Receiver, monkeypatch) -> None:
     """No more deliveries wait than there is room for: the rest stays in the log, and comes when there is room again."""
-    monkeypatch.setattr("projections.webhook_queue.MOST_PENDING", 3)
-    monkeypatch.setattr("projections.webhook_queue.BATCH", 2)
+    monkeypatch.setattr("application.webhooks.delivery_queue.MOST_PENDING", 3)
+    monkeypatch.setattr("application.webhooks.delivery_queue.BATCH", 2)
     webhook, ticket = at.subscribe(receiver.url), uuid4()
     receiver.go_on.clear()
     at.happen(ticket, 1, 10)

@@ -135,7 +135,7 @@ def test_a_killed_supervisor_leaves_nothing_in_the_way(desk: Desk) -> None:
 
 SLOW_CHILD = """
 import sys, time
-from api import server
+from api.server import gunicorn_server as server
 from application.settings import Settings
 class Slow(server.Server):
     def load_config(self):
