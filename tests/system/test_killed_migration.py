@@ -1,4 +1,4 @@
-"""Migrations are killed with -9 wherever they stand: the next one finishes, and nothing is there twice."""
+"""`deskledger migrate` is killed in each migration: what it had not finished is not there, and is done next time."""
 
 import subprocess
 from typing import Any

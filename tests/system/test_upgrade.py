@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ def upgraded(module_empty_database: str) -> str:
 @pytest.fixture(scope="module")
 def module_empty_database(postgres: str) -> Iterator[str]:
     """A database for the tests of this module, which they clone or leave as it is."""
-    with Fresh(postgres, f"deskledger_upgrade_{id(postgres)}") as url:
+    with Fresh(postgres, f"deskledger_upgrade_{token_hex(4)}") as url:
         yield url
 
 

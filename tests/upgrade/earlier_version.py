@@ -12,8 +12,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from application.postgres import PROGRAMS, EmbeddedPostgres, claim, package_dir
 
-from application.postgres import PROGRAMS, EmbeddedPostgres, package_dir
 from tests.support.running_desk import ROOT, Served
 
 MATERIAL = Path(__file__).with_name("material")
@@ -50,14 +50,14 @@ def restore(database: str) -> None:
 
 
 def unpack(directory: Path) -> None:
-    """The data directory as the embedded PostgreSQL finds it: its own, closed to others."""
+    """The data directory as it was, the server's log files excepted: the cluster is its own, closed to others."""
     with tarfile.open(MATERIAL / f"{VERSION}-data.tar.xz") as archive:
         archive.extractall(directory, filter="tar")
-    cluster = directory / "postgres"
-    if servant := EmbeddedPostgres(directory).servant:
-        for path in (cluster, *cluster.rglob("*")):
-            os.chown(path, servant.pw_uid, servant.pw_gid)
-    cluster.chmod(0o700)
+    servant, cluster = EmbeddedPostgres(directory).servant, directory / "postgres"
+    claim(directory / "postgres-log", servant)
+    claim(cluster, servant)
+    for path in cluster.rglob("*") if servant else ():
+        os.chown(path, servant.pw_uid, servant.pw_gid)
 
 
 def migrate_command(database: str) -> tuple[list[str], dict[str, str]]:

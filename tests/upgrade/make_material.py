@@ -29,18 +29,18 @@ sys.path[:0] = [str(OLD), str(OLD / "tests")]
 
 import psycopg
 from answers import addresses, answer
+from application.database import connect, migrate, pool
+from application.deciding import Request, new_stream_id
+from application.event_store import StoredRow
+from application.keys import Wanted, create_key, revoke_key
+from application.postgres import SETTINGS, EmbeddedPostgres
 from asking import STANDINGS, brought, filled, give, walk
 from receiving import Receiver
 from served import Reply, Served, wait_until
 from walk import STAFF, Walk
 from writing import OPEN, append
 
-from application.database import connect, migrate, pool
-from application.deciding import Request, new_stream_id
-from application.event_store import StoredRow
 from application.helpdesk import HelpDesk, utc_now
-from application.keys import Wanted, create_key, revoke_key
-from application.postgres import SETTINGS, EmbeddedPostgres
 from domain import decisions
 from domain.events import Recorded
 from domain.rules import Given
