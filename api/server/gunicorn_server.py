@@ -45,7 +45,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "loglevel": "warning" if self._settings.log_level == "info" else self._settings.log_level,
             "proc_name": "deskledger-api",
             "logger_class": ServerLog,
-            "post_worker_init": self.begin,
+            "post_worker_init": begin,
             "pre_request": leave_out,
         }
         for name, value in options.items():
@@ -53,20 +53,17 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Any:
         """The application."""
-        app = create_app(self._settings)
-        self._end_streams = app.end_streams
-        return Exchange(app)
+        return Exchange(create_app(self._settings))
 
-    def begin(self, worker: Any) -> None:
-        """Runs in each child, before its loop does."""
-        worker.cfg.set(
-            "graceful_timeout", ANSWERING_SECONDS
-        )  # sooner than the parent's, who kills a child after its own
-        most = min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
-        Guard(worker, most, problem_bytes, self._end_streams)
-        sys.set_int_max_str_digits(MOST_DIGITS)
-        seldom_collect()
-        worker.loop.call_soon(release)
+
+def begin(worker: Any) -> None:
+    """Runs in each child, before its loop does."""
+    worker.cfg.set("graceful_timeout", ANSWERING_SECONDS)  # sooner than our parent's, who kills a child after its own
+    most = min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+    Guard(worker, most, problem_bytes, lambda: worker.asgi.end_streams())
+    sys.set_int_max_str_digits(MOST_DIGITS)
+    seldom_collect()
+    worker.loop.call_soon(release)
 
 
 def leave_out(worker: Any, request: Any) -> None:

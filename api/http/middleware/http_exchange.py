@@ -30,6 +30,7 @@ class Exchange:
 
     def __init__(self, application: Any) -> None:
         self._application = application
+        self.end_streams: Callable[[], None] = application.end_streams  # for whoever ends the server
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Any) -> None:
         """Tells the connection when a request begins and ends; what is left of the body then is thrown away."""
