@@ -12,8 +12,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from application.postgres import PROGRAMS, EmbeddedPostgres, claim, package_dir
 
+from application.store.postgres.embedded_postgres import PROGRAMS, EmbeddedPostgres, claim, package_dir
 from tests.support.running_desk import ROOT, Served
 
 MATERIAL = Path(__file__).with_name("material")
