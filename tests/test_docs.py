@@ -55,8 +55,10 @@ from tests.support.procedure_tables import STEPS
 from tests.support.reference_pages import DECISIONS, FENCE, README, REFERENCE, ROOT, lines, spans, tables
 from tests.support.running_desk import free_port, needs_curl, wait_until
 
-PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+ARCHITECTURE = ROOT / "ARCHITECTURE.md"
+PAGES = [README, ARCHITECTURE, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BY_HAND = ("make run", "make test")  # they would start everything anew: they are compared with the Makefile instead
+PACKAGES = ("domain", "application", "projections", "api")
 DEFAULT_ADDRESS = "http://127.0.0.1:8000"
 MARK = "\x1eblock {}\n"
 
@@ -575,3 +577,16 @@ def test_every_dependency_has_its_reason_and_its_licence() -> None:
         assert said == licence or (not declared["License-Expression"] and licence.split("-")[0] in said), name
         stages = [said for said in declared.get_all("Classifier", []) if said.startswith("Development Status")]
         assert status == (stages[0].rpartition("- ")[2] if stages else "not declared"), name
+
+
+def test_the_architecture_names_what_is_there() -> None:
+    """Every file, room and test that ARCHITECTURE.md names exists, and every room of the four packages is named."""
+    text = ARCHITECTURE.read_text()
+    named = set(re.findall(r"`((?:domain|application|projections|api|tests)/[\w/.]*)`", text))
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    assert {name for name in re.findall(r"`(test_\w+)`", text) if f"def {name}(" not in tests} == set()
+    rooms = {
+        f"{init.parent.relative_to(ROOT)}/" for package in PACKAGES for init in (ROOT / package).glob("*/__init__.py")
+    }
+    assert rooms - named == set()
