@@ -77,9 +77,9 @@ BODIES: dict[str, dict[str, Any]] = {
 UP = ("escalate", "qualify")
 STORY = (
     *("receive_request", "identify_client", "create", "document_issue", "route", "assign", "release", "add_note"),
-    *("change_priority", "await_client", "client_responded", *UP, "resolve", "verify", "document_resolution", "close"),
-    *("reopen", "link", *UP, *UP, "escalate", "compile_dossier", "decline", "return_to_level", "qualify"),
-    *("escalate", "compile_dossier", "approve", "cancel"),
+    *("change_priority", "await_client", "client_responded", *UP, "resolve", "verify"),
+    *("document_resolution", "close", "reopen", "link", *UP, *UP, "escalate", "compile_dossier", "decline"),
+    *("return_to_level", "qualify", "escalate", "compile_dossier", "approve", "cancel"),
 )
 BY = {"verify": CHECKER, "approve": CLIENT, "decline": CLIENT, "reopen": CLIENT}
 
