@@ -108,7 +108,7 @@ class Served:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.hang_up()  # an idle connection would hold up the shutdown
+        self.hang_up()
         for part in list(self.processes):
             self.end(part)
         self._controller.stop()

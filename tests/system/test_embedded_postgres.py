@@ -89,6 +89,14 @@ def test_data_outlives_a_stop_and_a_crash(postgres: EmbeddedPostgres) -> None:
     assert ask(postgres.url, "select string_agg(word, ' ' order by word) from kept") == "killed stopped"
 
 
+def test_a_log_directory_that_was_tidied_away_is_made_again(postgres: EmbeddedPostgres) -> None:
+    """Whoever removes old logs may remove their directory with them: the server starts all the same."""
+    postgres.start()
+    postgres.stop()
+    shutil.rmtree(postgres.home / "postgres-log")
+    assert postgres.start() is True
+
+
 def started(postgres: EmbeddedPostgres) -> bool:
     """Whether it starts now."""
     try:

@@ -94,6 +94,7 @@ class EmbeddedPostgres:
         if self.process and self.process.poll() is not None:
             self.process = None  # it died, and is buried now: its process ID must not look alive to the next one
         claim(self.sockets, self.servant)
+        claim(self.home / "postgres-log", self.servant)  # whoever tidies up may have removed it
         programs = self.programs()
         if not (self.cluster / "PG_VERSION").exists():
             self._create(programs)
@@ -157,7 +158,6 @@ class EmbeddedPostgres:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
         claim(new, self.servant)
-        claim(self.home / "postgres-log", self.servant)
         command: list[str | Path] = [
             programs / "initdb",
             "-D",
