@@ -106,7 +106,7 @@ def test_a_database_that_takes_no_writes_is_unavailable(database: str, tmp_path:
         with connect(database, "test") as connection:
             name = connection.info.dbname
             connection.execute(SQL("alter database {} set default_transaction_read_only = on").format(Identifier(name)))
-            others = "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s and pid <> %s"
+            others = "select pg_terminate_backend(pid, 60000) from pg_stat_activity where datname = %s and pid <> %s"
             connection.execute(others, (name, connection.info.backend_pid))
         posts = [
             ("/v1/requests", {"channel": "api", "text": "t", "sender": {}}),

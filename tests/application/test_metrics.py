@@ -148,7 +148,7 @@ def test_the_workers_figures_are_in(served: Served) -> None:
     becomes(served, 0, "deskledger_closing_mails", state="due")
     with connect(served.database, "test") as connection:
         connection.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity where application_name like '%worker'"
+            "select pg_terminate_backend(pid, 60000) from pg_stat_activity where application_name like '%worker'"
         )
     wait_until(lambda: value(served, "deskledger_worker_failures_total", work="follow_log") >= 1, 10, "it is counted")
 

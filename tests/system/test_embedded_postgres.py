@@ -195,7 +195,7 @@ def test_a_database_is_there_for_as_long_as_it_is_needed(directory: Path) -> Non
             assert same == url
         assert ask(url) == 1
     assert EmbeddedPostgres(directory).running_pid() is None
-    with database_url(Settings(database_url="postgresql://elsewhere/x")) as given:
+    with database_url("postgresql://elsewhere/x", directory) as given:
         assert given == "postgresql://elsewhere/x"
 
 
