@@ -91,7 +91,10 @@ def test_lines_that_break_together_leave_each_other_alone(database: str, connect
         second = Line(database, "test line")
         for line in (first, second):
             await line.fetch(ECHO, ("before",))
-        end = "select pg_terminate_backend(pid, 60000) from pg_stat_activity where application_name = 'deskledger test line'"
+        end = (
+            "select pg_terminate_backend(pid, 60000) from pg_stat_activity"
+            " where application_name = 'deskledger test line'"
+        )
         assert len(connection.execute(end).fetchall()) == 2
         async with asyncio.timeout(10):
             while first._socket >= 0 or second._socket >= 0:

@@ -422,7 +422,8 @@ def test_a_broken_connection_is_the_librarys_operational_error(
     """Who speaks the library's contract gets the library's error, and the next call works again."""
     recorder.max_notification_id()
     connection.execute(
-        "select pg_terminate_backend(pid, 60000) from pg_stat_activity where application_name = 'deskledger test recorder'"
+        "select pg_terminate_backend(pid, 60000) from pg_stat_activity"
+        " where application_name = 'deskledger test recorder'"
     )
     with pytest.raises(library.OperationalError):
         recorder.max_notification_id()
