@@ -19,7 +19,7 @@ import psycopg
 
 from application.commands.command_handler import Streams, handle_command, handle_registration
 from application.commands.deciding import NO_TRACE, CommandRequest, Outcome, Trace
-from application.commands.idempotency import FIND_RECORD, INSERT_RECORD, IdempotencyRequest, StoredAnswer
+from application.commands.idempotency import IdempotencyRequest, StoredAnswer
 from application.identity.api_keys import FIND
 from application.observability.metrics import BATCH_DURATION, BATCH_SIZE
 from application.store.event_store import (
@@ -28,11 +28,11 @@ from application.store.event_store import (
     INSERT_AND_KEEP,
     LOAD,
     LOAD_AND_NUMBERS,
-    IdempotencyRecord,
     append_parameters,
     by_stream,
     to_row,
 )
+from application.store.idempotency_records import FIND_RECORD, INSERT_RECORD, IdempotencyRecord
 from application.store.postgres.pg_connection import Line, Unavailable
 from application.store.sealing import WAKE
 from domain.client import Client, Contact, client_stream

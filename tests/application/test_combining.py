@@ -14,7 +14,7 @@ from application.batching_desk import Combined, CombiningDesk
 from application.commands.deciding import Outcome, new_stream_id
 from application.commands.supporting_commands import AddNote
 from application.identity.api_keys import Wanted, create_key, hash_of, revoke_key
-from application.store.event_store import IdempotencyRecord
+from application.store.idempotency_records import IdempotencyRecord
 from application.store.postgres import pg_connection as line
 from application.store.postgres.database import connect, migrate
 from application.store.postgres.pg_connection import Unavailable
