@@ -35,7 +35,7 @@ from api.http.resources.service.contract_resources import REDOC
 from api.http.resources.ticket_commands import COMMANDS_WITHOUT_VERSION
 from api.http.resources.ticket_parameters import HistoryParameters, ListParameters, TicketParameters
 from api.http.resources.webhook_admin.webhook_messages import DeliveryParameters, WebhookParameters
-from application.commands import command as forms
+from application.commands import text_types as forms
 from application.commands.command import Opening
 from application.commands.procedure_commands import COMMANDS, OPENINGS, DocumentIssue, RequestSender
 from application.commands.supporting_commands import ClaimNext, RegisterClient

@@ -4,8 +4,9 @@ from uuid import UUID
 
 import msgspec
 
-from application.commands.command import Command, Email, Line, Loaded, Opening, Sha256, Text, UserId
+from application.commands.command import Command, Loaded, Opening
 from application.commands.supporting_commands import SUPPORTING
+from application.commands.text_types import Email, Line, Sha256, Text, UserId
 from domain import decisions
 from domain.client import client_stream
 from domain.events import Event

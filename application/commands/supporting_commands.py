@@ -4,7 +4,8 @@ from uuid import UUID
 
 import msgspec
 
-from application.commands.command import Command, Email, Line, Loaded, Text
+from application.commands.command import Command, Loaded
+from application.commands.text_types import Email, Line, Text
 from domain import decisions
 from domain.client import Contact
 from domain.errors import UnknownOther

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from api.http.paging import Listing, Paging
-from application.commands.command import ONE_LINE, Line, UserId
+from application.commands.text_types import ONE_LINE, Line, UserId
 from application.webhooks.address_rules import MOST_URL
 from application.webhooks.subscriptions import Subscription
 from domain.client import EVENTS
