@@ -235,7 +235,7 @@ def test_the_pictures_show_the_procedure() -> None:
 
 # ── The reference names all that there is ───────────────────────────────────────────────────────────────────
 
-FORMS = [("Line", forms.Line), ("Text", forms.Text), ("UserId", forms.UserId), ("Email", forms.Email)]
+FORMS = [("SingleLine", forms.SingleLine), ("Text", forms.Text), ("UserId", forms.UserId), ("Email", forms.Email)]
 FORMS += [("Sha256", forms.Sha256)]
 PLAIN = {str: "text", int: "number", bool: "true or false", type(None): "null", UUID: "UUID", tuple: "list of text"}
 

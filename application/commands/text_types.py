@@ -8,7 +8,7 @@ import msgspec
 # steps to say no to a long text.
 SAYS_SOMETHING = r"^(?!\s*$)[^\x00]+$"  # without NUL, which PostgreSQL cannot store
 ONE_LINE = r"^(?!\s*$)[^\x00-\x1f\x7f-\x9f\u2028\u2029]+$(?!\n)"  # without control characters and line separators
-Line = Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=ONE_LINE)]
+SingleLine = Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=ONE_LINE)]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=100_000, pattern=SAYS_SOMETHING)]
 USER_ID = r"^[A-Za-z0-9][A-Za-z0-9._@+-]*$(?!\n)"
 UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=USER_ID)]
