@@ -9,8 +9,8 @@ import msgspec
 from falcon.asgi import Request
 from msgspec import inspect
 
-from api.http.middleware.access_log import traceparent
 from api.http.problems import Problem
+from api.http.request_context import traceparent
 from application.commands.deciding import Trace
 from application.commands.text_types import ADDRESS, ONE_LINE, SAYS_SOMETHING, SHA256, USER_ID
 

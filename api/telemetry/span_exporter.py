@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, Span, SpanKind, StatusCode, Tracer, get_current_span, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from api.http.middleware.access_log import SCOPE, Arrived, plain
+from api.http.request_context import SCOPE, Arrived, plain
 from api.worker.worker_loop import Worker
 from projections.engine.sealed_log import came_by
 

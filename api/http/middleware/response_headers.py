@@ -6,9 +6,9 @@ from falcon import COMBINED_METHODS, CORSMiddleware, HTTPRouteNotFound
 from falcon.asgi import Request, Response
 from falcon.routing import CompiledRouter
 
-from api.http.middleware.access_log import plain
 from api.http.paging import JSON
 from api.http.problems import Problem
+from api.http.request_context import plain
 from api.openapi.header_table import GIVEN
 from api.openapi.operations import ENDPOINTS
 
