@@ -29,6 +29,8 @@ from api.http.resources.webhook_admin.webhook_resources import (
 )
 from api.http.streaming.open_streams import Streams
 from api.openapi.document import encoded
+from api.openapi.header_table import GIVEN
+from api.openapi.operations import MEDIA
 from api.telemetry.process_watch import Watch, sends_spans
 from application.batching_desk import CombiningDesk
 from application.commands.deciding import Policy
@@ -36,6 +38,8 @@ from application.settings import Settings
 from application.store.postgres.read_pool import Readers
 from projections.status.freshness import Freshness
 from projections.status.readiness import Kept
+
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json", "/docs", REDOC})  # nobody is asked for a key
 
 
 class Connections:
@@ -94,9 +98,9 @@ def create_app(settings: Settings) -> App:
         RequestRules(),
         *spans,
         Connections(desk, readers, streams),
-        *([Origins(settings.cors_origins)] if settings.cors_origins else []),
-        Manners(router),
-        Authentication(desk, settings),
+        *([Origins(settings.cors_origins, tuple(GIVEN))] if settings.cors_origins else []),
+        Manners(router, MEDIA),
+        Authentication(desk, settings, OPEN_PATHS),
     ]
     app = App(middleware=middleware, router=router)
     app.watch(settings, router)
