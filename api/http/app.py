@@ -8,7 +8,7 @@ from falcon.routing import CompiledRouter
 from api.http import problems
 from api.http.middleware.access_log import Arrival, Watched
 from api.http.middleware.authentication import Authentication
-from api.http.middleware.http_exchange import RequestRules
+from api.http.middleware.request_rules import RequestRules
 from api.http.middleware.response_headers import Manners, Origins
 from api.http.resources.client_resources import Clients
 from api.http.resources.closure_mail_resources import ClosureMails

@@ -2,12 +2,13 @@
 
 import re
 from functools import cache
+from typing import Protocol
 
 from falcon.asgi import Request, Response
 
 from application.observability.trace_context import child_of
 
-SCOPE = "deskledger.arrived"
+SCOPE, SCOPE_CONNECTION = "deskledger.arrived", "deskledger.connection"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:-]{1,128}")
 
 
@@ -31,6 +32,18 @@ class Arrived:
         return self.traceparent[3:35]
 
 
+class ClientConnection(Protocol):
+    """The connection that a request came over, as the server guards it."""
+
+    half_closed: bool  # the client sends nothing more, and may still read
+
+    def is_closing(self) -> bool:
+        """Whether its end has begun."""
+
+    def abort(self) -> None:
+        """Cuts it."""
+
+
 def names(req: Request) -> dict[str, str]:
     """The names of a request, for a log line or a problem; none for what is no request."""
     arrived = req.scope.get(SCOPE)
@@ -41,6 +54,12 @@ def traceparent(req: Request) -> str | None:
     """What is recorded for a request belongs to this; None where nobody but the log has heard of its trace."""
     arrived = req.scope.get(SCOPE)
     return arrived.kept if arrived else None
+
+
+def connection_of(req: Request) -> ClientConnection | None:
+    """What a request came over; None where no server of ours has accepted it."""
+    connection: ClientConnection | None = req.scope.get(SCOPE_CONNECTION)
+    return connection
 
 
 @cache
