@@ -78,7 +78,8 @@ def desk_of(settings: Settings) -> tuple[CombiningDesk, list[Any]]:
     url = settings.database_url or ""
     if not sends_spans(settings):
         return CombiningDesk(url), []
-    from api.telemetry.span_exporter import Sending, Spanned
+    from api.http.middleware.request_spans import Spanned
+    from api.telemetry.span_exporter import Sending
 
     sending = Sending()
     return CombiningDesk(url, sending.span), [Spanned(sending)]
