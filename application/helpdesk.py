@@ -16,7 +16,7 @@ from application.commands.command import Command, Opening
 from application.commands.command_handler import Streams, handle_command, handle_fact, handle_registration, run_at_once
 from application.commands.deciding import NO_TRACE, CommandRequest, Outcome, Policy, Trace, new_stream_id
 from application.commands.idempotency import IdempotencyRequest, StoredAnswer
-from application.store.event_store import IdempotencyRecord
+from application.store.idempotency_records import IdempotencyRecord
 from application.store.postgres.database import pool
 from application.store.recorder import Connections, EventRecorder, Factory
 from domain.client import Client, Contact

@@ -35,7 +35,7 @@ from api.http.resources.service.contract_resources import REDOC
 from api.http.resources.ticket_commands import COMMANDS_WITHOUT_VERSION
 from api.http.resources.ticket_parameters import HistoryParameters, ListParameters, TicketParameters
 from api.http.resources.webhook_admin.webhook_messages import DeliveryParameters, WebhookParameters
-from application.commands import command as forms
+from application.commands import text_types as forms
 from application.commands.command import Opening
 from application.commands.procedure_commands import COMMANDS, OPENINGS, DocumentIssue, RequestSender
 from application.commands.supporting_commands import ClaimNext, RegisterClient
@@ -237,7 +237,7 @@ def test_the_pictures_show_the_procedure() -> None:
 
 # ── The reference names all that there is ───────────────────────────────────────────────────────────────────
 
-FORMS = [("Line", forms.Line), ("Text", forms.Text), ("UserId", forms.UserId), ("Email", forms.Email)]
+FORMS = [("SingleLine", forms.SingleLine), ("Text", forms.Text), ("UserId", forms.UserId), ("Email", forms.Email)]
 FORMS += [("Sha256", forms.Sha256)]
 PLAIN = {str: "text", int: "number", bool: "true or false", type(None): "null", UUID: "UUID", tuple: "list of text"}
 

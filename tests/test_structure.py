@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,22 @@ def sql_in(path: Path) -> list[str]:
 def test_no_file_is_two_things(path: Path) -> None:
     """A file of the four packages has at most 300 lines."""
     assert path.read_text().count("\n") <= 300
+
+
+FOLDERS = sorted({path.parent for path in SOURCES if "migrations" not in path.parts}, key=str)  # those only grow
+UNCOUNTED = {"__init__.py", "__main__.py", "py.typed", "static", "__pycache__"}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=str)
+def test_a_room_is_seen_at_a_glance(folder: Path) -> None:
+    """A folder of the four packages has at most twelve entries."""
+    assert len({path.name for path in folder.iterdir()} - UNCOUNTED) <= 12
+
+
+def test_a_name_says_which_file_is_meant() -> None:
+    """No two files of the four packages have the same name."""
+    names = Counter(path.name for path in SOURCES if path.name not in UNCOUNTED)
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_sql_stands_in_application_and_projections_only() -> None:

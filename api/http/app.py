@@ -8,7 +8,7 @@ from falcon.routing import CompiledRouter
 from api.http import problems
 from api.http.middleware.access_log import Arrival, Watched
 from api.http.middleware.authentication import Authentication
-from api.http.middleware.http_exchange import RequestRules
+from api.http.middleware.request_rules import RequestRules
 from api.http.middleware.response_headers import Manners, Origins
 from api.http.resources.client_resources import Clients
 from api.http.resources.closure_mail_resources import ClosureMails
@@ -29,6 +29,8 @@ from api.http.resources.webhook_admin.webhook_resources import (
 )
 from api.http.streaming.open_streams import Streams
 from api.openapi.document import encoded
+from api.openapi.header_table import GIVEN
+from api.openapi.operations import MEDIA
 from api.telemetry.process_watch import Watch, sends_spans
 from application.batching_desk import CombiningDesk
 from application.commands.deciding import Policy
@@ -36,6 +38,8 @@ from application.settings import Settings
 from application.store.postgres.read_pool import Readers
 from projections.status.freshness import Freshness
 from projections.status.readiness import Kept
+
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json", "/docs", REDOC})  # nobody is asked for a key
 
 
 class Connections:
@@ -74,7 +78,8 @@ def desk_of(settings: Settings) -> tuple[CombiningDesk, list[Any]]:
     url = settings.database_url or ""
     if not sends_spans(settings):
         return CombiningDesk(url), []
-    from api.telemetry.span_exporter import Sending, Spanned
+    from api.http.middleware.request_spans import Spanned
+    from api.telemetry.span_exporter import Sending
 
     sending = Sending()
     return CombiningDesk(url, sending.span), [Spanned(sending)]
@@ -94,9 +99,9 @@ def create_app(settings: Settings) -> App:
         RequestRules(),
         *spans,
         Connections(desk, readers, streams),
-        *([Origins(settings.cors_origins)] if settings.cors_origins else []),
-        Manners(router),
-        Authentication(desk, settings),
+        *([Origins(settings.cors_origins, tuple(GIVEN))] if settings.cors_origins else []),
+        Manners(router, MEDIA),
+        Authentication(desk, settings, OPEN_PATHS),
     ]
     app = App(middleware=middleware, router=router)
     app.watch(settings, router)

@@ -18,6 +18,10 @@ class NoParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Nothing to choose from."""
 
 
+class NoFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A body without fields."""
+
+
 class Paging(msgspec.Struct, frozen=True):
     """How every list is read: a page of at most 200 items, from a cursor on."""
 

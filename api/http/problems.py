@@ -11,7 +11,7 @@ import psycopg
 import structlog
 from falcon.asgi import Request, Response
 
-from api.http.middleware.access_log import names
+from api.http.request_context import names
 from application.commands.idempotency import KeyReused
 from application.observability.logs import error_summary
 from application.store.event_store import NotReadable

@@ -9,10 +9,10 @@ import msgspec
 from falcon.asgi import Request
 from msgspec import inspect
 
-from api.http.middleware.access_log import traceparent
 from api.http.problems import Problem
-from application.commands.command import ADDRESS, ONE_LINE, SAYS_SOMETHING, SHA256, USER_ID
+from api.http.request_context import traceparent
 from application.commands.deciding import Trace
+from application.commands.text_types import ADDRESS, ONE_LINE, SAYS_SOMETHING, SHA256, USER_ID
 
 MOST_BYTES = 1024 * 1024
 MOST_QUOTED = 300  # of what came in, an answer repeats no more than this

@@ -16,7 +16,7 @@ from api.openapi.header_table import GIVEN, TAKEN, Header
 from api.openapi.operation import Endpoint, Reply
 from api.openapi.operation_examples import answer_example, body_example, link, other_examples
 from api.openapi.operations import ENDPOINTS, TAGS
-from application.commands.command import USER_ID
+from application.commands.text_types import USER_ID
 from projections.queries.ticket_view import EventView
 from projections.reports.report_metrics import METRICS
 

@@ -3,9 +3,10 @@
 `/openapi.json` is this table, written with the schemas of the very structs that decode and encode.
 """
 
+from api.http.paging import NoFields
 from api.http.resources.client_resources import ClientEntry, PageParameters
 from api.http.resources.event_resources import EventPage, FeedParameters
-from api.http.resources.queue_resources import NoFields, OverviewParameters, QueueParameters, QueueTickets
+from api.http.resources.queue_resources import OverviewParameters, QueueParameters, QueueTickets
 from api.http.resources.report_resources import MetricList, ReportParameters
 from api.http.resources.ticket_parameters import HistoryParameters, ListParameters, TicketParameters
 from api.http.resources.ticket_resources import History, TicketList
@@ -227,3 +228,11 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *WEBHOOK_ENDPOINTS,
     *OPERATION_ENDPOINTS,
 )
+
+# What each address answers with, for whoever looks at Accept.
+MEDIA: dict[str, tuple[str, ...]] = {}
+for _endpoint in ENDPOINTS:
+    for _reply in _endpoint.replies:
+        if _reply.shape is not None:
+            _forms = (*MEDIA.get(_endpoint.path, ()), _reply.media, *_reply.others)
+            MEDIA[_endpoint.path] = tuple(dict.fromkeys(_forms))

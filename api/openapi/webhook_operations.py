@@ -1,6 +1,6 @@
 """The endpoints of webhooks."""
 
-from api.http.resources.queue_resources import NoFields
+from api.http.paging import NoFields
 from api.http.resources.webhook_admin import webhook_messages as shapes
 from api.openapi import error_codes
 from api.openapi.operation import Endpoint, Reply

@@ -9,9 +9,9 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 from api.http.app import create_app
-from api.http.middleware.http_exchange import Exchange
 from api.server.connection_guard import IDLE_SECONDS, Guard
 from api.server.gunicorn_logs import ServerLog
+from api.server.http_exchange import Exchange
 from api.server.unparsed import problem_bytes
 from application.observability.process_stats import seldom_collect
 from application.settings import Settings

@@ -1,6 +1,7 @@
 """What cannot be read as HTTP never reaches the application: it is answered with a problem all the same."""
 
 from api.http.middleware.access_log import unreadable
+from api.http.middleware.request_rules import NOT_IMPLEMENTED
 from api.http.middleware.response_headers import STRICT
 from api.http.problems import MEDIA_TYPE, code_of, document, phrase
 
@@ -10,7 +11,7 @@ DETAILS = {  # what gunicorn finds is not always a sentence
     414: "The first line of the request is too long: put less into the address, at most 8,190 bytes.",
     431: "The headers are too large: send at most 100, each of at most 8,190 bytes.",
     500: "That is our mistake, and it is in our log. Nothing is half recorded.",
-    501: "Transfer-Encoding takes chunked alone, and there is no WebSocket here.",
+    501: NOT_IMPLEMENTED,
     503: "The server has as many connections as it takes. Try again in a moment.",
 }
 

@@ -1,6 +1,5 @@
 """The worker: gives events their position, keeps the projections up, and sends the closing e-mails."""
 
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +10,6 @@ from typing import Any
 import psycopg
 import structlog
 
-from api.telemetry.process_watch import begin, sends_spans
 from api.worker.webhook_dispatcher import LAST_SECONDS, Dispatcher
 from application.clock import utc_now
 from application.commands.idempotency_pruning import prune
@@ -37,11 +35,22 @@ LONGEST_PAUSE = 10.0
 log = structlog.get_logger()
 
 
-class Worker:
-    """Runs until it is stopped; when the database goes away, waits for it."""
+# Is told what was done, since when (nanoseconds since 1970), to how many events, and asks for them there.
+TraceWork = Callable[[str, int, int, psycopg.Connection[Any]], None]
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+
+def no_trace(name: str, begun: int, count: int, connection: psycopg.Connection[Any]) -> None:
+    """Where nobody traces."""
+
+
+class Worker:
+    """Runs until it is stopped; when the database goes away, waits for it.
+
+    `trace` is told of each sealing pass and each step of the projections that had something to do.
+    """
+
+    def __init__(self, settings: Settings, trace: TraceWork = no_trace) -> None:
+        self._settings, self._trace = settings, trace
         self._url = settings.database_url or ""
         self._domain = parseaddr(settings.mail_from)[1].partition("@")[2]
         self._stopping = threading.Event()
@@ -92,21 +101,20 @@ class Worker:
 
     def step(self, connection: psycopg.Connection[Any]) -> int:
         """One round: seal, project, queue the mails. Returns how much there was to do."""
-        sealed = self._seal(connection)
+        sealed = self._traced("seal", seal, connection)
         try:
-            return sealed + self._project(connection)
+            return sealed + self._traced("project", catch_up, connection)
         finally:  # a projection that fails must not hold up the mails
             follow(connection, self._domain, utc_now())
 
-    def _seal(self, connection: psycopg.Connection[Any]) -> int:
-        sealed = seal_all(connection)
-        if sealed:
-            SEALED.add(by=sealed)
-            SEALING_DELAY.observe((), delay(connection, sealed))
-        return sealed
-
-    def _project(self, connection: psycopg.Connection[Any]) -> int:
-        return catch_up(connection)
+    def _traced(
+        self, name: str, do: Callable[[psycopg.Connection[Any]], int], connection: psycopg.Connection[Any]
+    ) -> int:
+        begun = time.time_ns()
+        count = do(connection)
+        if count:
+            self._trace(name, begun, count, connection)
+        return count
 
     def _wait(self, connection: psycopg.Connection[Any]) -> None:
         for _ in connection.notifies(timeout=IDLE_SECONDS, stop_after=1):
@@ -133,33 +141,16 @@ class Worker:
         self._stopping.wait(PRUNE_SECONDS)
 
 
+def seal(connection: psycopg.Connection[Any]) -> int:
+    """Gives positions to what is committed, and counts it."""
+    sealed = seal_all(connection)
+    if sealed:
+        SEALED.add(by=sealed)
+        SEALING_DELAY.observe((), delay(connection, sealed))
+    return sealed
+
+
 def dispatcher_of(settings: Settings) -> Dispatcher:
     """What sends webhooks, under these settings."""
     rules = read_rules(settings.webhook_allow_networks, settings.webhook_allow_http, settings.webhook_hosts)
     return Dispatcher(settings.database_url or "", Sender(rules), Vault(settings.webhook_keys))
-
-
-def worker_of(settings: Settings) -> Worker:
-    """The worker, or one that tells OpenTelemetry what it does."""
-    if not sends_spans(settings):
-        return Worker(settings)
-    from api.telemetry.span_exporter import SpannedWorker
-
-    return SpannedWorker(settings)
-
-
-def stop_on_signals(worker: Worker) -> None:
-    """SIGTERM and SIGINT end the worker: in a thread of their own, since the thread that they interrupt may be just in
-    the middle of waiting for the end, with the lock that ending takes."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: threading.Thread(target=worker.stop).start())
-
-
-def work(settings: Settings) -> None:
-    """Runs a worker in this process until SIGTERM or SIGINT."""
-    begin("work", settings)
-    worker = worker_of(settings)
-    stop_on_signals(worker)
-    log.info("worker started")
-    worker.run()
-    log.info("worker stopped")

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from application.commands.deciding import NO_TRACE, CommandRequest, Outcome, Trace, decide, decide_client, decide_fact
 from application.commands.idempotency import IdempotencyRequest, StoredAnswer
-from application.store.event_store import IdempotencyRecord
+from application.store.idempotency_records import IdempotencyRecord
 from domain.client import Client, Contact, client_stream
 from domain.errors import DeskError, StaleVersion
 from domain.events import Event, Recorded

@@ -5,22 +5,12 @@ for it beforehand: where a key is known, the append does nothing, and then it is
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, LiteralString
+from typing import Any
 
 import msgspec
 
 from application.commands.deciding import Outcome
-from application.store.event_store import IdempotencyRecord
-
-FIND_RECORD: LiteralString = """
-    select wanted.principal, wanted.key, request_hash, answer
-    from unnest(%s::text[], %s::text[]) wanted(principal, key) join lateral (
-        select request_hash, answer from idempotency
-        where principal = wanted.principal and key = wanted.key offset 0) known on true"""
-
-INSERT_RECORD: LiteralString = """
-    insert into idempotency (principal, key, request_hash, answer, at) values (%s, %s, %s, %s, now())
-    on conflict (principal, key) do nothing"""
+from application.store.idempotency_records import IdempotencyRecord
 
 
 class KeyReused(Exception):

@@ -4,8 +4,9 @@ from uuid import UUID
 
 import msgspec
 
-from application.commands.command import Command, Email, Line, Loaded, Opening, Sha256, Text, UserId
+from application.commands.command import Command, Loaded, Opening
 from application.commands.supporting_commands import SUPPORTING
+from application.commands.text_types import Email, Sha256, SingleLine, Text, UserId
 from domain import decisions
 from domain.client import client_stream
 from domain.events import Event
@@ -18,9 +19,9 @@ from domain.words import dossier_lines
 class RequestSender(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who sent a request, as far as the channel tells."""
 
-    name: Line | None = None
+    name: SingleLine | None = None
     email: Email | None = None
-    phone: Line | None = None
+    phone: SingleLine | None = None
 
 
 class ReceiveRequest(Opening, frozen=True):
@@ -41,9 +42,9 @@ class DocumentIssue(Command, frozen=True):
     """Step 4: what is wrong, how wide it reaches and how urgent it is."""
 
     name = "document_issue"
-    summary: Line
+    summary: SingleLine
     description: Text
-    category: Line
+    category: SingleLine
     impact: Grade
     urgency: Grade
 

@@ -4,7 +4,8 @@ from uuid import UUID
 
 import msgspec
 
-from application.commands.command import Command, Email, Line, Loaded, Text
+from application.commands.command import Command, Loaded
+from application.commands.text_types import Email, SingleLine, Text
 from domain import decisions
 from domain.client import Contact
 from domain.errors import UnknownOther
@@ -18,7 +19,7 @@ class AssignTicket(Command, frozen=True):
     """Takes the ticket, or gives it to somebody."""
 
     name = "assign"
-    assignee: Line | None = None
+    assignee: SingleLine | None = None
 
     def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
         """Assigned."""
@@ -150,10 +151,10 @@ class LinkTicket(Command, frozen=True):
 class RegisterClient(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A client's directory entry as it is to read."""
 
-    name: Line
+    name: SingleLine
     email: Email
-    phone: Line | None = None
-    organisation: Line | None = None
+    phone: SingleLine | None = None
+    organisation: SingleLine | None = None
 
     def contact(self) -> Contact:
         """The entry in the domain's words."""

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from application.commands.command import ONE_LINE, USER_ID
+from application.commands.text_types import ONE_LINE, USER_ID
 from domain.values import Level, Principal, Role
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")

@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 from eventsourcing.persistence import Mapper, StoredEvent
 
+from application.store.idempotency_records import IdempotencyRecord
 from domain.client import EVENTS
 from domain.events import Event, Recorded
 from domain.values import Actor, Level
@@ -96,15 +97,6 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
     causation_id: str | None = None
     traceparent: str | None = None
     level: Level | None = None
-
-
-class IdempotencyRecord(msgspec.Struct, frozen=True):
-    """An idempotency record: who asked what under which key, and the first answer, byte for byte."""
-
-    principal: str
-    key: str
-    request_hash: bytes
-    answer: bytes
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,17 @@ import psycopg
 from eventsourcing import persistence as library
 from eventsourcing.persistence import ApplicationRecorder, Notification, StoredEvent, Subscription
 
-from application.commands.idempotency import FIND_RECORD, INSERT_RECORD
 from application.store.event_store import (
     INSERT,
     INSERT_AND_KEEP,
     LOAD,
     LOAD_AND_NUMBERS,
     EventMapper,
-    IdempotencyRecord,
     StoredRow,
     append_parameters,
     by_stream,
 )
+from application.store.idempotency_records import FIND_RECORD, INSERT_RECORD, IdempotencyRecord
 from domain.events import Recorded
 
 SELECT: LiteralString = """

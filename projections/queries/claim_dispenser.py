@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 from psycopg.sql import SQL
 
-from application.batching_desk import Combined
+from application.store.batcher import Combined
 from domain.procedure import DOSSIER_STANDS
 from domain.values import Queue
 from projections.queries.pages import Fetch

@@ -34,7 +34,7 @@ STATUS = re.compile(rb"HTTP/1\.\d (\d{3}) [A-Z]")
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 PROGRAM = """
 import sys, api.server.connection_guard as guard, api.server.gunicorn_server as server
-import api.http.middleware.http_exchange as exchange
+import api.server.http_exchange as exchange
 {}
 from api.cli.command_line import main
 sys.exit(main(["api"]))

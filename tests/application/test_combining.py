@@ -9,12 +9,13 @@ import psycopg
 import pytest
 import uvloop
 
-from application import batching_desk as combining
-from application.batching_desk import Combined, CombiningDesk
+from application.batching_desk import CombiningDesk
 from application.commands.deciding import Outcome, new_stream_id
 from application.commands.supporting_commands import AddNote
 from application.identity.api_keys import Wanted, create_key, hash_of, revoke_key
-from application.store.event_store import IdempotencyRecord
+from application.store import batcher
+from application.store.batcher import Combined
+from application.store.idempotency_records import IdempotencyRecord
 from application.store.postgres import pg_connection as line
 from application.store.postgres.database import connect, migrate
 from application.store.postgres.pg_connection import Unavailable
@@ -294,7 +295,7 @@ async def many_turns() -> None:
 
 def test_an_append_waits_for_who_is_about_to_append(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A load is under way: those who get its answer go with the append that was asked for meanwhile."""
-    monkeypatch.setattr(combining, "LONGEST_WAIT_SECONDS", 20)  # however slow the machine is
+    monkeypatch.setattr(batcher, "LONGEST_WAIT_SECONDS", 20)  # however slow the machine is
     answered, trips = asyncio.Event(), list[list[int]]()
 
     async def load(wanted: list[int]) -> list[int]:

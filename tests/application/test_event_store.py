@@ -12,14 +12,8 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from application.store.event_store import (
-    INSERT_AND_KEEP,
-    EventMapper,
-    IdempotencyRecord,
-    append_parameters,
-    by_stream,
-    to_row,
-)
+from application.store.event_store import INSERT_AND_KEEP, EventMapper, append_parameters, by_stream, to_row
+from application.store.idempotency_records import IdempotencyRecord
 from application.store.postgres.database import connect
 from domain.events import ClosureEmailSent, DossierCompiled, Escalated, Event, Linked, NoteAdded, Recorded
 from domain.values import Actor, Level, Relation, Role, Visibility

@@ -8,7 +8,7 @@ import pytest
 from application.commands.idempotency import IdempotencyRequest, StoredAnswer
 from application.commands.procedure_commands import ReceiveRequest, RequestSender
 from application.helpdesk import HelpDesk
-from application.store.event_store import IdempotencyRecord
+from application.store.idempotency_records import IdempotencyRecord
 from application.store.postgres.database import connect, pool
 from domain.values import Channel
 from tests.support.running_desk import wait_until

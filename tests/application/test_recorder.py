@@ -20,7 +20,8 @@ from eventsourcing.utils import Environment
 from psycopg_pool import ConnectionPool
 
 from application.helpdesk import HelpDesk
-from application.store.event_store import IdempotencyRecord, StoredRow
+from application.store.event_store import StoredRow
+from application.store.idempotency_records import IdempotencyRecord
 from application.store.postgres import database as databases
 from application.store.postgres.database import connect, migrate
 from application.store.postgres.embedded_postgres import EmbeddedPostgres

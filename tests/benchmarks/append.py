@@ -23,7 +23,8 @@ from psycopg_pool import ConnectionPool
 from api.worker.worker_loop import IDLE_SECONDS, LONGEST_BREATH, PAUSE_TIMES
 from application.batching_desk import CombiningDesk
 from application.clock import utc_now
-from application.store.event_store import IdempotencyRecord, to_row
+from application.store.event_store import to_row
+from application.store.idempotency_records import IdempotencyRecord
 from application.store.postgres.database import connection_settings
 from application.store.recorder import EventRecorder
 from application.store.sealing import LISTEN, seal_all

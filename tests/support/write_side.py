@@ -19,7 +19,8 @@ from application.commands.idempotency import IdempotencyRequest, StoredAnswer
 from application.commands.procedure_commands import DocumentIssue, OpenTicket
 from application.commands.supporting_commands import RegisterClient
 from application.helpdesk import HelpDesk
-from application.store.event_store import APPEND, IdempotencyRecord, StoredRow, append_parameters, to_row
+from application.store.event_store import APPEND, StoredRow, append_parameters, to_row
+from application.store.idempotency_records import IdempotencyRecord
 from application.store.postgres.embedded_postgres import EmbeddedPostgres
 from application.store.sealing import seal_all
 from domain.client import Client, Contact

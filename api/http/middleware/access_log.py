@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 from datetime import UTC, datetime
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -14,13 +14,13 @@ import structlog
 from falcon.asgi import Request, Response
 from falcon.routing import CompiledRouter
 
+from api.http.request_context import SCOPE, Arrived, plain
 from application.commands.procedure_commands import COMMANDS as ON_TICKETS
 from application.observability.logs import HANDLER, is_console
 from application.observability.metrics import COMMANDS, IN_PROGRESS, REQUESTS, UNREADABLE
 from application.observability.trace_context import child_of
 from application.settings import Settings
 
-SCOPE = "deskledger.arrived"
 NO_ROUTE = "-"
 GONE = 499  # as nginx writes it: the client went away before there was an answer
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -34,7 +34,6 @@ TICKET = "{ticket_id}"
 _TICKET = re.compile(r"/v1/tickets/([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})[:/]?")
 CLASSES = [f"{digit}xx" for digit in range(10)]
 ON_TICKET = "/v1/tickets/{ticket_id}:{command}"
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:-]{1,128}")
 _encode = msgspec.json.Encoder().encode
 log = structlog.get_logger()
 
@@ -57,26 +56,6 @@ class Line(msgspec.Struct, omit_defaults=True, gc=False):
     code: str | None = None
 
 
-class Arrived:
-    """A request and its answer, and the names that it can be found by."""
-
-    __slots__ = ("kept", "req", "request_id", "resp", "traceparent")
-
-    def __init__(self, req: Request, resp: Response) -> None:
-        self.req, self.resp = req, resp
-        sent, wanted = req.get_header("traceparent"), req.get_header("X-Request-Id")
-        self.traceparent = child_of(sent)
-        # what is recorded for a request names its trace where somebody else knows it, too
-        self.kept = self.traceparent if sent and self.traceparent[3:35] == sent[3:35] else None
-        well_formed = wanted and _REQUEST_ID.fullmatch(wanted)
-        self.request_id = wanted if wanted and well_formed else self.traceparent[36:52]
-
-    @property
-    def trace_id(self) -> str:
-        """The 32 digits of the trace."""
-        return self.traceparent[3:35]
-
-
 class Arrival:
     """Names each request before anything is done for it."""
 
@@ -84,18 +63,6 @@ class Arrival:
         """Runs first."""
         arrived = req.scope[SCOPE] = Arrived(req, resp)
         resp.set_header("X-Request-Id", arrived.request_id)
-
-
-def names(req: Request) -> dict[str, str]:
-    """The names of a request, for a log line or a problem; none for what is no request."""
-    arrived = req.scope.get(SCOPE)
-    return {"request_id": arrived.request_id, "trace_id": arrived.trace_id} if arrived else {}
-
-
-def traceparent(req: Request) -> str | None:
-    """What is recorded for a request belongs to this; None where nobody but the log has heard of its trace."""
-    arrived = req.scope.get(SCOPE)
-    return arrived.kept if arrived else None
 
 
 class Watched(falcon.asgi.App[Request, Response]):
@@ -193,12 +160,6 @@ def unreadable(status: int) -> dict[str, str]:
     UNREADABLE.add((str(status),))
     log.info("unreadable request", status=status, **named)
     return named
-
-
-@cache
-def plain(template: str) -> str:
-    """A route's template as the contract writes it, without the converters."""
-    return re.sub(r":\w+\}", "}", template)
 
 
 def ticket_in(path: str) -> str | None:

@@ -1,16 +1,15 @@
 """The manners of every answer: what may be kept, what a browser may do with it, OPTIONS, Accept, other origins."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from falcon import COMBINED_METHODS, CORSMiddleware, HTTPRouteNotFound
 from falcon.asgi import Request, Response
 from falcon.routing import CompiledRouter
 
-from api.http.middleware.access_log import plain
 from api.http.paging import JSON
 from api.http.problems import Problem
-from api.openapi.header_table import GIVEN
-from api.openapi.operations import ENDPOINTS
+from api.http.request_context import plain
 
 MOST_KNOWN = 1_000
 NOTHING = "default-src 'none'; frame-ancestors 'none'"  # what a browser may load for, or do with, an answer
@@ -21,19 +20,16 @@ STRICT = {
     "referrer-policy": "no-referrer",
 }
 ONLY_JSON = (JSON,)
-MEDIA: dict[str, tuple[str, ...]] = {}
-for _endpoint in ENDPOINTS:
-    for _reply in _endpoint.replies:
-        if _reply.shape is not None:
-            _forms = (*MEDIA.get(_endpoint.path, ()), _reply.media, *_reply.others)
-            MEDIA[_endpoint.path] = tuple(dict.fromkeys(_forms))
 
 
 class Manners:
-    """Answers OPTIONS without a key, and 406 to an Accept that nothing fits; adds what every answer carries."""
+    """Answers OPTIONS without a key, and 406 to an Accept that nothing fits; adds what every answer carries.
 
-    def __init__(self, router: CompiledRouter) -> None:
-        self._router = router
+    `media` says for the templates of the contract what an address answers with; the others answer with JSON alone.
+    """
+
+    def __init__(self, router: CompiledRouter, media: Mapping[str, tuple[str, ...]]) -> None:
+        self._router, self._media = router, media
         self._fits: dict[tuple[str, tuple[str, ...]], bool] = {}
 
     async def process_request(self, req: Request, resp: Response) -> None:
@@ -51,7 +47,7 @@ class Manners:
         """Runs when the route is known, and before anything is done."""
         accept = req.accept
         if accept != "*/*":
-            media = MEDIA.get(plain(req.uri_template or ""), ONLY_JSON)
+            media = self._media.get(plain(req.uri_template or ""), ONLY_JSON)
             if accept not in media and not self._fitting(req, accept, media):
                 raise Problem(406, "not_acceptable", f"This comes as {', '.join(media)}: name one of them in Accept.")
 
@@ -70,10 +66,13 @@ class Manners:
 
 
 class Origins(CORSMiddleware[Request, Response]):
-    """Lets the pages of other origins use the API (fetch.spec.whatwg.org, CORS): those of the setting, or all."""
+    """Lets the pages of other origins use the API (fetch.spec.whatwg.org, CORS): those of the setting, or all.
 
-    def __init__(self, origins: str) -> None:
-        super().__init__("*" if origins == "*" else origins.split(","), expose_headers=tuple(GIVEN))
+    They may read the headers that are `exposed`.
+    """
+
+    def __init__(self, origins: str, exposed: tuple[str, ...]) -> None:
+        super().__init__("*" if origins == "*" else origins.split(","), expose_headers=exposed)
 
     async def process_response_async(self, req: Request, resp: Response, resource: object, succeeded: bool) -> None:
         """Runs after every request."""

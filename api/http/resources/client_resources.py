@@ -8,8 +8,8 @@ from api.http.read_your_writes import LISTS, MinPosition, wait_for_position
 from api.http.request_parsing import Decoders, invalid, parameters, trace
 from application.batching_desk import CombiningDesk
 from application.clock import utc_now
-from application.commands.command import UserId
 from application.commands.supporting_commands import RegisterClient
+from application.commands.text_types import UserId
 from application.store.postgres.read_pool import Readers
 from domain import roles
 from domain.client import Client, client_stream, fold_client

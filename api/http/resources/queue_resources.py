@@ -7,7 +7,7 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from api.http.idempotent_requests import idempotency_request
-from api.http.paging import Listing, Paging, encode, finish, send
+from api.http.paging import Listing, NoFields, Paging, encode, finish, send
 from api.http.problems import Problem
 from api.http.read_your_writes import QUEUES, MinPosition, wait_for_position
 from api.http.request_parsing import Decoders, parameters
@@ -46,10 +46,6 @@ class OverviewParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """How far the read side has to be."""
 
     min_position: MinPosition = None
-
-
-class NoFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A body without fields."""
 
 
 class QueueTickets(Listing[QueueRow], frozen=True):

@@ -16,7 +16,7 @@ from falcon.asgi import Request
 
 from api.http.middleware.authentication import Credential
 from api.http.problems import Problem
-from api.server.connection_guard import CONNECTION, Connection
+from api.http.request_context import ClientConnection, connection_of
 from application.store.postgres.pg_connection import Unavailable
 from application.store.postgres.read_pool import Readers
 from projections.queries.log_tail import Tail, Wish
@@ -34,7 +34,7 @@ log = structlog.get_logger()
 class Place:
     """One open stream, or one request that waits for events."""
 
-    def __init__(self, credential: Credential, connection: Connection | None) -> None:
+    def __init__(self, credential: Credential, connection: ClientConnection | None) -> None:
         self.credential, self._connection = credential, connection
         self.over = False
         self.wish: Wish | None = None  # what it waits for now
@@ -42,7 +42,7 @@ class Place:
 
     def gone(self) -> bool:
         """Whether nobody is there any more; gunicorn cancels what is under way only seconds later."""
-        return self._connection is not None and bool(self._connection.is_closing())
+        return self._connection is not None and self._connection.is_closing()
 
     def waits_in_vain(self) -> bool:
         """Whether nobody may be there: who has closed its side is sent what there is, and nobody waits for more."""
@@ -91,7 +91,7 @@ class Streams:
             raise Problem(429, "too_many_streams", said, headers=retry)
         if len(self._places) >= self._most:
             raise Problem(503, "streams_full", "No more streams can be open now. Ask again.", headers=retry)
-        place = Place(credential, CONNECTION.get())
+        place = Place(credential, connection_of(req))
         self._places.add(place)
         place.over = self._ending
         if self._watching is None or self._watching.done():

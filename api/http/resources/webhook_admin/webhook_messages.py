@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from api.http.paging import Listing, Paging
-from application.commands.command import ONE_LINE, Line, UserId
+from application.commands.text_types import ONE_LINE, SingleLine, UserId
 from application.webhooks.address_rules import MOST_URL
 from application.webhooks.subscriptions import Subscription
 from domain.client import EVENTS
@@ -29,7 +29,7 @@ class CreateWebhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who is to be told what. Without filters, of everything; from `after` on, else from now on."""
 
     url: Url
-    description: Line | None = None
+    description: SingleLine | None = None
     types: EventTypes = []
     ticket_id: UUID | None = None
     client_user_id: UserId | None = None
@@ -42,7 +42,7 @@ class ChangeWebhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is to be different; what is left out stays as it is, and null takes a filter away."""
 
     url: Url | UnsetType = UNSET
-    description: Line | UnsetType | None = UNSET
+    description: SingleLine | UnsetType | None = UNSET
     types: EventTypes | UnsetType = UNSET
     ticket_id: UUID | UnsetType | None = UNSET
     client_user_id: UserId | UnsetType | None = UNSET
@@ -59,7 +59,7 @@ class RotateSecret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class DisableWebhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Why, for whoever looks at it later."""
 
-    reason: Line | None = None
+    reason: SingleLine | None = None
 
 
 class Replay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,10 +9,9 @@ import msgspec
 from falcon.asgi import Request, Response
 from msgspec.structs import replace
 
-from api.http.paging import JSON, finish, send
+from api.http.paging import JSON, NoFields, finish, send
 from api.http.problems import Problem
 from api.http.request_parsing import Decoders, parameters
-from api.http.resources.queue_resources import NoFields
 from api.http.resources.webhook_admin import webhook_messages as shapes
 from api.http.resources.webhook_admin.webhook_deps import Means, as_answered, changing, find, unknown
 from application.clock import utc_now

@@ -1,4 +1,4 @@
-"""ASGI middleware: what HTTP demands of a request and gunicorn does not, and the body, awaited when it is wanted.
+"""ASGI middleware: the connection is told of its requests, and their bodies are awaited when they are wanted.
 
 falcon waits for the beginning of the body before it looks at anything else. Here it is given an empty part at once, so
 that a caller without a key is told so, whatever becomes of the body.
@@ -10,16 +10,14 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from falcon.asgi import Request, Response
-
 from api.http.problems import Problem
+from api.http.request_context import SCOPE_CONNECTION
 from api.server.connection_guard import CONNECTION, Connection
-from api.server.unparsed import DETAILS, TOO_SLOW
+from api.server.unparsed import TOO_SLOW
 
 BODY_SECONDS = 30.0  # from the end of the headers to the end of the body, 1 MiB at most
 MOST_DISCARDED = 16 * 1024 * 1024  # bytes: who is cut off in the middle of sending may never read why
 DISCARD_SECONDS = 2.0  # how long the next piece of what is thrown away may take
-MOST_DIGITS = 100  # of a length
 TOGETHER_SECONDS = 0.005  # that a request waits which was sent before the answer to the last one: others go first
 _ABSOLUTE = re.compile(r"https?://[^/?#]+(?P<path>/.*)?$", re.IGNORECASE)
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -47,6 +45,7 @@ class Exchange:
             if b"content-length" in headers or b"transfer-encoding" in headers:
                 body = Body(headers, receive, connection)
                 receive = body.receive
+            scope[SCOPE_CONNECTION] = connection
             together = connection.begin_request()
             try:
                 if together:
@@ -117,17 +116,3 @@ class Body:
                 self._by = min(latest, self._connection.guard.clock() + DISCARD_SECONDS)
                 left -= len((await self.receive())["body"])
                 self._connection.end_request()
-
-
-class RequestRules:
-    """What RFC 9112 does not allow and gunicorn lets through: 3.2 (a Host), 6.1 (codings that nobody undoes here)."""
-
-    async def process_request(self, req: Request, resp: Response) -> None:
-        """Runs before anybody is asked for a key. Raises Problem: 400, 501."""
-        if req.get_header("Host") is None and req.scope["http_version"] != "1.0":
-            raise Problem(400, "bad_request", "HTTP/1.1 demands the header Host.")
-        if len(req.get_header("Content-Length") or "") > MOST_DIGITS:
-            raise Problem(400, "bad_request", "Content-Length has more digits than any body has bytes.")
-        codings = req.get_header("Transfer-Encoding")
-        if codings and codings.strip().lower() != "chunked":
-            raise Problem(501, "not_implemented", DETAILS[501])
