@@ -1,47 +1,40 @@
-"""Appends of one event: the desk's recorder and its combining shell beside the eventsourcing library and pgbench."""
+"""Appends of one event: the desk's recorder and its combining shell beside eventsourcing, pgbench and UmaDB."""
 
-import asyncio
 import multiprocessing
-import re
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from hashlib import sha256
 from multiprocessing.connection import Connection
 from statistics import mean
-from urllib.parse import parse_qs, urlsplit
-from uuid import uuid4
-
-import uvloop
-from eventsourcing.persistence import StoredEvent
-from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
-from psycopg_pool import ConnectionPool
 
 from api.worker.worker_loop import IDLE_SECONDS, LONGEST_BREATH, PAUSE_TIMES
-from application.batching_desk import CombiningDesk
-from application.clock import utc_now
-from application.store.event_store import to_row
-from application.store.idempotency_records import IdempotencyRecord
-from application.store.postgres.database import connection_settings
-from application.store.recorder import EventRecorder
 from application.store.sealing import LISTEN, seal_all
-from domain.events import NoteAdded, Recorded
-from domain.values import Actor, Role, Visibility
 from tests.benchmarks import ground
+from tests.benchmarks.contenders import (
+    MANY,
+    WRITERS,
+    Pgbench,
+    Run,
+    combining,
+    library,
+    library_functions,
+    library_recorder,
+    ours,
+    umadb,
+    umadb_server,
+)
 from tests.benchmarks.figures import Figure, Notebook, interleaved
 
-WRITERS = (1, 8, 32)
 REPETITIONS, LONELY_REPETITIONS = 5, 3  # of one writer, of whom no ratio has to be shown
-MANY = 128  # for what combines, and for pgbench
 SEALED = "recorder, sealer running"
 PLAIN = "recorder, no sealer"
 LIBRARY = "eventsourcing, default"
 FUNCTIONS = "eventsourcing, db functions (unsafe)"
 PGBENCH = "pgbench, one INSERT"
 COMBINING = "combining, sealer running"
+UMADB = "UmaDB, one condition"
+AT_MANY = (PGBENCH, COMBINING, UMADB)
 PROCESSES = 2
 REST, GO, END = "rest", "go", "end"  # what a sealer is told
 TWINS, TURN = (SEALED, PLAIN), 0.4  # measured by turns of so many times the length of others
@@ -53,19 +46,8 @@ NOTES = {
     FUNCTIONS: f"{THREADS}; takes no lock, so that a follower can skip events",
     PGBENCH: "the same columns and indexes, no Python",
     COMBINING: "with an idempotency record for each, two processes",
+    UMADB: f"its server as it ships; {THREADS}, each with one client; the condition is that no event has the tag",
 }
-NOTE = NoteAdded("The printer was looked at; the toner is low and a new one is on its way.", Visibility.INTERNAL)
-ACTOR = Actor("agent-tier1", "Agent at tier 1", Role.AGENT)
-ANSWER = b"{}".ljust(300)
-PLAIN_TABLE = """
-    create sequence plain_ord cache 1;
-    create table plain (like events including all)"""
-PLAIN_INSERT = """insert into plain (ord, stream_id, version, at, type, body, private, meta, leaf)
-values (nextval('plain_ord'), gen_random_uuid(), 1, now(), :type, :body::jsonb, null, :meta::jsonb,
-    decode(:leaf, 'hex'));
-"""
-
-Run = Callable[[int, float], float]  # writers and seconds to appends a second
 
 
 def measure(quick: bool, count: Callable[[str], None]) -> list[Figure]:
@@ -98,10 +80,10 @@ def measure(quick: bool, count: Callable[[str], None]) -> list[Figure]:
 
 def points(quick: bool) -> list[tuple[str, int]]:
     """What is measured."""
-    names = (SEALED, PLAIN, LIBRARY, FUNCTIONS, PGBENCH, COMBINING)
+    names = (SEALED, PLAIN, LIBRARY, FUNCTIONS, PGBENCH, COMBINING, UMADB)
     if quick:
         return [(name, 8) for name in names]
-    return [*((name, writers) for writers in WRITERS for name in names), (PGBENCH, MANY), (COMBINING, MANY)]
+    return [*((name, writers) for writers in WRITERS for name in names), *((name, MANY) for name in AT_MANY)]
 
 
 def steps(quick: bool) -> int:
@@ -133,6 +115,7 @@ def contenders(server: ground.Server) -> Iterator[dict[str, Run]]:
         program = server.program("pgbench")
         if program.exists() or shutil.which("pgbench"):
             runs[PGBENCH] = Pgbench(server, str(program if program.exists() else shutil.which("pgbench")))
+        runs[UMADB] = stack.enter_context(Team(umadb, stack.enter_context(umadb_server(server.directory))))
         yield runs
 
 
@@ -205,115 +188,6 @@ def member(work: Callable[[str], Run], url: str, end: Connection) -> None:
             end.send(run(*order))
         except Exception as error:
             end.send(RuntimeError(f"{type(error).__name__}: {error}"))
-
-
-def in_threads(writers: int, seconds: float, append: Callable[[], object]) -> float:
-    """Appends a second of so many threads."""
-    counts, started = [0] * writers, time.perf_counter()
-    deadline = started + seconds
-
-    def write(number: int) -> None:
-        while time.perf_counter() < deadline:
-            append()
-            counts[number] += 1
-
-    with ThreadPoolExecutor(writers) as threads:
-        list(threads.map(write, range(writers)))
-    return sum(counts) / (time.perf_counter() - started)
-
-
-def recorded() -> Recorded:
-    """An event of a stream of its own."""
-    return Recorded(uuid4(), 1, utc_now(), ACTOR, NOTE)
-
-
-def ours(url: str) -> Run:
-    """The synchronous recorder, in threads that share a pool."""
-    connections = ConnectionPool(
-        url, kwargs=connection_settings("benchmark", look_ups=True), min_size=1, max_size=max(WRITERS), open=True
-    )
-    recorder = EventRecorder(connections)
-    return lambda writers, seconds: in_threads(writers, seconds, lambda: recorder.insert_events([to_row(recorded())]))
-
-
-def library_recorder(url: str, functions: bool) -> PostgresApplicationRecorder:
-    """The library's recorder, with as many connections as there are writers."""
-    parts = urlsplit(url)
-    host = parse_qs(parts.query)["host"][0]
-    store = PostgresDatastore(
-        parts.path[1:],
-        host,
-        5432,
-        parts.username or "",
-        "",
-        max_overflow=max(WRITERS) - 1,
-        enable_db_functions=functions,
-    )
-    return PostgresApplicationRecorder(store)
-
-
-def library(url: str, functions: bool = False) -> Run:
-    """The library's recorder, in threads that share its pool."""
-    recorder = library_recorder(url, functions)
-
-    def append() -> None:
-        row = to_row(recorded())
-        state = row.state + row.meta + row.leaf
-        recorder.insert_events([StoredEvent(row.originator_id, row.originator_version, row.topic, state)])
-
-    return lambda writers, seconds: in_threads(writers, seconds, append)
-
-
-def library_functions(url: str) -> Run:
-    """The same with POSTGRES_ENABLE_DB_FUNCTIONS=y."""
-    return library(url, functions=True)
-
-
-def combining(url: str) -> Run:
-    """The append of the API's shell, with so many requests under way in one event loop."""
-    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-    desk: list[CombiningDesk] = []
-
-    async def run(writers: int, seconds: float) -> float:
-        if not desk:
-            desk.append(CombiningDesk(url))
-        counts, started = [0] * writers, time.perf_counter()
-
-        async def write(number: int) -> None:
-            while time.perf_counter() < started + seconds:
-                event = recorded()
-                kept = IdempotencyRecord(ACTOR.id, str(event.originator_id), sha256(b"").digest(), ANSWER)
-                if not await desk[0].append_events((event,), kept):
-                    raise RuntimeError("an append was refused")
-                counts[number] += 1
-
-        await asyncio.gather(*map(write, range(writers)))
-        return sum(counts) / (time.perf_counter() - started)
-
-    return lambda writers, seconds: runner.run(run(writers, seconds))
-
-
-class Pgbench:
-    """One INSERT of the same columns for each transaction, prepared."""
-
-    def __init__(self, server: ground.Server, program: str) -> None:
-        self._program, self._url = program, server.database("pgbench")
-        self._script = server.directory / "insert.sql"
-        self._script.write_text(" ".join(PLAIN_INSERT.split()) + "\n")
-        with ground.connect(self._url, "benchmark") as connection:
-            connection.execute(PLAIN_TABLE)
-
-    def __call__(self, writers: int, seconds: float) -> float:
-        row = to_row(recorded())
-        values = {"type": row.topic, "body": row.state.decode(), "meta": row.meta.decode(), "leaf": row.leaf.hex()}
-        command = [self._program, "-n", "-M", "prepared", "-c", str(writers), "-j", str(min(writers, 2))]
-        command += ["-T", str(max(1, round(seconds))), "-f", str(self._script)]
-        command += [word for name, value in values.items() for word in ("-D", f"{name}={value}")]
-        done = subprocess.run([*command, self._url], capture_output=True, text=True, check=False)
-        found = re.search(r"tps = ([\d.]+) \(without", done.stdout)
-        if done.returncode or not found:
-            raise RuntimeError(f"pgbench failed: {done.stdout}{done.stderr}")
-        return float(found[1])
 
 
 class Sealer:

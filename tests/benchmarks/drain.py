@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from application.store.event_store import to_row
 from application.store.sealing import seal_all
 from tests.benchmarks import ground
-from tests.benchmarks.append import recorded
+from tests.benchmarks.contenders import recorded
 from tests.benchmarks.figures import Figure, Notebook
 
 BACKLOG = """

@@ -113,11 +113,13 @@ def caught_up(database: str, seconds: float = 180) -> None:
 
 
 @contextmanager
-def program(command: Sequence[str | Path], log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def program(
+    command: Sequence[str | Path], log: Path, cwd: Path = ROOT, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """A program that runs beside, with its output in a file; SIGTERM at the end."""
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [str(word) for word in command], stdout=out, stderr=out, env={**os.environ, **environment}, cwd=ROOT
+            [str(word) for word in command], stdout=out, stderr=out, env={**os.environ, **environment}, cwd=cwd
         )
     try:
         yield process

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.benchmarks import ground
 
-LIBRARIES = ("eventsourcing", "falcon", "gunicorn", "msgspec", "psycopg", "psycopg-pool", "uvloop")
+LIBRARIES = ("eventsourcing", "falcon", "gunicorn", "msgspec", "psycopg", "psycopg-pool", "umadb", "uvloop")
 SETTINGS = ("fsync", "synchronous_commit", "wal_sync_method", "full_page_writes", "shared_buffers", "max_wal_size")
 
 

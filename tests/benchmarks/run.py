@@ -5,7 +5,8 @@
     python -m tests.benchmarks.run append http --quick --out /tmp/figures
 
 Needs wrk for the group http; without it the other groups still run. All of it is on this machine: a PostgreSQL of its
-own, with fsync on, in a directory under /var/tmp that is gone at the end.
+own, with fsync on, in a directory under /var/tmp that is gone at the end. A single group joins the figures that are
+there when they are of the same machine and versions; elsewhere it is printed, and --out keeps it in another place.
 """
 
 import argparse
@@ -23,8 +24,8 @@ from rich.table import Table
 
 from tests.benchmarks import append, drain, ground, growth, latency, machine, million, over_http, rebuild
 from tests.benchmarks.figures import Figure, merged, read, rounded, write
+from tests.benchmarks.page import cell, write_page
 from tests.benchmarks.page import targets as lines
-from tests.benchmarks.page import write_page
 from tests.benchmarks.targets import Shown, shown
 
 
@@ -69,19 +70,21 @@ def main() -> int:
         return 0
     described = machine.describe()
     other = strangers(out, described)
-    if options.groups and other:
-        console.print(f"{out / 'results.json'} is of another machine or of other versions ({other}): run all groups.")
-        return 1
     for module in GROUPS.values() if options.repetitions else ():
         module.REPETITIONS = options.repetitions
     found, failed = measured(chosen, options.quick, console)
     known = [] if other else read(out / "performance" / "results.json")
     figures = [rounded(figure) for figure in merged(known, found)]
-    write_all(out, described, figures)
+    if options.groups and other:  # the figures of one page are of one machine
+        said = f"Not written: {out / 'performance.md'} is of another machine or of other versions ({other})."
+        print(*(f"{figure.group}/{figure.name}: {cell([figure])} {figure.unit}" for figure in figures), sep="\n")
+    else:
+        said = f"Written: {out / 'performance.md'}, and {out / 'performance'}/ with the plots and results.json."
+        write_all(out, described, figures)
     summary(console, shown(figures))
     for group, reason in (missing | failed).items():
         console.print(f"[bold red]{group} was not measured:[/] {reason.format(group)}")
-    console.print(f"Written: {out / 'performance.md'}, and {out / 'performance'}/ with the plots and results.json.")
+    console.print(said)
     return 1 if missing or failed else 0
 
 
@@ -127,7 +130,7 @@ def counter(progress: Progress, task: int, group: str) -> Callable[[str], None]:
 
 
 def strangers(out: Path, described: dict[str, str]) -> str:
-    """What differs from the machine of the figures that are there; single groups may only join their equals."""
+    """What differs from the machine of the figures that are there: single groups join their equals only."""
     path = out / "performance" / "machine.json"
     if not path.exists():
         return ""

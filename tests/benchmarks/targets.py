@@ -61,9 +61,12 @@ def writers(count: int, least: float, name: str, other: str) -> Target:
 TARGETS = (
     writers(8, 2.5, append.SEALED, append.LIBRARY),
     writers(32, 2.5, append.SEALED, append.LIBRARY),
-    writers(8, 0.5, append.COMBINING, append.PGBENCH),
-    writers(32, 0.9, append.COMBINING, append.PGBENCH),
-    writers(128, 1.2, append.COMBINING, append.PGBENCH),
+    writers(8, 0.8, append.COMBINING, append.PGBENCH),
+    writers(32, 1.3, append.COMBINING, append.PGBENCH),
+    writers(128, 2.0, append.COMBINING, append.PGBENCH),
+    writers(8, 1.5, append.COMBINING, append.UMADB),
+    writers(32, 2.0, append.COMBINING, append.UMADB),
+    writers(128, 3.0, append.COMBINING, append.UMADB),
     *(
         Target(
             f"what the sealer takes of the appends, {count} writers",
@@ -77,11 +80,11 @@ TARGETS = (
     ),
     Target("sealer, a backlog", "drain/sealer, a backlog of 200,000 events", least=100_000, unit="events/s"),
     http(8, 0.6, "a command", "INSERT"),
-    http(32, 1.0, "a command", "INSERT"),
-    http(128, 1.2, "a command", "INSERT"),
-    http(32, 0.7, "create a ticket", "INSERT"),
-    http(32, 0.8, "read a ticket", "SELECT"),
-    http(32, 0.5, "a queue page of 50", "SELECT"),
+    http(32, 0.95, "a command", "INSERT"),
+    http(128, 1.3, "a command", "INSERT"),
+    http(32, 0.6, "create a ticket", "INSERT"),
+    http(32, 1.0, "read a ticket", "SELECT"),
+    http(32, 0.8, "a queue page of 50", "SELECT"),
     Target(
         "committed to seen in the queue, p99, 500/s",
         "latency p99/committed to seen in the queue, 500/s",
