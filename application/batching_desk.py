@@ -50,6 +50,7 @@ Out = TypeVar("Out")
 MOST_IN_ONE_TRIP = 200
 LONGEST_WAIT_SECONDS = 0.01  # for others, who may read a stream of any length
 WAKE_SECONDS = 0.03
+HIGHEST = 2**31 - 1  # of all versions
 
 
 class Combined(Generic[In, Out]):
@@ -141,7 +142,6 @@ class CombiningDesk:
         self._lines = {name: Line(url, f"api {name}") for name in ("load", "append", "numbers", "keys", "wake")}
         self.load = Combined(self._load, name="load")
         self._load_and_number = Combined(self._load_and_draw, name="load_and_number")
-        self._load_whole = Combined(self._load_every_event, name="load_whole")
         self._load_part = Combined(self._load_parts, name="load_part")
         self._load_at = Combined(self._load_past, name="load_at")
         self._append = Combined(self._append_all, after=(self.load, self._load_and_number), name="append")
@@ -173,8 +173,9 @@ class CombiningDesk:
         with self._span("load"):
             if draw_number:
                 return await self._load_and_number(stream_ids)
-            load = self._load_whole if whole else self.load
-            return await load(stream_ids) if stream_ids else {}, ""
+            if whole:
+                return {stream: await self._load_part((stream, 0, HIGHEST)) for stream in stream_ids}, ""
+            return await self.load(stream_ids) if stream_ids else {}, ""
 
     async def load_part(self, stream_id: UUID, after: int, through: int) -> Sequence[Recorded]:
         """The events of a stream after a version and up to another."""
@@ -216,17 +217,14 @@ class CombiningDesk:
         return self._turns.setdefault(stream_id, asyncio.Lock())
 
     async def _load(self, wants: list[tuple[UUID, ...]]) -> list[Streams]:
-        return await self._shares(wants, await self._lines["load"].read(LOAD, (_distinct(wants), FOLD)))
-
-    async def _load_every_event(self, wants: list[tuple[UUID, ...]]) -> list[Streams]:
-        return _shares(wants, await self._lines["load"].read(LOAD_WHOLE, (_distinct(wants),)))
+        return await self._loaded(wants, await self._lines["load"].read(LOAD, (_distinct(wants), FOLD)))
 
     async def _load_parts(self, wants: list[tuple[UUID, int, int]]) -> list[Sequence[Recorded]]:
         line = self._lines["load"]
         return [[to_recorded(*row) for row in await line.read(LOAD_PART, [*map(str, want)])] for want in wants]
 
     async def _load_past(self, wants: list[tuple[UUID, int]]) -> list[Sequence[Recorded]]:
-        line, found = self._lines["load"], []
+        line, found = self._lines["load"], list[Sequence[Recorded]]()
         for stream, version in wants:
             try:
                 rows = await line.read(LOAD_AT, ([stream], FOLD, str(version), str(version)))
@@ -237,19 +235,19 @@ class CombiningDesk:
                 found.append(await self._load_part((stream, 0, version)))
         return found
 
-    async def _shares(self, wants: list[tuple[UUID, ...]], rows: Iterable[Any]) -> list[Streams]:
+    async def _loaded(self, wants: list[tuple[UUID, ...]], rows: Iterable[Any]) -> list[Streams]:
         try:
             return _shares(wants, rows)
         except NotReadable as error:
             if not error.is_snapshot:
                 raise
-        return await self._load_every_event(wants)
+        return _shares(wants, await self._lines["load"].read(LOAD_WHOLE, (_distinct(wants),)))
 
     async def _load_and_draw(self, wants: list[tuple[UUID, ...]]) -> list[tuple[Streams, str]]:
         rows = await self._lines["numbers"].read(LOAD_AND_NUMBERS, (_distinct(wants), FOLD, str(len(wants))))
         events = len(rows) - len(wants)
         numbers = [row[6] for row in rows[events:]]
-        shares = await self._shares(wants, (row[:6] for row in rows[:events]))
+        shares = await self._loaded(wants, (row[:6] for row in rows[:events]))
         return list(zip(shares, numbers, strict=True))
 
     async def _append_all(self, commands: list[tuple[Sequence[Recorded], IdempotencyRecord | None]]) -> list[bool]:
