@@ -1,4 +1,4 @@
-"""Snapshots: a ticket at every fiftieth version, so that a long one is loaded as soon as a short one.
+"""Snapshots: a ticket at every fiftieth version and at each dossier, so that a long one loads as soon as a short one.
 
 Nothing depends on them but time. They are read by the fold that made them alone, and their table may be emptied at any
 time; a snapshot that cannot be read is passed over (docs/decisions/0039).
@@ -6,6 +6,7 @@ time; a snapshot that cannot be read is passed over (docs/decisions/0039).
 
 import inspect
 from collections import defaultdict
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any, LiteralString
 from uuid import UUID
@@ -26,7 +27,7 @@ FOLD = sha256("".join(map(inspect.getsource, MADE_BY)).encode()).hexdigest()[:16
 # The next events with a version that a snapshot is due at and not there, in the order in which they were drawn.
 _DUE: LiteralString = """
     select ord, stream_id, version from events
-    where version %% 50 = 0 and ord > %s and not exists (
+    where (version %% 50 = 0 or (type = 'Ticket.DossierCompiled' and version > 50)) and ord > %s and not exists (
         select from snapshots
         where snapshots.stream_id = events.stream_id and fold = %s and snapshots.version = events.version)
     order by ord limit %s"""
@@ -67,15 +68,14 @@ def forget_snapshots(connection: psycopg.Connection[Any], batch: int = 1_000) ->
 
 
 def _take(connection: psycopg.Connection[Any], stream: UUID, versions: set[int]) -> None:
-    now = None
-    try:
+    made, now = [], None
+    with suppress(UnknownTicket, NotReadable):  # the directory's, or one that has to be healed first
         for recorded in _load(connection, stream, min(versions), max(versions)):
             now = evolve(now, recorded) if now else begin(recorded)
             if now.version in versions:
-                body = msgspec.json.encode(Snapshot(now)).decode()
-                connection.execute(_INSERT, (stream, FOLD, now.version, body))
-    except (UnknownTicket, NotReadable):  # the directory's, or one that has to be healed first
-        return
+                made.append((stream, FOLD, now.version, msgspec.json.encode(Snapshot(now)).decode()))
+    with connection.transaction(), connection.cursor() as cursor:
+        cursor.executemany(_INSERT, made)
 
 
 def _load(connection: psycopg.Connection[Any], stream: UUID, first: int, last: int) -> list[Recorded]:

@@ -1,5 +1,6 @@
 -- A ticket at every fiftieth version, as one version of the program folds it, so that a long one is not folded from its
--- first event each time. It may be emptied at any time: nothing is lost, and the worker makes it anew.
+-- first event each time; and at a dossier, which is as long as all that came before. It may be emptied at any time:
+-- nothing is lost, and the worker makes it anew.
 
 create table snapshots (
     stream_id uuid        not null,
@@ -9,4 +10,5 @@ create table snapshots (
     made_at   timestamptz not null default now(),
     primary key (stream_id, fold, version)
 );
-create index events_worth_a_snapshot on events (ord) include (stream_id, version) where version % 50 = 0;
+create index events_worth_a_snapshot on events (ord) include (stream_id, version)
+    where version % 50 = 0 or (type = 'Ticket.DossierCompiled' and version > 50);
