@@ -1,21 +1,26 @@
 """Snapshots: whatever is in their table, or not, a ticket is the one that its events make."""
 
 import ast
+import asyncio
 import inspect
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 from uuid import UUID, uuid4
 
 import msgspec
 import psycopg
 import pytest
 
+from api.worker.worker_loop import Worker
+from application.batching_desk import CombiningDesk
 from application.commands.procedure_commands import CompileDossier, EscalateTicket, QualifyTicket
 from application.commands.supporting_commands import AddNote, LinkTicket, RegisterClient
 from application.helpdesk import HelpDesk
+from application.settings import Settings
 from application.store import snapshots
-from application.store.event_store import LOAD, to_row
+from application.store.event_store import LOAD, NotReadable, to_row
 from application.store.postgres.database import connect
 from application.store.snapshots import FOLD, forget_snapshots, take_all_snapshots, take_snapshots
 from domain import ticket as ticket_module
@@ -24,6 +29,7 @@ from domain.errors import StaleVersion
 from domain.events import Recorded
 from domain.ticket import Snapshot, fold
 from domain.values import Relation
+from tests.support.running_desk import wait_until
 from tests.support.write_side import (
     NOW,
     OPEN,
@@ -148,6 +154,62 @@ def test_a_snapshot_that_is_of_no_use_is_passed_over(
         take_all_snapshots(connection)
     assert made(connection)[long] == [50, 100, 150]
     assert fold(desk.recorder.load([long])[long]) == fold(desk.history(long))
+
+
+@pytest.mark.parametrize("fault", ["", "truncate snapshots", "update snapshots set ticket = 'garbage'"])
+def test_an_earlier_version_goes_by_the_snapshot_before_it(
+    connection: psycopg.Connection, desk: HelpDesk, database: str, long: UUID, fault: str
+) -> None:
+    """It is the same with a snapshot, without one, and with one that is damaged; beyond the end it is the whole."""
+    connection.execute(fault or "select")
+    whole = desk.history(long)
+
+    async def look() -> None:
+        combining = CombiningDesk(database)
+        for version in (0, 1, 49, 50, 51, 99, 100, 130, 131):
+            assert fold(await combining.load_at(long, version)) == fold(whole[:version])
+        assert len(await combining.load_at(long, 120)) == (120 if fault else 21)
+        assert await combining.load_at(uuid4(), 3) == []
+        await combining.close()
+
+    asyncio.run(look())
+
+
+def test_an_unreadable_event_is_said_at_an_earlier_version_too(
+    connection: psycopg.Connection, desk: HelpDesk, database: str
+) -> None:
+    """It is not taken for a damaged snapshot."""
+    ticket = opened(desk)
+    poison(connection, ticket)
+
+    async def look(version: int) -> None:
+        combining = CombiningDesk(database)
+        try:
+            await combining.load_at(ticket, version)
+        finally:
+            await combining.close()
+
+    asyncio.run(look(5))
+    with pytest.raises(NotReadable):
+        asyncio.run(look(6))
+    with pytest.raises(NotReadable):
+        desk.recorder.load([ticket])
+
+
+def test_the_worker_takes_what_is_due(connection: psycopg.Connection, database: str, desk: HelpDesk) -> None:
+    """What is there when it starts, and what comes."""
+    first, second = opened(desk), opened(desk)
+    append(connection, notes(first, 6, 60))
+    worker = Worker(Settings(database_url=database))
+    running = Thread(target=worker.run)
+    running.start()
+    try:
+        wait_until(lambda: made(connection) == {first: [50]}, 30, "the first snapshot")
+        append(connection, notes(second, 6, 60))
+        wait_until(lambda: made(connection) == {first: [50], second: [50]}, 30, "the second snapshot")
+    finally:
+        worker.stop()
+        running.join()
 
 
 def test_several_at_once_make_the_same(connection: psycopg.Connection, database: str, desk: HelpDesk) -> None:
