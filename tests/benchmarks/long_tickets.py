@@ -108,9 +108,9 @@ def grown(served: Served, standing: str, size: int) -> str:
 
 
 def answers(served: Served) -> bool:
-    """Whether the API has started."""
+    """Whether the API has started; without a worker it is not ready for long."""
     with suppress(urllib3.exceptions.HTTPError):
-        return served.get("/readyz").status == 200
+        return served.get("/livez").status == 200
     return False
 
 
