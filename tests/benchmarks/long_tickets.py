@@ -5,7 +5,8 @@ tickets of 10, 1,000 and 10,000 events, by turns.
 
 Over HTTP, on an API that has just started and with no worker. The snapshots are those that `deskledger migrate` makes
 of a database that has none. `claim_next` is left out: it finds its ticket in a list, and then goes the way of `assign`.
-The server does not wait for its disk, so that what is compared is the work and not the disk.
+Behind the last snapshot of a long one lie up to 49 events, another number in each turn. The server does not wait for
+its disk, so that what is compared is the work.
 """
 
 import argparse
@@ -81,14 +82,15 @@ def prepared(served: Served, turn: int) -> Iterator[tuple[str, int, int, Ask]]:
     for _ in range(20 if turn == 0 else 0):  # opens the connections of a process that has just started
         yield "nothing", 0, 200, partial(served.get, f"/v1/tickets/{spare}")
         yield "nothing", 0, 200, partial(served.request, "POST", f"/v1/tickets/{spare}:add_note", {"text": "warm"})
+    more = (24 + 17 * turn) % 50  # events behind the last snapshot, where there is one
     for name, size in product([name for name in PROCEDURE if name != "compile_dossier"], SIZES):
-        ticket = grown(served, STANDING.get(name, "tier1"), size)
+        ticket = grown(served, STANDING.get(name, "tier1"), size + more * (size > SIZES[0]))
         yield name, size, 200, command(served, ticket, name)
-    tickets = {size: grown(served, "tier1", size) for size in SIZES}
+    tickets = {size: grown(served, "tier1", size + more * (size > SIZES[0])) for size in SIZES}
     for _, (size, ticket) in product(range(10), tickets.items()):
         yield "GET ticket", size, 200, partial(served.get, f"/v1/tickets/{ticket}")
-        yield "?version=", size, 200, partial(served.get, f"/v1/tickets/{ticket}?version={size * 2 // 3}")
-        stale, body = {"If-Match": f'"{size - 1}"'}, {"text": "late"}
+        yield "?version=", size, 200, partial(served.get, f"/v1/tickets/{ticket}?version={size // 2 + more}")
+        stale, body = {"If-Match": f'"{size - 1 + more * (size > SIZES[0])}"'}, {"text": "late"}
         path = f"/v1/tickets/{ticket}:add_note"
         yield "a stale command", size, 412, partial(served.request, "POST", path, body, None, stale)
 
