@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PARALLEL := --numprocesses 3 --dist loadfile --durations 20
 PYTEST ?=
 
-.PHONY: run test system test-busy test-postgres lint format lock bench bench-growth bench-trees manners hostile streams contract faults chaos mutations help clean
+.PHONY: run test system test-busy test-postgres lint format lock bench bench-growth bench-trees bench-long manners hostile streams contract faults chaos mutations help clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,6 +41,9 @@ bench-growth: $(VENV)/installed  ## the same requests with 1,000, 100,000 and 1,
 bench-trees: $(VENV)/installed  ## this tree beside an earlier one, in turns: OLD=/path/to/worktree
 	@test -n "$(OLD)" || { echo "Name the earlier tree: make bench-trees OLD=/path/to/worktree"; exit 1; }
 	@$(BIN)/python -m tests.benchmarks.trees "$(OLD)"
+
+bench-long: $(VENV)/installed  ## commands and reads on tickets of 10, 1,000 and 10,000 events, by turns
+	@$(BIN)/python -m tests.benchmarks.long_tickets
 
 contract: $(VENV)/installed  ## schemathesis against a running desk: at least 20,000 cases, none of them unlike the contract
 	@$(BIN)/python -m tests.support.contract_check

@@ -26,18 +26,25 @@ from application.store.event_store import (
     INSERT_AND_KEEP,
     LOAD,
     LOAD_AND_NUMBERS,
+    LOAD_AT,
+    LOAD_PART,
+    LOAD_WHOLE,
+    NotReadable,
     append_parameters,
     by_stream,
+    to_recorded,
     to_row,
 )
 from application.store.idempotency_records import FIND_RECORD, INSERT_RECORD, IdempotencyRecord
 from application.store.postgres.pg_connection import Line, Unavailable
 from application.store.sealing import WAKE
+from application.store.snapshots import FOLD
 from domain.client import Client, Contact, client_stream
 from domain.events import Recorded
 from domain.values import Principal
 
 WAKE_SECONDS = 0.03
+HIGHEST = 2**31 - 1  # of all versions
 
 
 StartSpan = Callable[..., AbstractContextManager[object]]  # a name, and attributes by name
@@ -60,6 +67,8 @@ class CombiningDesk:
         self._lines = {name: Line(url, f"api {name}") for name in ("load", "append", "numbers", "keys", "wake")}
         self.load = Combined(self._load, name="load")
         self._load_and_number = Combined(self._load_and_draw, name="load_and_number")
+        self._load_part = Combined(self._load_parts, name="load_part")
+        self._load_at = Combined(self._load_past, name="load_at")
         self._append = Combined(self._append_all, after=(self.load, self._load_and_number), name="append")
         self.find_key = Combined(self._find_keys, name="find_key")
         self._find_record = Combined(self._find_records, name="find_kept")
@@ -82,12 +91,24 @@ class CombiningDesk:
         async with self._turn(client_stream(user_id)):
             return await handle_registration(self, user_id, contact, who, now, trace)
 
-    async def load_streams(self, stream_ids: tuple[UUID, ...], draw_number: bool) -> tuple[Streams, str]:
-        """The events of several streams, and a ticket number that nobody else gets where one is drawn."""
+    async def load_streams(
+        self, stream_ids: tuple[UUID, ...], draw_number: bool = False, whole: bool = False
+    ) -> tuple[Streams, str]:
+        """Several streams, and a ticket number that nobody else gets where one is drawn."""
         with self._span("load"):
             if draw_number:
                 return await self._load_and_number(stream_ids)
+            if whole:
+                return {stream: await self._load_part((stream, 0, HIGHEST)) for stream in stream_ids}, ""
             return await self.load(stream_ids) if stream_ids else {}, ""
+
+    async def load_part(self, stream_id: UUID, after: int, through: int) -> Sequence[Recorded]:
+        """The events of a stream after a version and up to another."""
+        return await self._load_part((stream_id, after, through))
+
+    async def load_at(self, stream_id: UUID, version: int) -> Sequence[Recorded]:
+        """A stream as it was at a version, from a snapshot on."""
+        return await self._load_at((stream_id, version))
 
     async def append_events(self, events: Sequence[Recorded], record: IdempotencyRecord | None) -> bool:
         """Appends the events of one command to one stream, all or none; False when they came too late."""
@@ -121,13 +142,38 @@ class CombiningDesk:
         return self._turns.setdefault(stream_id, asyncio.Lock())
 
     async def _load(self, wants: list[tuple[UUID, ...]]) -> list[Streams]:
-        return _shares(wants, await self._lines["load"].read(LOAD, (_distinct(wants),)))
+        return await self._loaded(wants, await self._lines["load"].read(LOAD, (_distinct(wants), FOLD)))
+
+    async def _load_parts(self, wants: list[tuple[UUID, int, int]]) -> list[Sequence[Recorded]]:
+        line = self._lines["load"]
+        return [[to_recorded(*row) for row in await line.read(LOAD_PART, [*map(str, want)])] for want in wants]
+
+    async def _load_past(self, wants: list[tuple[UUID, int]]) -> list[Sequence[Recorded]]:
+        line, found = self._lines["load"], list[Sequence[Recorded]]()
+        for stream, version in wants:
+            try:
+                rows = await line.read(LOAD_AT, ([stream], FOLD, str(version), str(version)))
+                found.append(by_stream(rows).get(stream, []))
+            except NotReadable as error:
+                if not error.is_snapshot:
+                    raise
+                found.append(await self._load_part((stream, 0, version)))
+        return found
+
+    async def _loaded(self, wants: list[tuple[UUID, ...]], rows: Iterable[Any]) -> list[Streams]:
+        try:
+            return _shares(wants, rows)
+        except NotReadable as error:
+            if not error.is_snapshot:
+                raise
+        return _shares(wants, await self._lines["load"].read(LOAD_WHOLE, (_distinct(wants),)))
 
     async def _load_and_draw(self, wants: list[tuple[UUID, ...]]) -> list[tuple[Streams, str]]:
-        rows = await self._lines["numbers"].read(LOAD_AND_NUMBERS, (_distinct(wants), str(len(wants))))
+        rows = await self._lines["numbers"].read(LOAD_AND_NUMBERS, (_distinct(wants), FOLD, str(len(wants))))
         events = len(rows) - len(wants)
         numbers = [row[6] for row in rows[events:]]
-        return list(zip(_shares(wants, (row[:6] for row in rows[:events])), numbers, strict=True))
+        shares = await self._loaded(wants, (row[:6] for row in rows[:events]))
+        return list(zip(shares, numbers, strict=True))
 
     async def _append_all(self, commands: list[tuple[Sequence[Recorded], IdempotencyRecord | None]]) -> list[bool]:
         rows = [to_row(event) for events, _ in commands for event in events]

@@ -86,7 +86,7 @@ class HelpDesk(Application[UUID]):
 
     def history(self, stream_id: UUID) -> list[Recorded]:
         """Every event of a stream, oldest first."""
-        return self.recorder.load([stream_id]).get(stream_id, [])
+        return self.recorder.load_whole([stream_id]).get(stream_id, [])
 
 
 class _DeskStore:
@@ -95,10 +95,17 @@ class _DeskStore:
     def __init__(self, desk: HelpDesk) -> None:
         self._desk, self._recorder = desk, desk.recorder
 
-    async def load_streams(self, stream_ids: tuple[UUID, ...], draw_number: bool) -> tuple[Streams, str]:
+    async def load_streams(
+        self, stream_ids: tuple[UUID, ...], draw_number: bool = False, whole: bool = False
+    ) -> tuple[Streams, str]:
         """Two statements: a number is drawn apart from the streams."""
         number = self._recorder.next_number() if draw_number else ""
-        return self._recorder.load(stream_ids) if stream_ids else {}, number
+        load = self._recorder.load_whole if whole else self._recorder.load
+        return load(stream_ids) if stream_ids else {}, number
+
+    async def load_part(self, stream_id: UUID, after: int, through: int) -> Sequence[Recorded]:
+        """The events of a stream after a version and up to another."""
+        return self._recorder.load_part(stream_id, after, through)
 
     async def append_events(self, events: Sequence[Recorded], record: IdempotencyRecord | None) -> bool:
         """Through the library's `save`, so that its mapper and recorder are in use."""

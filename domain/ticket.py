@@ -110,8 +110,15 @@ class Ticket(msgspec.Struct, frozen=True):
         return self.awaiting is not None
 
 
+class Snapshot(e.Event, frozen=True):
+    """Stands in place of the event of its version, and of all before it: the ticket that they made."""
+
+    stored_as = "Snapshot"
+    ticket: Ticket
+
+
 def fold(events: Iterable[e.Recorded]) -> Ticket | None:
-    """The ticket that the events make; None when there are none."""
+    """The ticket that the events make, of which the first may be a snapshot; None when there are none."""
     ticket: Ticket | None = None
     skipped: e.Recorded | None = None  # the last one that only adds to the history: the next overwrites what it changes
     for recorded in events:
@@ -127,6 +134,8 @@ def fold(events: Iterable[e.Recorded]) -> Ticket | None:
 def begin(recorded: e.Recorded) -> Ticket:
     """The ticket after its first event. Raises UnknownTicket when the stream is not a ticket's."""
     event = recorded.event
+    if isinstance(event, Snapshot):
+        return event.ticket
     if not isinstance(event, e.RequestReceived):
         raise UnknownTicket
     return Ticket(

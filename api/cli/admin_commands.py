@@ -14,6 +14,7 @@ from application.identity.api_keys import Wanted, create_key, list_keys, revoke_
 from application.settings import Settings
 from application.store.postgres.database import connect, migrate
 from application.store.postgres.embedded_postgres import database_url
+from application.store.snapshots import take_all_snapshots
 from projections.engine.parking import replay
 from projections.engine.projection import Projection
 from projections.runner import PROJECTIONS, ensure_projections
@@ -23,6 +24,7 @@ def migrate_all(settings: Settings, options: argparse.Namespace) -> None:
     """`deskledger migrate`."""
     with database_url(settings.database_url, settings.data_dir) as url, connect(url, "migrate") as connection:
         done = [*migrate(connection), *(f"projection {name}" for name in ensure_projections(connection))]
+        take_all_snapshots(connection)  # not only of what will change again: the worker may come late
     print("\n".join(f"applied {name}" for name in done) or "the schema is up to date")
 
 

@@ -21,6 +21,7 @@ from application.observability.process_stats import Vitals, seldom_collect
 from application.settings import Settings
 from application.store.postgres.database import connect, pool
 from application.store.sealing import LISTEN, delay, seal_all
+from application.store.snapshots import forget_snapshots, take_snapshots
 from application.webhooks.address_rules import read_rules
 from application.webhooks.sender import Sender
 from application.webhooks.signing import Vault
@@ -30,6 +31,8 @@ from projections.runner import take_turns
 IDLE_SECONDS = 0.25  # how long a commit without a wake-up call may wait
 MAIL_SECONDS = 1.0
 PRUNE_SECONDS = 600.0
+SNAPSHOT_SECONDS = 1.0
+AGAIN_SECONDS = 600.0  # between looks at the whole table, for what was committed late
 PAUSE_TIMES, LONGEST_BREATH = 9, 0.05  # a pause is so many rounds long, at most so many seconds
 LONGEST_PAUSE = 10.0
 log = structlog.get_logger()
@@ -66,7 +69,8 @@ class Worker:
         mail = threading.Thread(target=self._keep, args=(self._send_mails,), name="mail", daemon=True)
         if self._settings.smtp_url:
             mail.start()
-        threading.Thread(target=self._keep, args=(self._prune,), name="prune", daemon=True).start()
+        for beside in (self._prune, self._take_snapshots):
+            threading.Thread(target=self._keep, args=(beside,), name=beside.__name__.strip("_"), daemon=True).start()
         webhooks = threading.Thread(target=self._keep, args=(self._send_webhooks,), name="webhooks", daemon=True)
         webhooks.start()
         self._keep(self._follow_log)
@@ -139,6 +143,18 @@ class Worker:
                 self._stopping.wait((time.monotonic() - begun) * PAUSE_TIMES)
                 begun = time.monotonic()
         self._stopping.wait(PRUNE_SECONDS)
+
+    def _take_snapshots(self) -> None:
+        """Makes the snapshots that are missing, from the first event on and then of what comes, a tenth of the time."""
+        ends, after = time.monotonic() + AGAIN_SECONDS, 0
+        with connect(self._url, "snapshots", statement_seconds=60) as connection:
+            forget_snapshots(connection)
+            while not self._stopping.is_set() and time.monotonic() < ends:
+                begun = time.monotonic()
+                last = take_snapshots(connection, after)
+                after = after if last is None else last
+                took = time.monotonic() - begun
+                self._stopping.wait(SNAPSHOT_SECONDS if last is None else took * PAUSE_TIMES)
 
 
 def seal(connection: psycopg.Connection[Any]) -> int:

@@ -10,12 +10,15 @@ from domain.client import Client, client_stream, fold_client
 from domain.errors import UnknownClient
 from domain.events import Event, Recorded, RequestReceived
 from domain.rules import Given
-from domain.ticket import Ticket
+from domain.ticket import Snapshot, Ticket
 from domain.values import Actor
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """What a command gets beside the ticket: who acts, its history, the other streams it asked for, a ticket number."""
+    """What a command gets beside the ticket: who acts, its history, the other streams it asked for, a ticket number.
+
+    A history begins with a snapshot where there is one, but for a command that needs all of it.
+    """
 
     actor: Actor
     history: Sequence[Recorded] = ()
@@ -25,7 +28,7 @@ class Loaded(msgspec.Struct, frozen=True):
     def has_ticket(self, ticket_id: UUID) -> bool:
         """Whether a stream that was asked for is a ticket's; the directory has streams too."""
         stream = self.others.get(ticket_id)
-        return bool(stream and isinstance(stream[0].event, RequestReceived))
+        return bool(stream and isinstance(stream[0].event, RequestReceived | Snapshot))
 
     def client(self, user_id: str) -> Client:
         """The directory entry; raises UnknownClient."""
@@ -36,10 +39,11 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What somebody wants of a ticket."""
+    """What somebody wants of a ticket. Few need more of its history than the ticket that it makes."""
 
     name: ClassVar[str]
     takes_number: ClassVar[bool] = False
+    needs_history: ClassVar[bool] = False
 
     def reads(self) -> tuple[UUID, ...]:
         """The streams that the decision needs beside the ticket's own."""
@@ -55,6 +59,7 @@ class Opening(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: ClassVar[str]
     takes_number: ClassVar[bool] = False
+    needs_history: ClassVar[bool] = False
 
     def reads(self) -> tuple[UUID, ...]:
         """The streams that the decision needs."""

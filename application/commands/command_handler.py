@@ -21,8 +21,16 @@ Result = TypeVar("Result")
 class CommandStore(Protocol):
     """What a shell does for the loop. A synchronous one answers without waiting (`run_at_once`)."""
 
-    def load_streams(self, stream_ids: tuple[UUID, ...], draw_number: bool) -> Awaitable[tuple[Streams, str]]:
-        """The events of several streams, and a ticket number that nobody else gets where one is drawn."""
+    def load_streams(
+        self, stream_ids: tuple[UUID, ...], draw_number: bool = False, whole: bool = False
+    ) -> Awaitable[tuple[Streams, str]]:
+        """Several streams, and a ticket number that nobody else gets where one is drawn.
+
+        Each is the events from its last snapshot on, which comes first; every event where the `whole` is wanted.
+        """
+
+    def load_part(self, stream_id: UUID, after: int, through: int) -> Awaitable[Sequence[Recorded]]:
+        """The events of a stream after a version and up to another."""
 
     def append_events(self, events: Sequence[Recorded], record: IdempotencyRecord | None) -> Awaitable[bool]:
         """Appends the events of one command, all or none, with its idempotency record.
@@ -47,11 +55,14 @@ async def handle_command(
     """
     for _ in range(MOST_TRIES):
         try:
-            loaded = await store.load_streams(request.reads(), request.command.takes_number)
+            command = request.command
+            loaded = await store.load_streams(request.reads(), command.takes_number, command.needs_history)
             outcome = decide(request, *loaded)
-        except DeskError:  # what was done before may be impossible by now
+        except DeskError as error:  # what was done before may be impossible by now
             if stored := await store.find_answer(idempotency):
                 return stored
+            if isinstance(error, StaleVersion):
+                await _complete_missed(store, error)
             raise
         record = idempotency.record(outcome) if idempotency else None
         if outcome.events and await store.append_events(outcome.events, record):
@@ -65,13 +76,21 @@ async def handle_command(
     raise StaleVersion(request.ticket_id)
 
 
+async def _complete_missed(store: CommandStore, error: StaleVersion) -> None:
+    """Adds the missed events that lie before the snapshot."""
+    current, expected = error.current_version or 0, error.expected_version or 0
+    through = current - len(error.missed)
+    if expected < through:
+        error.missed = (*await store.load_part(error.stream_id, expected, through), *error.missed)
+
+
 async def handle_registration(
     store: CommandStore, user_id: str, contact: Contact, who: Principal, now: datetime, trace: Trace = NO_TRACE
 ) -> Client:
     """Makes the directory say `contact` of `user_id`. Raises Forbidden, and StaleVersion as `handle_command` does."""
     stream = client_stream(user_id)
     for _ in range(MOST_TRIES):
-        streams, _number = await store.load_streams((stream,), False)
+        streams, _number = await store.load_streams((stream,))
         client, new = decide_client(user_id, contact, who, now, streams.get(stream, ()), trace)
         if not new or await store.append_events(new, None):
             return client
@@ -83,7 +102,7 @@ async def handle_fact(
 ) -> Recorded:
     """Records what no rule can refuse behind what the ticket has by then. Raises UnknownTicket, and StaleVersion."""
     for _ in range(MOST_TRIES):
-        streams, _number = await store.load_streams((ticket_id,), False)
+        streams, _number = await store.load_streams((ticket_id,))
         fact = decide_fact(ticket_id, event, actor, now, streams.get(ticket_id, ()), trace)
         if await store.append_events((fact,), None):
             return fact

@@ -14,7 +14,7 @@ from domain.events import Event, Recorded
 from domain.procedure import standing_after
 from domain.roles import actor_for, may_give, require_role
 from domain.rules import REOPEN_WINDOW, Given, allowed_commands, require_allowed
-from domain.ticket import Ticket, begin, evolve, fold
+from domain.ticket import Snapshot, Ticket, begin, evolve, fold
 from domain.values import Actor, Level, Principal, Queue, State
 
 
@@ -124,9 +124,14 @@ def _open(
 
 
 def require_version(expected: int | None, ticket: Ticket, history: Sequence[Recorded]) -> None:
-    """Raises StaleVersion, with the events that were missed, when the caller saw another version of the ticket."""
+    """Raises StaleVersion, with the events that were missed, when the caller saw another version of the ticket.
+
+    Those that a snapshot stands for are not among them.
+    """
     if expected is not None and expected != ticket.version:
-        raise StaleVersion(ticket.ticket_id, ticket.version, expected, tuple(history[expected:]))
+        events = [recorded for recorded in history if not isinstance(recorded.event, Snapshot)]
+        missed = tuple(recorded for recorded in events if recorded.originator_version > expected)
+        raise StaleVersion(ticket.ticket_id, ticket.version, expected, missed)
 
 
 def _given(request: CommandRequest, not_before: datetime) -> Given:

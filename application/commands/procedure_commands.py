@@ -192,6 +192,7 @@ class CompileDossier(Command, frozen=True):
     """Step 16: the complete details of all activity so far, frozen for the client's approval."""
 
     name = "compile_dossier"
+    needs_history = True
     summary: Text
 
     def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:

@@ -18,12 +18,17 @@ from application.store.event_store import (
     INSERT_AND_KEEP,
     LOAD,
     LOAD_AND_NUMBERS,
+    LOAD_PART,
+    LOAD_WHOLE,
     EventMapper,
+    NotReadable,
     StoredRow,
     append_parameters,
     by_stream,
+    to_recorded,
 )
 from application.store.idempotency_records import FIND_RECORD, INSERT_RECORD, IdempotencyRecord
+from application.store.snapshots import FOLD
 from domain.events import Recorded
 
 SELECT: LiteralString = """
@@ -110,14 +115,29 @@ class EventRecorder(ApplicationRecorder):
         ]
 
     def load(self, stream_ids: Sequence[UUID]) -> dict[UUID, list[Recorded]]:
-        """The events of several streams in one round trip."""
+        """Several streams in one round trip, each from its last snapshot on."""
+        try:
+            with self._connection() as connection:
+                return by_stream(connection.execute(LOAD, (list(stream_ids), FOLD)).fetchall())
+        except NotReadable as error:
+            if not error.is_snapshot:
+                raise
+        return self.load_whole(stream_ids)
+
+    def load_whole(self, stream_ids: Sequence[UUID]) -> dict[UUID, list[Recorded]]:
+        """Every event of several streams in one round trip."""
         with self._connection() as connection:
-            return by_stream(connection.execute(LOAD, (list(stream_ids),)).fetchall())
+            return by_stream(connection.execute(LOAD_WHOLE, (list(stream_ids),)).fetchall())
+
+    def load_part(self, stream_id: UUID, after: int, through: int) -> list[Recorded]:
+        """The events of a stream after a version and up to another."""
+        with self._connection() as connection:
+            return [to_recorded(*row) for row in connection.execute(LOAD_PART, (stream_id, after, through)).fetchall()]
 
     def next_number(self) -> str:
         """A ticket number that nobody else gets."""
         with self._connection() as connection:
-            return connection.execute(LOAD_AND_NUMBERS, ([], 1)).fetchall()[0][6]  # type: ignore[no-any-return]
+            return connection.execute(LOAD_AND_NUMBERS, ([], FOLD, 1)).fetchall()[0][6]  # type: ignore[no-any-return]
 
     def select_notifications(
         self,
@@ -197,7 +217,7 @@ class Factory(library.InfrastructureFactory[library.TrackingRecorder]):
         return EventRecorder(self.connections)
 
     def aggregate_recorder(self, purpose: str = "events") -> library.AggregateRecorder:
-        """The recorder on the events table; there are no snapshots, a ticket has tens of events."""
+        """The recorder on the events table; snapshots are read with the events (`application/store/snapshots.py`)."""
         return EventRecorder(self.connections)
 
     def tracking_recorder(self, tracking_recorder_class: Any = None) -> library.TrackingRecorder:

@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 from psycopg.sql import SQL, Identifier
 
-from application.store.event_store import by_stream
+from application.store.event_store import NotReadable, by_stream
 from domain.events import Recorded
 from domain.ticket import Ticket, fold
 from domain.values import Qualification, Queue, State
@@ -151,13 +151,12 @@ async def queue_as_of(fetch: Fetch, queue: Queue, moment: datetime, cursor: str 
 
 def _readable(rows: list[tuple[UUID, int, datetime, str, bytes, bytes]]) -> dict[UUID, list[Recorded]]:
     """The events of each stream, up to the first that this program cannot read: one such stream hides no other."""
-    try:
-        return by_stream(rows)
-    except (LookupError, msgspec.MsgspecError, UnicodeDecodeError):
-        streams = {row[0]: [other for other in rows if other[0] == row[0]] for row in rows}
-        if len(streams) == 1:
-            return _readable(rows[:-1])
-        return {stream: known for own in streams.values() for stream, known in _readable(own).items()}
+    ends: dict[UUID, int] = {}
+    while True:
+        try:
+            return by_stream(row for row in rows if row[0] not in ends or row[1] < ends[row[0]])
+        except NotReadable as error:
+            ends[error.stream_id] = error.version
 
 
 def _go_on(conditions: Filters, cursor: str | None, queue: Queue, moment: datetime | None) -> None:

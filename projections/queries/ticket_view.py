@@ -21,6 +21,10 @@ from projections.queries.pages import Fetch
 HISTORY = SQL("""
     select position, stream_id, version, at, type, body, meta from events left join log using (ord)
     where stream_id = %s order by version""")
+AT_TIME = SQL("select version from events where stream_id = %s and at <= %s order by version desc limit 1")
+AT_POSITION = SQL("""
+    select version from events join log using (ord) where stream_id = %s and position <= %s
+    order by version desc limit 1""")
 
 
 Placed = tuple[int | None, Recorded]  # an event with its position, which it has once it is sealed
@@ -127,6 +131,18 @@ def ticket_view(ticket: Ticket, allowed: tuple[str, ...]) -> TicketView:
 async def history(fetch: Fetch, ticket_id: UUID) -> list[tuple[int | None, Recorded]]:
     """Every event of a ticket, oldest first, with its position where it is sealed."""
     return [(row[0], to_recorded(*row[1:])) for row in await fetch(HISTORY, (ticket_id,))]
+
+
+async def version_at_time(fetch: Fetch, ticket_id: UUID, moment: datetime) -> int | None:
+    """The version that a ticket was at at a moment; None before its first event."""
+    rows = await fetch(AT_TIME, (ticket_id, moment))
+    return rows[0][0] if rows else None
+
+
+async def version_at_position(fetch: Fetch, ticket_id: UUID, position: int) -> int | None:
+    """The version that a ticket was at at a position of the log; None before its first event."""
+    rows = await fetch(AT_POSITION, (ticket_id, position))
+    return rows[0][0] if rows else None
 
 
 def in_words(history: list[tuple[int | None, Recorded]]) -> list[EventView]:

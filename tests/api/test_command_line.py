@@ -13,10 +13,12 @@ import pytest
 from application.helpdesk import HelpDesk
 from application.identity.api_keys import hash_of
 from application.store.sealing import seal_all
+from application.store.snapshots import FOLD
 from projections.runner import project_all
 from tests.support.command_line import Run, run
 from tests.support.random_walk import Walk
 from tests.support.running_desk import ROOT, Mailbox, free_port
+from tests.support.write_side import append, notes, opened
 
 
 @pytest.fixture
@@ -79,6 +81,19 @@ def test_migrate_says_what_it_did(empty_database: str) -> None:
     assert "applied 0001_event_store.sql" in first.stdout
     assert "applied projection queue_stays" in first.stdout
     assert run("migrate", DATABASE_URL=empty_database).stdout == "the schema is up to date\n"
+
+
+def test_migrate_takes_the_snapshots_of_long_tickets(
+    deskledger: Run, desk: HelpDesk, connection: psycopg.Connection
+) -> None:
+    """Of those that are there and will perhaps never change again, as after an upgrade, without a worker."""
+    ticket = opened(desk)
+    append(connection, notes(ticket, 6, 100))
+    assert deskledger("migrate").stdout == "the schema is up to date\n"
+    found = connection.execute(
+        "select stream_id, version from snapshots where fold = %s order by 2", (FOLD,)
+    ).fetchall()
+    assert found == [(ticket, 50), (ticket, 100)]
 
 
 def test_rebuild_shows_the_tables_that_it_compared(

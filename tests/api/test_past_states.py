@@ -3,13 +3,17 @@
 import random
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from application.clock import utc_now
+from application.store.postgres.database import connect
+from application.store.snapshots import take_all_snapshots
 from domain.values import Queue
 from tests.support.api_requests import brought, client_key, filled, give, path_to, problem, request, walk
 from tests.support.running_desk import Served
+from tests.support.write_side import append, notes
 
 Row = dict[str, Any]
 STEPS = 60  # of the random walk
@@ -57,6 +61,31 @@ def test_a_ticket_of_the_past_is_what_people_saw_then(
         assert reply.json == look | {"allowed_commands": []}
         assert reply.version == event["version"]
         assert int(reply.headers["Deskledger-Position"]) >= event["position"]
+
+
+def test_a_long_ticket_of_the_past_is_the_same_with_snapshots(module_desk: Served) -> None:
+    """By version, time and position, just before, at and behind a snapshot; and what a stale command has missed."""
+    ticket = brought(module_desk, "tier2")
+    with connect(module_desk.database, "test") as connection:
+        append(connection, notes(UUID(ticket), module_desk.get(f"/v1/tickets/{ticket}").version + 1, 110))
+    assert give(module_desk, ticket, "qualify").status == 200
+    module_desk.caught_up()
+    events = module_desk.get(f"/v1/tickets/{ticket}/history").json["items"]
+    queries = ["", *(f"?version={n}" for n in (1, 49, 50, 51, 100, len(events)))]
+    queries += [f"?position={event['position']}" for event in events[47:52]]
+    queries += [f"?as_of={event['at']}" for event in events[-2:]]
+
+    def looks() -> list[Row]:
+        stale = [module_desk.do(ticket, "add_note", version=n, text="late").json["missed_events"] for n in (1, 60, 111)]
+        assert [len(missed) for missed in stale] == [len(events) - n for n in (1, 60, 111)]
+        return [*(module_desk.get(f"/v1/tickets/{ticket}{query}").json for query in queries), *stale]
+
+    with connect(module_desk.database, "test") as connection:
+        take_all_snapshots(connection)
+        assert connection.execute("select count(*) from snapshots where stream_id = %s", (ticket,)).fetchone() == (2,)
+        before = looks()
+        connection.execute("update snapshots set fold = 'of another program' where stream_id = %s", (ticket,))
+        assert looks() == before
 
 
 def test_between_two_events_the_earlier_one_counts(module_desk: Served, told: tuple[str, list[Row], list[Row]]) -> None:

@@ -22,7 +22,15 @@ from domain.ticket import Ticket, fold
 from domain.values import Principal
 from projections.queries.event_feed import log_end
 from projections.queries.ticket_list import TicketFilters, TicketRow, ticket_page
-from projections.queries.ticket_view import EventView, client_history, history, in_words, ticket_view
+from projections.queries.ticket_view import (
+    EventView,
+    client_history,
+    history,
+    in_words,
+    ticket_view,
+    version_at_position,
+    version_at_time,
+)
 from projections.status.freshness import Freshness
 
 WITHOUT_TEXT = ("summary", "assignee")  # what lists keep from reporters: an assignee is what somebody typed
@@ -110,17 +118,15 @@ class TicketResource:
     async def _as_it_was(self, resp: Response, ticket_id: UUID, asked: TicketParameters, who: Principal) -> Ticket:
         """The ticket of the past; who may see it is decided by whose it is now."""
         resp.set_header("Deskledger-Position", str(await log_end(self._readers.fetch)))
-        known = await history(self._readers.fetch, ticket_id)
-        now = visible(fold(recorded for _, recorded in known), who)
-        if asked.version is not None:
-            known_version(now, asked.version)
-        then = fold(
-            recorded
-            for position, recorded in known
-            if (asked.version is None or recorded.originator_version <= asked.version)
-            and (asked.as_of is None or recorded.at <= asked.as_of)
-            and (asked.position is None or (position is not None and position <= asked.position))
-        )
+        now = visible(fold((await self._desk.load((ticket_id,))).get(ticket_id, ())), who)
+        version = asked.version
+        if version is not None:
+            known_version(now, version)
+        elif asked.as_of is not None:
+            version = await version_at_time(self._readers.fetch, ticket_id, asked.as_of)
+        elif asked.position is not None:
+            version = await version_at_position(self._readers.fetch, ticket_id, asked.position)
+        then = fold(await self._desk.load_at(ticket_id, version or 0))
         if then is None:
             raise UnknownTicket("The ticket did not exist yet.")
         return visible(then, who) if then.client_user_id else then  # at first it may have been taken for another's
