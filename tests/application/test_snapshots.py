@@ -196,6 +196,16 @@ def test_an_unreadable_event_is_said_at_an_earlier_version_too(
         desk.recorder.load([ticket])
 
 
+def test_a_command_on_an_unreadable_event_says_so(connection: psycopg.Connection, shell: Shell) -> None:
+    """As before, with a snapshot or without: the events decide, and not what may be loaded."""
+    ticket = opened(shell)
+    append(connection, notes(ticket, 6, 50))
+    take_all_snapshots(connection)
+    poison(connection, ticket, version=56)
+    with pytest.raises(NotReadable):
+        noted(shell, ticket)
+
+
 def test_the_worker_takes_what_is_due(connection: psycopg.Connection, database: str, desk: HelpDesk) -> None:
     """What is there when it starts, and what comes."""
     first, second = opened(desk), opened(desk)

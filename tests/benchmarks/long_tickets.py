@@ -83,14 +83,15 @@ def prepared(served: Served, turn: int) -> Iterator[tuple[str, int, int, Ask]]:
         yield "nothing", 0, 200, partial(served.get, f"/v1/tickets/{spare}")
         yield "nothing", 0, 200, partial(served.request, "POST", f"/v1/tickets/{spare}:add_note", {"text": "warm"})
     more = (24 + 17 * turn) % 50  # events behind the last snapshot, where there is one
+    lengths = {size: size + more * (size > SIZES[0]) for size in SIZES}
     for name, size in product([name for name in PROCEDURE if name != "compile_dossier"], SIZES):
-        ticket = grown(served, STANDING.get(name, "tier1"), size + more * (size > SIZES[0]))
+        ticket = grown(served, STANDING.get(name, "tier1"), lengths[size])
         yield name, size, 200, command(served, ticket, name)
-    tickets = {size: grown(served, "tier1", size + more * (size > SIZES[0])) for size in SIZES}
+    tickets = {size: grown(served, "tier1", length) for size, length in lengths.items()}
     for _, (size, ticket) in product(range(10), tickets.items()):
         yield "GET ticket", size, 200, partial(served.get, f"/v1/tickets/{ticket}")
-        yield "?version=", size, 200, partial(served.get, f"/v1/tickets/{ticket}?version={size // 2 + more}")
-        stale, body = {"If-Match": f'"{size - 1 + more * (size > SIZES[0])}"'}, {"text": "late"}
+        yield "?version=", size, 200, partial(served.get, f"/v1/tickets/{ticket}?version={lengths[size] // 2}")
+        stale, body = {"If-Match": f'"{lengths[size] - 1}"'}, {"text": "late"}
         path = f"/v1/tickets/{ticket}:add_note"
         yield "a stale command", size, 412, partial(served.request, "POST", path, body, None, stale)
 
