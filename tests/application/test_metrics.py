@@ -171,11 +171,11 @@ def test_what_the_database_says(database: str, tmp_path: Path) -> None:
             assert "deskledger_log_position" not in figures(served)
 
 
-def test_both_formats_are_well_formed(shared_desk: Served) -> None:
+def test_both_formats_are_well_formed(module_desk: Served) -> None:
     """Prometheus' text, and OpenMetrics by Accept: each has every metric, with its words; no key is needed."""
-    plain = shared_desk.http.request("GET", shared_desk.base + "/metrics")
+    plain = module_desk.http.request("GET", module_desk.base + "/metrics")
     accept = {"Accept": f"{OPENMETRICS};q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"}
-    openly = shared_desk.http.request("GET", shared_desk.base + "/metrics", headers=accept)
+    openly = module_desk.http.request("GET", module_desk.base + "/metrics", headers=accept)
     assert plain.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert openly.headers["Content-Type"] == f"{OPENMETRICS}; charset=utf-8"
     families = [list(read_prometheus(plain.data.decode())), list(read_openmetrics(openly.data.decode()))]
@@ -186,11 +186,11 @@ def test_both_formats_are_well_formed(shared_desk: Served) -> None:
     assert {one.type for one in families[0]} == {COUNTER, GAUGE, HISTOGRAM}
 
 
-def test_buckets_add_up(shared_desk: Served) -> None:
+def test_buckets_add_up(module_desk: Served) -> None:
     """The buckets of a histogram rise to its count, which is that of +Inf."""
-    shared_desk.ticket()
-    wait_until(lambda: len(figures(shared_desk).get("deskledger_batch_size_count", {})) >= 3, 5, "there are some")
-    found = figures(shared_desk)
+    module_desk.ticket()
+    wait_until(lambda: len(figures(module_desk).get("deskledger_batch_size_count", {})) >= 3, 5, "there are some")
+    found = figures(module_desk)
     for labels, count in found["deskledger_batch_size_count"].items():
         buckets = [at for key, at in found["deskledger_batch_size_bucket"].items() if set(labels) <= set(key)]
         assert buckets == sorted(buckets)
@@ -217,10 +217,10 @@ def test_without_a_directory_each_process_tells_its_own(tmp_path: Path, own: Non
     assert metrics.total() == {(metrics.SEALED.name, ()): [1.0]}
 
 
-def test_what_is_no_request_is_counted(shared_desk: Served) -> None:
+def test_what_is_no_request_is_counted(module_desk: Served) -> None:
     """What gunicorn cannot read never comes to the application: it is counted by its status."""
-    shared_desk.request("GET", "/livez", headers={"X-Bad": "\x7f"})
-    becomes(shared_desk, 1, "deskledger_http_unreadable_requests_total", status="400")
+    module_desk.request("GET", "/livez", headers={"X-Bad": "\x7f"})
+    becomes(module_desk, 1, "deskledger_http_unreadable_requests_total", status="400")
 
 
 # ── One query for /readyz and /metrics ──────────────────────────────────────────────────────────────────────
@@ -481,15 +481,15 @@ def test_metrics_are_told_while_nothing_can_be_written(
     assert metrics.total() == {key: [1.0]}
 
 
-def test_who_asks_what_may_be_done_gives_no_command(shared_desk: Served) -> None:
+def test_who_asks_what_may_be_done_gives_no_command(module_desk: Served) -> None:
     """A browser's question before a command, and the command with another method, are none; the next one is counted."""
     path = f"/v1/tickets/{uuid4()}:close"
-    before = read_metrics(shared_desk)
+    before = read_metrics(module_desk)
     for method in ("OPTIONS", "GET"):
-        shared_desk.request(method, path)
-    shared_desk.ticket("counted")
-    wait_until(lambda: read_metrics(shared_desk) != before, 60, "what came after it is counted")
-    assert [line for line in read_metrics(shared_desk) if "close" in line] == [
+        module_desk.request(method, path)
+    module_desk.ticket("counted")
+    wait_until(lambda: read_metrics(module_desk) != before, 60, "what came after it is counted")
+    assert [line for line in read_metrics(module_desk) if "close" in line] == [
         line for line in before if "close" in line
     ]
 
