@@ -18,12 +18,12 @@ import psycopg
 from application.commands.command_handler import Streams, handle_command, handle_registration
 from application.commands.deciding import NO_TRACE, CommandRequest, Outcome, Trace
 from application.commands.idempotency import IdempotencyRequest, StoredAnswer
-from application.identity.api_keys import FIND
+from application.identity.api_keys import SELECT_KEYS_BY_HASH
 from application.store.batcher import Combined
 from application.store.event_store import (
     APPEND,
-    INSERT,
     INSERT_AND_KEEP,
+    INSERT_EVENTS,
     LOAD,
     LOAD_AND_NUMBERS,
     LOAD_AT,
@@ -36,7 +36,7 @@ from application.store.event_store import (
     to_row,
 )
 from application.store.idempotency_records import FIND_RECORD, INSERT_RECORD, IdempotencyRecord
-from application.store.postgres.pg_connection import Line, Unavailable
+from application.store.postgres.pg_connection import PgConnection, Unavailable
 from application.store.sealing import WAKE
 from application.store.snapshots import FOLD
 from domain.client import Client, Contact, client_stream
@@ -56,7 +56,7 @@ def no_span(name: str, **attributes: object) -> AbstractContextManager[object]:
     return _NOTHING
 
 
-class CombiningDesk:
+class BatchingDesk:
     """Takes commands: load → decide → append, combined with whatever else is under way in this process.
 
     `span` is entered around each command and around its share of the round trips.
@@ -64,7 +64,7 @@ class CombiningDesk:
 
     def __init__(self, url: str, span: StartSpan = no_span) -> None:
         self._span = span
-        self._lines = {name: Line(url, f"api {name}") for name in ("load", "append", "numbers", "keys", "wake")}
+        self._lines = {name: PgConnection(url, f"api {name}") for name in ("load", "append", "numbers", "keys", "wake")}
         self.load = Combined(self._load, name="load")
         self._load_and_number = Combined(self._load_and_draw, name="load_and_number")
         self._load_part = Combined(self._load_parts, name="load_part")
@@ -180,7 +180,7 @@ class CombiningDesk:
         keys = [(events[0].originator_id, record) for events, record in commands if record]
         line, given = self._lines["append"], append_parameters(rows, keys)
         try:
-            inserted = await (line.execute(INSERT_AND_KEEP, given) if keys else line.execute(INSERT, given[:1]))
+            inserted = await (line.execute(INSERT_AND_KEEP, given) if keys else line.execute(INSERT_EVENTS, given[:1]))
             if inserted == len(rows):
                 return [True] * len(commands)
         except psycopg.errors.UniqueViolation:
@@ -199,7 +199,7 @@ class CombiningDesk:
         return [rows.get(one) for one in wanted]
 
     async def _find_keys(self, hashes: list[bytes]) -> list[Sequence[Any] | None]:
-        rows = {row[0]: row for row in await self._lines["keys"].read(FIND, (hashes,))}
+        rows = {row[0]: row for row in await self._lines["keys"].read(SELECT_KEYS_BY_HASH, (hashes,))}
         return [rows.get(hash_) for hash_ in hashes]
 
     async def _wake(self) -> None:

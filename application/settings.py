@@ -19,7 +19,7 @@ from application.identity.token_claims import Claims, read_algorithms, read_clai
 from application.webhooks.address_rules import read_hosts
 from application.webhooks.signing import read_keys
 
-MOST_DIGITS = 10
+SETTING_MOST_DIGITS = 10
 
 
 class SettingsError(Exception):
@@ -85,33 +85,33 @@ def environment_without_settings() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in VARIABLES}
 
 
-def _split(value: str, said: str) -> SplitResult:
+def _split(value: str, expected: str) -> SplitResult:
     """The parts of a URL. What `urlsplit` itself says of a bad one may quote a password."""
     try:
         url = urlsplit(value)
         url.port  # noqa: B018 - reading it checks it
     except ValueError:
-        raise ValueError(said) from None
+        raise ValueError(expected) from None
     return url
 
 
 def _database_url(value: str) -> str:
-    said = "a URL like postgresql://user:password@host:5432/name"
+    expected = "a URL like postgresql://user:password@host:5432/name"
     try:
         known = conninfo_to_dict(value)
         ports = [int(port) for port in str(known.get("port") or 5432).split(",") if port]
     except (psycopg.Error, ValueError):
-        raise ValueError(said) from None
+        raise ValueError(expected) from None
     if not value.startswith(("postgresql://", "postgres://")) or not all(0 < port < 65536 for port in ports):
-        raise ValueError(said)
+        raise ValueError(expected)
     return value
 
 
 def _smtp_url(value: str) -> str:
-    said = "a URL like smtp://user:password@host:587 or smtps://host:465, with a port from 1 to 65535"
-    url = _split(value, said)
+    expected = "a URL like smtp://user:password@host:587 or smtps://host:465, with a port from 1 to 65535"
+    url = _split(value, expected)
     if url.scheme not in ("smtp", "smtps") or not url.hostname:
-        raise ValueError(said)
+        raise ValueError(expected)
     return value
 
 
@@ -128,7 +128,7 @@ def _address(value: str) -> str:
 
 def https_url(value: str) -> str:
     """Whoever could change what comes from there could sign: so it comes by TLS, or does not leave the machine."""
-    said = "a URL like https://id.example.org/desk, without user and fragment; http on this machine only"
+    expected = "a URL like https://id.example.org/desk, without user and fragment; http on this machine only"
     try:
         url = urlsplit(value)
         safe = url.scheme == "https" or (url.scheme == "http" and _at_home(url.hostname or ""))
@@ -137,7 +137,7 @@ def https_url(value: str) -> str:
     except ValueError:
         plain = None
     if not plain:
-        raise ValueError(said)
+        raise ValueError(expected)
     return value
 
 
@@ -168,19 +168,19 @@ def _checked(read: Callable[[str], Any]) -> Callable[[str], str]:
 
 
 def _http_url(value: str) -> str:
-    said = "a URL like http://localhost:4318"
-    url = _split(value, said)
+    expected = "a URL like http://localhost:4318"
+    url = _split(value, expected)
     if url.scheme not in ("http", "https") or not url.hostname:
-        raise ValueError(said)
+        raise ValueError(expected)
     return value
 
 
 def _origins(value: str) -> str:
-    said = "origins like https://desk.example.org, separated by commas, or * for every one"
+    expected = "origins like https://desk.example.org, separated by commas, or * for every one"
     for origin in value.split(",") if value != "*" else ():
-        url = _split(origin, said)
+        url = _split(origin, expected)
         if url.scheme not in ("http", "https") or not url.netloc or origin != f"{url.scheme}://{url.netloc}":
-            raise ValueError(said)
+            raise ValueError(expected)
     return value
 
 
@@ -193,7 +193,9 @@ def _switch(value: str) -> bool:
 
 def _number(least: int, most: int) -> Callable[[str], int]:
     def read(value: str) -> int:
-        if not (value.isascii() and value.isdecimal() and len(value) < MOST_DIGITS and least <= int(value) <= most):
+        if not (
+            value.isascii() and value.isdecimal() and len(value) < SETTING_MOST_DIGITS and least <= int(value) <= most
+        ):
             raise ValueError(f"a whole number from {least} to {most}")
         return int(value)
 

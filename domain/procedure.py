@@ -75,13 +75,13 @@ DOSSIER_STANDS = frozenset({State.AWAITING_APPROVAL, State.APPROVED})
 
 
 BACK_TO_WORK = (e.QCFailed, e.Reopened)
-LEVELS = {e.Routed: "to", e.Escalated: "to_level", e.ReturnedToLevel: "to_level"}  # the field that names the new level
+NEW_LEVEL_FIELDS = {e.Routed: "to", e.Escalated: "to_level", e.ReturnedToLevel: "to_level"}  # the new level's field
 
 
 def standing_after(before: Standing, event: e.Event) -> tuple[State, Level | None, Qualification | None]:
     """State, level and qualification after an event. Any activity after a dossier makes the IT manager decide anew."""
     kind = type(event)
-    if field := LEVELS.get(kind):
+    if field := NEW_LEVEL_FIELDS.get(kind):
         return arrival(getattr(event, field))
     if isinstance(event, e.Qualified):
         verdict = Qualification.CAN_RESOLVE if event.can_resolve else Qualification.CANNOT_RESOLVE

@@ -123,7 +123,7 @@ def fold(events: Iterable[e.Recorded]) -> Ticket | None:
     skipped: e.Recorded | None = None  # the last one that only adds to the history: the next overwrites what it changes
     for recorded in events:
         if ticket is None:
-            ticket = begin(recorded)
+            ticket = begin_ticket(recorded)
         elif type(recorded.event) in HISTORY_ONLY_EVENTS and ticket.state not in DOSSIER_STANDS:
             skipped = recorded
         else:
@@ -131,7 +131,7 @@ def fold(events: Iterable[e.Recorded]) -> Ticket | None:
     return evolve(ticket, skipped) if ticket and skipped else ticket
 
 
-def begin(recorded: e.Recorded) -> Ticket:
+def begin_ticket(recorded: e.Recorded) -> Ticket:
     """The ticket after its first event. Raises UnknownTicket when the stream is not a ticket's."""
     event = recorded.event
     if isinstance(event, Snapshot):

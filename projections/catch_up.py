@@ -9,27 +9,27 @@ from typing import Any, LiteralString
 
 import psycopg
 
-from projections.engine.process_pool import crew
-from projections.runner import LOOK_UPS, TAKE_OVER_SECONDS, project, project_all
+from projections.engine.process_pool import process_pool
+from projections.runner import SET_LOOK_UP_PLANS, TAKE_OVER_SECONDS, project, project_all
 
 FAR = 100_000  # events: a few seconds of work, against half a second that it takes to start the processes
 SHARES = (("ticket_summaries",), ("queue_stays", "closings"))  # about the same work
-BEHIND: LiteralString = "select (select max(position) from log) - min(position) from projections"
+COUNT_EVENTS_BEHIND: LiteralString = "select (select max(position) from log) - min(position) from projections"
 PREPARED = (
     "set synchronous_commit to off",  # a batch that a crash of the database takes back is applied again
     f"set idle_in_transaction_session_timeout to '{TAKE_OVER_SECONDS}s'",
-    LOOK_UPS,
+    SET_LOOK_UP_PLANS,
 )
 
 
 def catch_up(connection: psycopg.Connection[Any], far: int = FAR) -> int:
     """Brings the projections to the end of the log. Returns how many events were applied, of the longest way."""
-    (behind,) = connection.execute(BEHIND).fetchone() or (0,)
+    (behind,) = connection.execute(COUNT_EVENTS_BEHIND).fetchone() or (0,)
     if not behind:  # as it is nearly always: one question, and no more
         return 0
     longest = 0
     if behind > far:
-        with crew(connection, len(SHARES), PREPARED, "worker") as run:
+        with process_pool(connection, len(SHARES), PREPARED, "worker") as run:
             longest = max(run((project_share, (share,)) for share in SHARES))
     return longest + project_all(connection)
 

@@ -6,8 +6,8 @@ from typing import Any, LiteralString
 import psycopg
 
 from application.store.postgres.database import migration_lock
-from projections.engine.parking import PARKED, apply_or_park, not_parked, poisons, replay
-from projections.engine.projection import CHECKPOINTS, Projection
+from projections.engine.parking import CREATE_PARKED_STREAMS, apply_or_park, not_parked, poisons, replay
+from projections.engine.projection import CREATE_CHECKPOINTS, Projection
 from projections.engine.sealed_log import Sealed, last_position, read_after
 from projections.models.closings import Closings
 from projections.models.queue_stays import QueueStays
@@ -17,11 +17,11 @@ from projections.reports.reporting_schema import create_reporting, reporting_sta
 
 PROJECTIONS: tuple[Projection, ...] = (TicketSummaries(), QueueStays(), Closings())
 NAMES = tuple(projection.name for projection in PROJECTIONS)
-BATCH = 2_000
+PROJECTION_BATCH_MAX = 2_000
 TAKE_OVER_SECONDS = 5
-TURNS: LiteralString = "select set_config('idle_in_transaction_session_timeout', %s, false)"
+SET_IDLE_TIMEOUT: LiteralString = "select set_config('idle_in_transaction_session_timeout', %s, false)"
 # A plan that was made while a table was small must not go on reading all of it when it has grown.
-LOOK_UPS: LiteralString = """
+SET_LOOK_UP_PLANS: LiteralString = """
     select set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),
         set_config('enable_mergejoin', 'off', false)"""
 # Ends the sessions like this one that stand in a transaction and wait for their client, who neither sends nor reads.
@@ -30,12 +30,12 @@ END_STUCK: LiteralString = """
     where datname = current_database() and usename = current_user and pid <> pg_backend_pid()
     and application_name = current_setting('application_name') and xact_start is not null
     and wait_event_type = 'Client' and state_change < clock_timestamp() - make_interval(secs => %s)"""
-BEHIND: LiteralString = """
+ARE_PROJECTIONS_BEHIND: LiteralString = """
     select min(position) < (select max(position) from log), exists (select from parked_streams) from projections
     where name = any(%s)"""
 HOLD: LiteralString = "select name, position from projections where name = any(%s) order by name for update skip locked"
 # What is parked was looked up under the lock, or there must still be nothing to look up.
-MOVE: LiteralString = """
+ADVANCE_CHECKPOINTS: LiteralString = """
     update projections set position = %s, updated_at = now()
     where name = any(%s) and position = %s and (%s or not exists (select from parked_streams))"""
 Apply = Callable[[psycopg.Connection[Any], Projection, Sequence[Sealed]], None]
@@ -48,8 +48,8 @@ def ensure_projections(connection: psycopg.Connection[Any]) -> list[str]:
     One that is far behind, or new beside a long log, is rebuilt too. Returns the names of those that are new.
     """
     with migration_lock(connection):
-        connection.execute(CHECKPOINTS)
-        connection.execute(PARKED)
+        connection.execute(CREATE_CHECKPOINTS)
+        connection.execute(CREATE_PARKED_STREAMS)
         known = dict(connection.execute("select name, version from projections").fetchall())
         missing = [projection for projection in PROJECTIONS if projection.name not in known]
         for projection in missing:
@@ -82,11 +82,11 @@ def take_turns(connection: psycopg.Connection[Any]) -> None:
     them: the server ends its session when it sends nothing for `TAKE_OVER_SECONDS`, and the next runner when it reads
     nothing. All its statements look up by keys what they need.
     """
-    connection.execute(TURNS, (f"{TAKE_OVER_SECONDS}s",))
-    connection.execute(LOOK_UPS)
+    connection.execute(SET_IDLE_TIMEOUT, (f"{TAKE_OVER_SECONDS}s",))
+    connection.execute(SET_LOOK_UP_PLANS)
 
 
-def project(connection: psycopg.Connection[Any], batch: int = BATCH, only: Sequence[str] = NAMES) -> int:
+def project(connection: psycopg.Connection[Any], batch: int = PROJECTION_BATCH_MAX, only: Sequence[str] = NAMES) -> int:
     """One batch: the projections that lag most get up to `batch` more events, all of them in one transaction.
 
     The row locks on the checkpoints make a second runner skip what the first is at. Returns how many events were
@@ -94,7 +94,7 @@ def project(connection: psycopg.Connection[Any], batch: int = BATCH, only: Seque
     done again with care, and parks the stream.
     """
     # asked without a lock, which would cost a write even when there is nothing to do
-    behind, any_parked = connection.execute(BEHIND, (list(only),)).fetchone() or (False, False)
+    behind, any_parked = connection.execute(ARE_PROJECTIONS_BEHIND, (list(only),)).fetchone() or (False, False)
     if not behind:
         return 0
     try:
@@ -108,20 +108,20 @@ def project(connection: psycopg.Connection[Any], batch: int = BATCH, only: Seque
 def _advance(connection: psycopg.Connection[Any], batch: int, apply: Apply, only: Sequence[str]) -> int:
     with connection.transaction():
         held = dict(connection.execute(HOLD, (list(only),)).fetchall())
-        mine = [projection for projection in PROJECTIONS if projection.name in held]
-        if not mine:
+        locked = [projection for projection in PROJECTIONS if projection.name in held]
+        if not locked:
             connection.execute(END_STUCK, (TAKE_OVER_SECONDS,))
             return 0
-        start = min(held[projection.name] for projection in mine)
-        lagging = [projection for projection in mine if held[projection.name] == start]
-        ahead = [held[projection.name] for projection in mine if held[projection.name] > start]
+        start = min(held[projection.name] for projection in locked)
+        lagging = [projection for projection in locked if held[projection.name] == start]
+        ahead = [held[projection.name] for projection in locked if held[projection.name] > start]
         events = read_after(connection, start, min([start + batch, *ahead]))
         if not events:
             return 0
         for projection in lagging:
             apply(connection, projection, events)
         names = [projection.name for projection in lagging]
-        moved = connection.execute(MOVE, (events[-1].position, names, start, apply is not _apply))
+        moved = connection.execute(ADVANCE_CHECKPOINTS, (events[-1].position, names, start, apply is not _apply))
         if moved.rowcount != len(lagging):
             raise RuntimeError("a checkpoint moved, or a stream was parked, under the runner: the batch is undone")
         return len(events)
@@ -136,7 +136,7 @@ def _apply_unparked(connection: psycopg.Connection[Any], projection: Projection,
     projection.apply(connection, not_parked(connection, projection, events))
 
 
-def project_all(connection: psycopg.Connection[Any], batch: int = BATCH) -> int:
+def project_all(connection: psycopg.Connection[Any], batch: int = PROJECTION_BATCH_MAX) -> int:
     """Batches until the projections stand at the end of the log. Returns how many events were applied."""
     total = 0
     while count := project(connection, batch):

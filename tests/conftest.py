@@ -19,7 +19,7 @@ from projections.reports.reporting_schema import ROLE
 from projections.runner import ensure_projections
 from tests.support import postgres_servers as servers
 from tests.support.postgres_servers import Fresh, QuickPostgres, open_directory
-from tests.support.running_desk import Served
+from tests.support.running_desk import RunningDesk
 
 _run = f"deskledger_test_{token_hex(4)}"  # two runs on one server do not meet
 _numbers = count(1)
@@ -146,23 +146,26 @@ def desk(database: str) -> Iterator[HelpDesk]:
 
 
 @pytest.fixture
-def served(database: str, tmp_path: Path) -> Iterator[Served]:
+def served(database: str, tmp_path: Path) -> Iterator[RunningDesk]:
     """A real API, a real worker and a real mail server on the test's database."""
-    with Served(database, tmp_path) as running:
+    with RunningDesk(database, tmp_path) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def shared_desk(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def shared_desk(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDesk]:
     """The same, for all tests of this process that only talk to a desk: each makes the tickets that it looks at."""
-    with Fresh(postgres, f"{_run}_shared", template) as url, Served(url, tmp_path_factory.mktemp("shared")) as running:
+    with (
+        Fresh(postgres, f"{_run}_shared", template) as url,
+        RunningDesk(url, tmp_path_factory.mktemp("shared")) as running,
+    ):
         yield running
 
 
 @pytest.fixture(scope="module")
-def module_desk(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def module_desk(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDesk]:
     """The same, for the tests of one module: for those that count everything, or leave the desk other than it was."""
-    with Served(module_database, tmp_path_factory.mktemp("served")) as running:
+    with RunningDesk(module_database, tmp_path_factory.mktemp("served")) as running:
         yield running
 
 

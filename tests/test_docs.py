@@ -119,7 +119,7 @@ def desk(embedded: None) -> Iterator[Desk]:
         process = subprocess.Popen(command, cwd=directory, env=environment, stdout=out, stderr=log)
     try:
         over = "/v1/queues\n\n"  # the end of what it says
-        wait_until(lambda: process.poll() is not None or output.read_text().endswith(over), 30, "the desk is ready")
+        wait_until(lambda: process.poll() is not None or output.read_text().endswith(over), "the desk is ready")
         yield Desk(f"http://127.0.0.1:{port}", environment, output.read_text())
     finally:
         process.send_signal(signal.SIGTERM)

@@ -187,3 +187,117 @@ def test_no_verdict_depends_on_how_busy_the_machine_is() -> None:
     ]
     found = {str(path.relative_to(ROOT / "tests")): set(clock_readers(path)) for path in files}
     assert {file: readers for file, readers in found.items() if readers} == {file: set(CLOCKS[file]) for file in CLOCKS}
+
+
+# ── names ── (style.md; a list of exceptions fails when one is no longer needed)
+
+# A public name that two modules may define: each has its own.
+SAME_NAMES = {"log", "main"}
+
+# Words that were in the house, and what the field calls it.
+RIDDLES = {
+    "said": "require_text, detail",
+    "demand": "require_allowed",
+    "refused": "refusal",
+    "acting": "actor_for",
+    "entitled": "require_role",
+    "reading": "require_read",
+    "managing": "require_manage",
+    "Once": "IdempotencyRequest",
+    "Line": "PgConnection, SingleLine",
+    "cells": "metric_store",
+    "crew": "process_pool",
+    "sweep": "stream_fold",
+    "tail": "log_tail",
+    "dealing": "claim_dispenser",
+    "manners": "response_headers",
+    "vitals": "process_stats",
+    "means": "deps",
+    "prose": "descriptions",
+    "illustrations": "sample_ticket",
+    "supporting": "supporting_commands",
+    "remarks": "history_only_events",
+    "settle": "complete_response",
+    "told": "error_summary",
+    "no": "errors, error_codes",
+}
+
+# Attributes with a leading underscore that no module of ours defines: another library's, each with its decision.
+FOREIGN_PRIVATE_NAMES: dict[str, str] = {}
+
+
+def names_bound_at_the_top(tree: ast.Module) -> set[str]:
+    """The public names that a module defines itself."""
+    names = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        for target in targets:
+            names |= {part.id for part in ast.walk(target) if isinstance(part, ast.Name)} if target else set()
+    return {name for name in names if not name.startswith("_")}
+
+
+def names_given(path: Path) -> Iterator[str]:
+    """The names of a module, its classes, functions, parameters, variables and attributes, and of what it imports."""
+    yield path.stem
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                yield node.name
+            case ast.arg() | ast.keyword() if node.arg:
+                yield node.arg
+            case ast.Attribute():
+                yield node.attr
+            case ast.Name(ctx=ast.Store()):
+                yield node.id
+            case ast.ExceptHandler() if node.name:
+                yield node.name
+            case ast.alias():
+                yield (node.asname or node.name).split(".")[-1]
+
+
+def names_defined(tree: ast.Module) -> Iterator[str]:
+    """What a module defines at any depth: its functions, classes, variables and attributes."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                yield node.name
+            case ast.Name(ctx=ast.Store()):
+                yield node.id
+            case ast.Attribute(ctx=ast.Store()):
+                yield node.attr
+
+
+def test_a_public_name_is_defined_once() -> None:
+    """One name for one thing: no two modules of the four packages define the same public name at their top."""
+    places: dict[str, list[str]] = {}
+    for path in SOURCES:
+        for name in names_bound_at_the_top(ast.parse(path.read_text())):
+            places.setdefault(name, []).append(str(path.relative_to(ROOT)))
+    twice = {name: files for name, files in places.items() if len(files) > 1}
+    assert {name: files for name, files in twice.items() if name not in SAME_NAMES} == {}
+    assert set(twice) == SAME_NAMES  # an exception that is no longer needed goes
+
+
+def test_names_are_the_words_of_the_field() -> None:
+    """No module, class, function, parameter, variable or attribute bears a name that was found to be a riddle."""
+    found = {
+        str(path.relative_to(ROOT)): {name: RIDDLES[name] for name in names_given(path) if name in RIDDLES}
+        for path in SOURCES
+    }
+    assert {file: names for file, names in found.items() if names} == {}
+
+
+def test_no_private_name_of_another_library_is_used() -> None:
+    """An attribute with a leading underscore is defined in the four packages, or excepted by a decision."""
+    trees = [ast.parse(path.read_text()) for path in SOURCES]
+    ours = {name for tree in trees for name in names_defined(tree)}
+    private = {
+        node.attr
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and re.match(r"_(?!_)", node.attr)
+    }
+    assert private - ours == set(FOREIGN_PRIVATE_NAMES)
+    assert all((ROOT / "docs" / "decisions" / decision).is_file() for decision in FOREIGN_PRIVATE_NAMES.values())

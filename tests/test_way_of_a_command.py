@@ -12,7 +12,7 @@ import falcon.asgi
 from falcon.testing import ASGIConductor
 
 from api.http.resources.ticket_commands import TicketCommands
-from application.batching_desk import CombiningDesk
+from application.batching_desk import BatchingDesk
 from application.commands.deciding import Policy, new_stream_id
 from projections.status.freshness import Freshness
 from tests.support.write_side import CONTACT, NOW, OPEN, STAFF, request
@@ -30,7 +30,7 @@ class Caller:
         req.context.who = STAFF
 
 
-async def escalated(desk: CombiningDesk, ticket_id: UUID) -> tuple[int, list[tuple[str, str]]]:
+async def escalated(desk: BatchingDesk, ticket_id: UUID) -> tuple[int, list[tuple[str, str]]]:
     """The status of an escalation over HTTP, and our own functions in the order in which they were entered."""
     entered: list[tuple[str, str]] = []
 
@@ -56,7 +56,7 @@ def test_a_request_goes_the_way_that_the_readme_shows(database: str) -> None:
     """At most ten functions lead from the route to the commit and the answer, in this order."""
 
     async def walk() -> tuple[int, list[tuple[str, str]]]:
-        desk, ticket_id = CombiningDesk(database), new_stream_id(NOW)
+        desk, ticket_id = BatchingDesk(database), new_stream_id(NOW)
         try:
             await desk.register_client("client-1", CONTACT, STAFF, NOW)
             await desk.execute(request(ticket_id, OPEN))

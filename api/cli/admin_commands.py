@@ -10,7 +10,7 @@ from rich.table import Table
 
 from api.cli.command_errors import CommandError
 from application.clock import utc_now
-from application.identity.api_keys import Wanted, create_key, list_keys, revoke_key
+from application.identity.api_keys import NewKey, create_key, list_keys, revoke_key
 from application.settings import Settings
 from application.store.postgres.database import connect, migrate
 from application.store.postgres.embedded_postgres import database_url
@@ -30,7 +30,7 @@ def migrate_all(settings: Settings, options: argparse.Namespace) -> None:
 
 def keys_create(settings: Settings, options: argparse.Namespace) -> None:
     """`deskledger keys create`: the key is alone on the last line of standard output."""
-    wanted = Wanted(options.name, options.role, options.level, options.client, options.expires)
+    wanted = NewKey(options.name, options.role, options.level, options.client, options.expires)
     with database_url(settings.database_url, settings.data_dir) as url, connect(url, "keys") as connection:
         migrate(connection)
         id_, key = create_key(connection, wanted, utc_now())

@@ -21,7 +21,7 @@ from domain.values import Level, Role
 Choice = TypeVar("Choice", Role, Level)
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 RESOLVING_LEVELS = [level for level in Level if level is not Level.IT_MANAGER]
-EPILOG = """
+CLI_EPILOG = """
 first steps:
   deskledger serve                                   start everything; prints the address and an admin key
   deskledger keys create --name 'front desk' --role intake
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="deskledger",
         description="An event-sourced service desk: the escalation procedure, held by a machine.",
-        epilog=EPILOG,
+        epilog=CLI_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = top.add_subparsers(metavar="COMMAND", required=True)

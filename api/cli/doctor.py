@@ -21,7 +21,7 @@ from projections.status.checkup import Checkup, checkup
 
 LEAST_POSTGRES = 150000
 MOST_LAG = 10_000
-MOST_UNSEALED_SECONDS = 30
+UNSEALED_FINDING_SECONDS = 30
 SMTP_SECONDS = 5
 MOST_TOLD = 3
 
@@ -73,7 +73,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
 
 
 def _progress(found: Checkup) -> Iterator[Finding]:
-    late = found.unsealed and found.oldest_unsealed_seconds > MOST_UNSEALED_SECONDS
+    late = found.unsealed and found.oldest_unsealed_seconds > UNSEALED_FINDING_SECONDS
     do = "start a worker: deskledger serve, or deskledger work"
     says = f"{found.unsealed} events wait, the oldest {found.oldest_unsealed_seconds} s"
     yield Finding("sealer", says, do if late else "")
@@ -83,20 +83,20 @@ def _progress(found: Checkup) -> Iterator[Finding]:
 
 
 def _parked(found: Checkup) -> Finding:
-    told = "".join(
+    listed = "".join(
         f"; {parked.projection} {parked.stream_id} since position {parked.since_position}: {parked.error}"
         for parked in found.parked[:MOST_TOLD]
     )
     do = "update the program, or mend what the error names; then run deskledger replay"
-    return Finding("parked streams", f"{len(found.parked)}{told}", do if found.parked else "")
+    return Finding("parked streams", f"{len(found.parked)}{listed}", do if found.parked else "")
 
 
 def _mails(found: Checkup, settings: Settings) -> Iterator[Finding]:
     wait = "set DESKLEDGER_SMTP_URL, so that they can leave" if found.mails_due and not settings.smtp_url else ""
     yield Finding("closing e-mails due", str(found.mails_due), wait)
-    told = "".join(f"; {ticket_id}: {error}" for ticket_id, error in found.last_failed)
+    listed = "".join(f"; {ticket_id}: {error}" for ticket_id, error in found.last_failed)
     do = "tell these clients another way; GET /v1/closure_mails?state=failed lists all"
-    yield Finding("closing e-mails failed", f"{found.mails_failed}{told}", do if told else "")
+    yield Finding("closing e-mails failed", f"{found.mails_failed}{listed}", do if listed else "")
 
 
 def _mail_server(settings: Settings) -> Iterator[Finding]:

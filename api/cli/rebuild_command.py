@@ -15,13 +15,13 @@ from api.cli.command_errors import CommandError
 from application.settings import Settings
 from application.store.postgres.database import connect
 from application.store.postgres.embedded_postgres import database_url
-from projections.engine.process_pool import CrewError
+from projections.engine.process_pool import ProcessPoolError
 from projections.engine.projection import Projection
-from projections.rebuild.rebuild_projections import PROCESSES, rebuild
+from projections.rebuild.rebuild_projections import REBUILD_PROCESSES, rebuild
 from projections.rebuild.retired_tables import NotRetired, UnknownVersion, drop_retired, roll_back
 from projections.runner import PROJECTIONS, ensure_projections
 
-KNOWN = {projection.name: projection for projection in PROJECTIONS}
+PROJECTIONS_BY_NAME = {projection.name: projection for projection in PROJECTIONS}
 
 
 class Rate(ProgressColumn):
@@ -34,9 +34,9 @@ class Rate(ProgressColumn):
 
 def rebuild_tables(settings: Settings, options: argparse.Namespace) -> None:
     """Rebuilds the projections that the options name, or does with what is kept of them what the options say."""
-    if unknown := [name for name in options.projection if name not in KNOWN]:
-        raise CommandError(f"there is no projection {unknown[0]!r}: {', '.join(KNOWN)}")
-    chosen = [KNOWN[name] for name in dict.fromkeys(options.projection)]
+    if unknown := [name for name in options.projection if name not in PROJECTIONS_BY_NAME]:
+        raise CommandError(f"there is no projection {unknown[0]!r}: {', '.join(PROJECTIONS_BY_NAME)}")
+    chosen = [PROJECTIONS_BY_NAME[name] for name in dict.fromkeys(options.projection)]
     with (
         database_url(settings.database_url, settings.data_dir) as url,
         connect(url, "rebuild", statement_seconds=0) as connection,
@@ -47,8 +47,8 @@ def rebuild_tables(settings: Settings, options: argparse.Namespace) -> None:
             elif options.drop_retired:
                 _drop(connection, chosen)
             else:
-                _rebuild(connection, chosen, options.processes or PROCESSES)
-        except (NotRetired, UnknownVersion, CrewError) as error:
+                _rebuild(connection, chosen, options.processes or REBUILD_PROCESSES)
+        except (NotRetired, UnknownVersion, ProcessPoolError) as error:
             raise CommandError(str(error)) from error
 
 
@@ -62,7 +62,10 @@ def _rebuild(connection: psycopg.Connection[Any], chosen: Sequence[Projection], 
 
         differences = rebuild(connection, *chosen, progress=progress, processes=processes)
         ensure_projections(connection)
-    rows = [(each.table, str(each.rows), told(each.only_old), told(each.only_new)) for each in differences]
+    rows = [
+        (each.table, str(each.rows), row_count_text(each.only_old), row_count_text(each.only_new))
+        for each in differences
+    ]
     show(("table", "rows", "only in the old one", "only in the new one"), rows)
 
 
@@ -78,6 +81,6 @@ def _drop(connection: psycopg.Connection[Any], chosen: Sequence[Projection]) -> 
         print(f"{projection.name}: {'dropped' if dropped else 'nothing was kept'}")
 
 
-def told(count: int | None) -> str:
+def row_count_text(count: int | None) -> str:
     """A number of rows, or that it is not known."""
     return "not compared" if count is None else str(count)

@@ -18,17 +18,17 @@ import urllib3
 
 from api.cli.command_errors import ServeError
 from application.clock import utc_now
-from application.identity.api_keys import Wanted, create_key, list_keys
+from application.identity.api_keys import NewKey, create_key, list_keys
 from application.settings import Settings, environment_for
 from application.store.postgres.database import connect, migrate
 from application.store.postgres.embedded_postgres import EmbeddedPostgres, PostgresError
 from domain.values import Role
 from projections.runner import ensure_projections
 
-POLL_SECONDS = 0.1
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+SERVE_POLL_SECONDS = 0.1
+FIRST_RESTART_PAUSE, LONGEST_RESTART_PAUSE = 0.5, 30.0
 STEADY_SECONDS = 30.0  # a part that lived so long begins anew with the shortest pause
-STOP_SECONDS = 40.0
+SERVE_STOP_SECONDS = 40.0
 DATABASE_PAUSE = 1.0
 PR_SET_PDEATHSIG = 1
 log = structlog.get_logger()
@@ -42,16 +42,16 @@ class Part:
         self._start = start
         self._process: subprocess.Popen[bytes] | None = None
         self._started = self._due = 0.0
-        self._pause = FIRST_PAUSE
+        self._pause = FIRST_RESTART_PAUSE
 
     def tend(self) -> None:
         """Starts the part when it is due, and notes when it has died."""
         now = time.monotonic()
         if self._process and (code := self._process.poll()) is not None:
-            self._pause = FIRST_PAUSE if now - self._started > STEADY_SECONDS else self._pause
+            self._pause = FIRST_RESTART_PAUSE if now - self._started > STEADY_SECONDS else self._pause
             log.error("part died, starting it again", part=self.name, exit=code, pause=self._pause)
             self._process, self._due = None, now + self._pause
-            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+            self._pause = min(self._pause * 2, LONGEST_RESTART_PAUSE)
         if self._process is None and now >= self._due:
             self._process, self._started = self._start(), now
             log.info("part started", part=self.name, pid=self._process.pid)
@@ -62,7 +62,7 @@ class Part:
             return
         self._process.send_signal(signal.SIGTERM)
         try:
-            self._process.wait(STOP_SECONDS)
+            self._process.wait(SERVE_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             log.warning("part does not end, killing it", part=self.name)
             self._process.kill()
@@ -107,7 +107,7 @@ class Supervisor:
 
     def _prepare(self, settings: Settings) -> str | None:
         """Migrations, and on the very first start an admin key; waits for a database that does not answer yet."""
-        pause = FIRST_PAUSE
+        pause = FIRST_RESTART_PAUSE
         while not self._stopping:
             try:
                 with connect(settings.database_url or "", "migrate") as connection:
@@ -115,11 +115,11 @@ class Supervisor:
                     ensure_projections(connection)
                     if list_keys(connection):
                         return None
-                    return create_key(connection, Wanted("first admin", [Role.ADMIN]), utc_now())[1]
+                    return create_key(connection, NewKey("first admin", [Role.ADMIN]), utc_now())[1]
             except psycopg.OperationalError as error:
                 log.warning("waiting for the database", reason=str(error).strip(), pause=pause)
                 time.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
+                pause = min(pause * 2, LONGEST_RESTART_PAUSE)
         return None
 
     def _tend(self, parts: list[Part], settings: Settings, key: str | None) -> None:
@@ -131,7 +131,7 @@ class Supervisor:
             if not announced and _answers(settings):
                 self._announce(settings, key)
                 announced = True
-            time.sleep(POLL_SECONDS if announced else 0.02)
+            time.sleep(SERVE_POLL_SECONDS if announced else 0.02)
 
     def _tend_database(self) -> None:
         if self._postgres is None or self._postgres.running_pid() or time.monotonic() < self._database_due:

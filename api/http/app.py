@@ -9,10 +9,10 @@ from api.http import problems
 from api.http.middleware.access_log import Arrival, Watched
 from api.http.middleware.authentication import Authentication
 from api.http.middleware.request_rules import RequestRules
-from api.http.middleware.response_headers import Manners, Origins
+from api.http.middleware.response_headers import Origins, ResponseHeaders
 from api.http.resources.client_resources import Clients
 from api.http.resources.closure_mail_resources import ClosureMails
-from api.http.resources.event_resources import Events
+from api.http.resources.event_resources import EventFeed
 from api.http.resources.queue_resources import ClaimNextTicket, QueueResource, Queues
 from api.http.resources.report_resources import ReportResource, Reports
 from api.http.resources.service.contract_resources import REDOC, Contract, Docs, Redoc
@@ -20,19 +20,19 @@ from api.http.resources.service.health_resources import Livez, Readyz
 from api.http.resources.service.metrics_resource import Metrics
 from api.http.resources.ticket_commands import TicketCommands
 from api.http.resources.ticket_resources import Requests, TicketHistory, TicketResource, Tickets
-from api.http.resources.webhook_admin.webhook_deps import means_of
+from api.http.resources.webhook_admin.webhook_deps import make_webhook_deps
 from api.http.resources.webhook_admin.webhook_resources import (
     WebhookCommands,
     WebhookDeliveries,
     WebhookResource,
     Webhooks,
 )
-from api.http.streaming.open_streams import Streams
+from api.http.streaming.open_streams import OpenStreams
 from api.openapi.document import encoded
 from api.openapi.header_table import GIVEN
 from api.openapi.operations import MEDIA
 from api.telemetry.process_watch import Watch, sends_spans
-from application.batching_desk import CombiningDesk
+from application.batching_desk import BatchingDesk
 from application.commands.deciding import Policy
 from application.settings import Settings
 from application.store.postgres.read_pool import Readers
@@ -42,10 +42,10 @@ from projections.status.readiness import Kept
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json", "/docs", REDOC})  # nobody is asked for a key
 
 
-class Connections:
+class ConnectionLifespan:
     """Opens the connections in the process that serves, and closes them at its end."""
 
-    def __init__(self, desk: CombiningDesk, readers: Readers, streams: Streams) -> None:
+    def __init__(self, desk: BatchingDesk, readers: Readers, streams: OpenStreams) -> None:
         self._desk, self._readers, self._streams = desk, readers, streams
 
     async def process_startup(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
@@ -73,16 +73,16 @@ class App(Watched):
         super().add_route(uri_template, resource, **options)
 
 
-def desk_of(settings: Settings) -> tuple[CombiningDesk, list[Any]]:
+def desk_of(settings: Settings) -> tuple[BatchingDesk, list[Any]]:
     """The desk, and the middleware that it takes where OpenTelemetry is to hear what it does."""
     url = settings.database_url or ""
     if not sends_spans(settings):
-        return CombiningDesk(url), []
+        return BatchingDesk(url), []
     from api.http.middleware.request_spans import Spanned
     from api.telemetry.span_exporter import Sending
 
     sending = Sending()
-    return CombiningDesk(url, sending.span), [Spanned(sending)]
+    return BatchingDesk(url, sending.span), [Spanned(sending)]
 
 
 def create_app(settings: Settings) -> App:
@@ -90,7 +90,7 @@ def create_app(settings: Settings) -> App:
     url = settings.database_url or ""
     desk, spans = desk_of(settings)
     readers = Readers(url)
-    streams = Streams(url, settings.streams, settings.streams_each, settings.unread_seconds)
+    streams = OpenStreams(url, settings.streams, settings.streams_each, settings.unread_seconds)
     policy = Policy(settings.four_eyes, settings.reopen_window)
     router = CompiledRouter()
     middleware: list[Any] = [
@@ -98,9 +98,9 @@ def create_app(settings: Settings) -> App:
         Arrival(),
         RequestRules(),
         *spans,
-        Connections(desk, readers, streams),
+        ConnectionLifespan(desk, readers, streams),
         *([Origins(settings.cors_origins, tuple(GIVEN))] if settings.cors_origins else []),
-        Manners(router, MEDIA),
+        ResponseHeaders(router, MEDIA),
         Authentication(desk, settings, OPEN_PATHS),
     ]
     app = App(middleware=middleware, router=router)
@@ -108,7 +108,7 @@ def create_app(settings: Settings) -> App:
     app.end_streams = streams.end
     problems.install(app)
     freshness, standing = Freshness(readers.fetch), Kept(readers.fetch)
-    commands, webhooks = TicketCommands(desk, freshness, policy), means_of(settings, desk, readers)
+    commands, webhooks = TicketCommands(desk, freshness, policy), make_webhook_deps(settings, desk, readers)
     app.add_middleware(webhooks)
 
     app.add_route("/v1/requests", Requests(commands))
@@ -120,7 +120,7 @@ def create_app(settings: Settings) -> App:
     app.add_route("/v1/queues/{queue}", QueueResource(readers, freshness))
     app.add_route("/v1/queues/{queue}:claim_next", ClaimNextTicket(commands, readers))
     app.add_route("/v1/clients/{user_id}", Clients(desk, readers, freshness))
-    app.add_route("/v1/events", Events(readers, freshness, streams))
+    app.add_route("/v1/events", EventFeed(readers, freshness, streams))
     app.add_route("/v1/reports", Reports())
     app.add_route("/v1/reports/{metric}", ReportResource(readers, freshness))
     app.add_route("/v1/closure_mails", ClosureMails(readers))

@@ -7,7 +7,7 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from api.http.problems import IN_PATHS
-from projections.queries.pages import DEFAULT_LIMIT, MOST, Page
+from projections.queries.pages import DEFAULT_LIMIT, MOST_ROWS_OF_PAGE, Page
 
 encode = msgspec.json.Encoder().encode
 JSON = "application/json"
@@ -26,7 +26,7 @@ class Paging(msgspec.Struct, frozen=True):
     """How every list is read: a page of at most 200 items, from a cursor on."""
 
     cursor: str | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=MOST)] = DEFAULT_LIMIT
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MOST_ROWS_OF_PAGE)] = DEFAULT_LIMIT
 
 
 class Listing(msgspec.Struct, Generic[Item], frozen=True):

@@ -19,7 +19,7 @@ from application.store.postgres.pg_connection import Unavailable
 from domain import errors, roles
 from domain.values import Principal
 from projections.queries.pages import BadCursor
-from projections.queries.ticket_view import Placed, client_history, in_words
+from projections.queries.ticket_view import Placed, client_history, event_views
 
 MEDIA_TYPE = "application/problem+json"
 TYPE = "urn:deskledger:problem:"
@@ -67,7 +67,7 @@ def install(app: falcon.asgi.App[Any, Any]) -> None:
     app.add_error_handler(Problem, _problem)
 
 
-def document(status: int, code: str, detail: str, path: str, **more: Any) -> bytes:
+def problem_document(status: int, code: str, detail: str, path: str, **more: Any) -> bytes:
     """A problem document; members that are None are left out."""
     members = {
         "type": TYPE + code,
@@ -91,7 +91,7 @@ def write(req: Request, resp: Response, status: int, code: str, detail: str, **m
     resp.status = status
     resp.content_type = MEDIA_TYPE
     req.context.code = code
-    resp.data = document(status, code, detail, req.path, **more, **names(req))
+    resp.data = problem_document(status, code, detail, req.path, **more, **names(req))
     resp.text = resp.media = None
 
 
@@ -104,7 +104,7 @@ async def _desk_error(req: Request, resp: Response, error: errors.DeskError, par
         case errors.Unacceptable() if error.pointer:
             more = {"errors": [{"pointer": error.pointer, "detail": error.detail}]}
         case errors.StaleVersion():
-            more = {"current_version": error.current_version, "missed_events": in_words(_missed(req, error))}
+            more = {"current_version": error.current_version, "missed_events": event_views(_missed(req, error))}
     write(req, resp, status, error.code, error.detail, **more)
 
 
@@ -121,8 +121,8 @@ async def _problem(req: Request, resp: Response, error: Problem, params: Any) ->
 
 
 async def _bad_cursor(req: Request, resp: Response, error: BadCursor, params: Any) -> None:
-    said = BadCursor.__doc__ or ""
-    write(req, resp, 400, "bad_cursor", said, errors=[{"pointer": "/cursor", "detail": said}])
+    detail = BadCursor.__doc__ or ""
+    write(req, resp, 400, "bad_cursor", detail, errors=[{"pointer": "/cursor", "detail": detail}])
 
 
 async def _key_reused(req: Request, resp: Response, error: KeyReused, params: Any) -> None:
@@ -149,8 +149,8 @@ async def _not_readable(req: Request, resp: Response, error: NotReadable, params
 async def _http_error(req: Request, resp: Response, error: falcon.HTTPError, params: Any) -> None:
     resp.set_headers(error.headers or {})
     status = error.status_code
-    said = SAID.get(error.description or "", error.description)
-    detail = said or DETAILS.get(status, error.title or phrase(status))
+    text = CLEARER_DETAILS.get(error.description or "", error.description)
+    detail = text or HTTP_ERROR_DETAILS.get(status, error.title or phrase(status))
     write(req, resp, status, code_of(status), detail)
 
 
@@ -184,8 +184,9 @@ CODES = {
     501: "not_implemented",
     503: "too_many_connections",
 }
-SAID = {"Invalid HTTP method": "There is no such method; OPTIONS says which ones an address takes."}  # falcon's words
-DETAILS = {
+# falcon's words
+CLEARER_DETAILS = {"Invalid HTTP method": "There is no such method; OPTIONS says which ones an address takes."}
+HTTP_ERROR_DETAILS = {
     404: "There is nothing at this address.",
     405: "This address does not take that method; the header Allow names those that it takes.",
 }

@@ -11,8 +11,8 @@ from api.http.request_parsing import prefer_wait
 from domain.ticket import Ticket
 from projections.status.freshness import Freshness
 
-WAIT_SECONDS = 5
-LISTS, QUEUES = ("ticket_summaries",), ("queue_stays", "ticket_summaries")
+FRESHNESS_WAIT_SECONDS = 5
+LIST_PROJECTIONS, QUEUE_PROJECTIONS = ("ticket_summaries",), ("queue_stays", "ticket_summaries")
 MinPosition = Annotated[int, msgspec.Meta(ge=0, le=2**62)] | None
 Version = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -52,12 +52,12 @@ def known_version(ticket: Ticket, version: int) -> None:
 def patience(req: Request) -> int:
     """The seconds that a query waits for the read side: what the caller prefers, at most 30; else 5."""
     wanted = prefer_wait(req)
-    return WAIT_SECONDS if wanted is None else wanted
+    return FRESHNESS_WAIT_SECONDS if wanted is None else wanted
 
 
 def waited(resp: Response, held: bool, seconds: int, what: str) -> None:
     """Says that the wait was not in vain. Raises Problem with status 503 when it was."""
     if not held:
-        said = f"What is read here does not hold {what} yet, after {seconds} s. Ask again."
-        raise Problem(503, "projection_behind", said, headers={"Retry-After": "1"})
+        detail = f"What is read here does not hold {what} yet, after {seconds} s. Ask again."
+        raise Problem(503, "projection_behind", detail, headers={"Retry-After": "1"})
     resp.set_header("Preference-Applied", f"wait={seconds}")

@@ -12,16 +12,16 @@ from msgspec import inspect
 from api.http.problems import Problem
 from api.http.request_context import traceparent
 from application.commands.deciding import Trace
-from application.commands.text_types import ADDRESS, ONE_LINE, SAYS_SOMETHING, SHA256, USER_ID
+from application.commands.text_types import ADDRESS, ONE_LINE, SAYS_SOMETHING, SHA256, USER_ID_PATTERN
 
 MOST_BYTES = 1024 * 1024
 MOST_QUOTED = 300  # of what came in, an answer repeats no more than this
 Wanted = TypeVar("Wanted", bound=msgspec.Struct)
-PLAIN_WORDS = {  # what msgspec says of a pattern, for people
+PATTERNS_IN_WORDS = {  # what msgspec says of a pattern, for people
     SAYS_SOMETHING: "it must say something: not blank, and without NUL characters",
     ONE_LINE: "it must be one line that says something, without control characters",
     ADDRESS: "it must be an e-mail address like name@example.org",
-    USER_ID: "a user ID has letters, digits and . _ @ + - and begins with a letter or digit",
+    USER_ID_PATTERN: "a user ID has letters, digits and . _ @ + - and begins with a letter or digit",
     SHA256: "it must be a SHA-256: 64 digits from 0-9 and a-f",
 }
 _PATH = re.compile(r" - at `(?P<path>[^`]*)`$")
@@ -53,8 +53,8 @@ class Decoders:
         if raw and (req.content_type or "").partition(";")[0].strip().lower() != "application/json":
             raise Problem(415, "not_json", "Send the body as JSON, with Content-Type: application/json.")
         if raw and (coding := req.get_header("Content-Encoding")) and coding.strip().lower() != "identity":
-            said = "Send the body as it is, without Content-Encoding: nothing is unpacked here."
-            raise Problem(415, "unsupported_media_type", said, headers={"Accept-Encoding": "identity"})
+            detail = "Send the body as it is, without Content-Encoding: nothing is unpacked here."
+            raise Problem(415, "unsupported_media_type", detail, headers={"Accept-Encoding": "identity"})
         decoder = self._known.get(wanted) or self._known.setdefault(wanted, msgspec.json.Decoder(wanted))
         try:
             value: Wanted = decoder.decode(raw or b"{}")
@@ -115,16 +115,16 @@ def invalid(status: int, error: msgspec.ValidationError, wanted: type[msgspec.St
     """A value that does not fit, with the JSON pointer of where it stands, and the words that would fit."""
     text = str(error)
     found = _PATH.search(text)
-    said = text[: found.start()] if found else text
+    detail = text[: found.start()] if found else text
     pointer = found["path"].removeprefix("$").replace("[...]", "/-").replace("[", "/").replace("]", "") if found else ""
     pointer = pointer.replace(".", "/")
-    if field := _FIELD.search(said):
+    if field := _FIELD.search(detail):
         pointer += "/" + field["name"].replace("~", "~0").replace("/", "~1")[:MOST_QUOTED]
-        said = "there is no such field" if field["fault"] == "unknown" else "it is required"
-    said = next((plain for pattern, plain in PLAIN_WORDS.items() if repr(pattern) in said), said)
-    if wanted and said.startswith("Invalid enum value") and (words := _words(wanted, pointer)):
-        said = f"it takes one of {', '.join(words)}"
-    return _not_fitting(status, pointer, said[:MOST_QUOTED].strip())
+        detail = "there is no such field" if field["fault"] == "unknown" else "it is required"
+    detail = next((plain for pattern, plain in PATTERNS_IN_WORDS.items() if repr(pattern) in detail), detail)
+    if wanted and detail.startswith("Invalid enum value") and (words := _words(wanted, pointer)):
+        detail = f"it takes one of {', '.join(words)}"
+    return _not_fitting(status, pointer, detail[:MOST_QUOTED].strip())
 
 
 def _words(wanted: type[msgspec.Struct], pointer: str) -> list[str]:
@@ -141,9 +141,9 @@ def _words(wanted: type[msgspec.Struct], pointer: str) -> list[str]:
     return [str(value) for kind in kinds if isinstance(kind, inspect.EnumType) for value in kind.cls]
 
 
-def _not_fitting(status: int, pointer: str, said: str) -> Problem:
+def _not_fitting(status: int, pointer: str, detail: str) -> Problem:
     code = "invalid_body" if status == 422 else "invalid_parameter"
-    return Problem(status, code, f"{pointer or 'The request'}: {said}.", [{"pointer": pointer, "detail": said}])
+    return Problem(status, code, f"{pointer or 'The request'}: {detail}.", [{"pointer": pointer, "detail": detail}])
 
 
 def parameters(req: Request, wanted: type[Wanted]) -> Wanted:
@@ -196,8 +196,8 @@ def idempotency_key(req: Request) -> str | None:
         raise Problem(400, "bad_idempotency_key", "Two keys came, and nobody can tell which one is meant: send one.")
     key = written.removeprefix('"').removesuffix('"')
     if not _IDEMPOTENCY_KEY.match(written):
-        said = f"Idempotency-Key takes 1 to {MOST_KEY} printable ASCII characters: a UUID, for example."
-        raise Problem(400, "bad_idempotency_key", said)
+        detail = f"Idempotency-Key takes 1 to {MOST_KEY} printable ASCII characters: a UUID, for example."
+        raise Problem(400, "bad_idempotency_key", detail)
     return key
 
 

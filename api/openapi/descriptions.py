@@ -1,6 +1,6 @@
 """What the contract says in words: of the whole, and of each parameter."""
 
-ABOUT = """\
+API_DESCRIPTION = """\
 The escalation procedure of a service desk, held by a machine: every ticket is the sum of its events, every command is
 checked against the procedure, and everything can be read as it was.
 

@@ -11,25 +11,25 @@ from msgspec import UNSET, UnsetType, inspect
 from api.http.paging import encode
 from api.http.problems import MEDIA_TYPE
 from api.openapi import error_codes
-from api.openapi.descriptions import ABOUT, PARAMETERS
+from api.openapi.descriptions import API_DESCRIPTION, PARAMETERS
 from api.openapi.header_table import GIVEN, TAKEN, Header
-from api.openapi.operation import Endpoint, Reply
-from api.openapi.operation_examples import answer_example, body_example, link, other_examples
+from api.openapi.operation import Endpoint, ResponseSpec
+from api.openapi.operation_examples import answer_example, body_example, openapi_link, other_examples
 from api.openapi.operations import ENDPOINTS, TAGS
-from application.commands.text_types import USER_ID
+from application.commands.text_types import USER_ID_PATTERN
 from projections.queries.ticket_view import EventView
-from projections.reports.report_metrics import METRICS
+from projections.reports.report_metrics import REPORT_METRICS
 
-Json = dict[str, Any]
+JsonObject = dict[str, Any]
 REFERENCE = "#/components/schemas/{name}"
-IN_PATH: dict[str, Json] = {
+IN_PATH: dict[str, JsonObject] = {
     "ticket_id": {"type": "string", "format": "uuid"},
     "queue": {"$ref": "#/components/schemas/Queue"},
     "webhook_id": {"type": "string", "format": "uuid"},
-    "metric": {"type": "string", "enum": [metric.name for metric in METRICS]},
-    "user_id": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": USER_ID},
+    "metric": {"type": "string", "enum": [metric.name for metric in REPORT_METRICS]},
+    "user_id": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": USER_ID_PATTERN},
 }
-VERSIONED = {endpoint.name for endpoint in ENDPOINTS if "If-Match" in endpoint.needs}
+VERSIONED_OPERATIONS = {endpoint.name for endpoint in ENDPOINTS if "If-Match" in endpoint.needs}
 REFUSAL_HEADERS = {401: ("WWW-Authenticate",), 405: ("Allow",), 429: ("Retry-After",), 503: ("Retry-After",)}
 
 
@@ -40,7 +40,7 @@ class ProblemPointer(msgspec.Struct, frozen=True):
     detail: str
 
 
-class Problem(msgspec.Struct, frozen=True):
+class ProblemDocument(msgspec.Struct, frozen=True):
     """An error, as RFC 9457 has it; `code` is its stable name, and `detail` says what to do."""
 
     type: str
@@ -63,12 +63,12 @@ MEMBERS: dict[int, list[tuple[str, Any, Any]]] = {
 
 
 @cache
-def document() -> Json:
+def openapi_document() -> JsonObject:
     """The whole contract. It is the same in every process, so it is made once in each."""
     codes = error_codes.together(error_codes.ELSEWHERE, *(endpoint.problems for endpoint in ENDPOINTS))
     refusals = {status: _problem_struct(status, codes[status]) for status in codes}
     schemas = _schemas([*refusals.values(), *_structs()])
-    paths: dict[str, Json] = {}
+    paths: dict[str, JsonObject] = {}
     for endpoint in ENDPOINTS:
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, schemas)
     for endpoint in ENDPOINTS:
@@ -78,12 +78,12 @@ def document() -> Json:
         "info": {
             "title": "Deskledger",
             "version": version("deskledger"),
-            "description": ABOUT,
+            "description": API_DESCRIPTION,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
         "security": [{"bearer": []}],
-        "tags": [{"name": name, "description": said} for name, said in TAGS.items()],
+        "tags": [{"name": name, "description": description} for name, description in TAGS.items()],
         "paths": paths,
         "components": {
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
@@ -97,7 +97,7 @@ def document() -> Json:
 @cache
 def encoded() -> bytes:
     """The document as it goes over the wire."""
-    return encode(document())
+    return encode(openapi_document())
 
 
 def _structs() -> Iterable[Any]:
@@ -112,13 +112,17 @@ def _structs() -> Iterable[Any]:
 def _problem_struct(status: int, codes: tuple[str, ...]) -> Any:
     """The problems of one status: `code` is one of those that there are, and the members are those that help there."""
     members = [("status", Literal[status]), ("code", Literal[codes]), *MEMBERS.get(status, ())]
-    said = f"A problem with status {status}."
+    doc = f"A problem with status {status}."
     return msgspec.defstruct(
-        f"{error_codes.named(status)}Problem", members, bases=(Problem,), namespace={"__doc__": said}, kw_only=True
+        f"{error_codes.named(status)}Problem",
+        members,
+        bases=(ProblemDocument,),
+        namespace={"__doc__": doc},
+        kw_only=True,
     )
 
 
-def _schemas(shapes: Iterable[Any]) -> dict[str, Json]:
+def _schemas(shapes: Iterable[Any]) -> dict[str, JsonObject]:
     """The schemas by name. What an answer always has is required, also where its struct has a default for it."""
     wanted = list(dict.fromkeys(shape for shape in shapes if shape is not None))
     _, schemas = msgspec.json.schema_components(wanted, ref_template=REFERENCE)
@@ -130,7 +134,7 @@ def _schemas(shapes: Iterable[Any]) -> dict[str, Json]:
     return {name: schemas[name] for name in sorted(schemas)}
 
 
-def _date(shape: Any, properties: Json) -> None:
+def _date(shape: Any, properties: JsonObject) -> None:
     """Says of times that they are times: msgspec does so only where it demands a time zone."""
     for field in inspect.type_info(shape).fields:  # type: ignore[attr-defined]
         kinds = field.type.types if isinstance(field.type, inspect.UnionType) else (field.type,)
@@ -157,13 +161,13 @@ def _told(types: Iterable[Any]) -> set[Any]:
     return found
 
 
-def _operation(endpoint: Endpoint, schemas: dict[str, Json]) -> Json:
+def _operation(endpoint: Endpoint, schemas: dict[str, JsonObject]) -> JsonObject:
     who = "\n\nWho may: " + "; ".join(endpoint.who) + "." if endpoint.who else "\n\nNo key is needed."
     names = [part[1:-1] for part in endpoint.path.replace(":", "/").split("/") if part.startswith("{")]
     parameters = [_parameter("path", name, IN_PATH[name]) for name in names]
     parameters += [_parameter("query", *asked) for asked in schemas[endpoint.query.__name__]["properties"].items()]
     parameters += [_taken(name, name in endpoint.needs) for name in endpoint.headers]
-    operation: Json = {
+    operation: JsonObject = {
         "operationId": endpoint.name,
         "tags": [endpoint.tag],
         "summary": endpoint.summary,
@@ -184,7 +188,7 @@ def _operation(endpoint: Endpoint, schemas: dict[str, Json]) -> Json:
     return operation
 
 
-def _parameter(where: str, name: str, schema: Json) -> Json:
+def _parameter(where: str, name: str, schema: JsonObject) -> JsonObject:
     """A parameter; null is for bodies: in an address a parameter is there or not."""
     schema = dict(schema)
     if schema.get("default", ...) is None:
@@ -196,42 +200,46 @@ def _parameter(where: str, name: str, schema: Json) -> Json:
     return {"name": name, "in": where, "description": PARAMETERS[name], **more, "schema": schema}
 
 
-def _taken(name: str, required: bool) -> Json:
+def _taken(name: str, required: bool) -> JsonObject:
     header = TAKEN[name]
-    said = {"description": header.says, "required": required, "schema": header.schema, "example": header.example}
-    return {"name": name, "in": "header", **said}
+    parameter = {"description": header.says, "required": required, "schema": header.schema, "example": header.example}
+    return {"name": name, "in": "header", **parameter}
 
 
-def _reply(endpoint: Endpoint, reply: Reply) -> Json:
-    said: Json = {"description": reply.says, "headers": _all_given(reply.headers, bool(endpoint.who))}
+def _reply(endpoint: Endpoint, reply: ResponseSpec) -> JsonObject:
+    response: JsonObject = {"description": reply.says, "headers": _all_given(reply.headers, bool(endpoint.who))}
     if reply.shape is not None:
         example = answer_example(endpoint, reply)
-        said["content"] = {reply.media: {"schema": _shape(reply.shape), **({"example": example} if example else {})}}
+        response["content"] = {
+            reply.media: {"schema": _shape(reply.shape), **({"example": example} if example else {})}
+        }
         for media, shape in reply.others.items():
-            said["content"][media] = {"schema": _shape(shape), "example": other_examples()[endpoint.name, media]}
+            response["content"][media] = {"schema": _shape(shape), "example": other_examples()[endpoint.name, media]}
     if endpoint.leads_to and reply.shape is not None:
-        said["links"] = {name: link(endpoint, name, name in VERSIONED) for name in endpoint.leads_to}
-    return said
+        response["links"] = {
+            name: openapi_link(endpoint, name, name in VERSIONED_OPERATIONS) for name in endpoint.leads_to
+        }
+    return response
 
 
-def _shape(shape: Any) -> Json:
+def _shape(shape: Any) -> JsonObject:
     (schema,), _ = msgspec.json.schema_components([shape], ref_template=REFERENCE)
     return schema
 
 
-def _all_given(names: Iterable[str], limited: bool) -> Json:
+def _all_given(names: Iterable[str], limited: bool) -> JsonObject:
     """The headers of an answer; every one has its name in the logs, and what is left where there is a limit."""
     more = ("X-Request-Id", *(("RateLimit", "RateLimit-Policy") if limited else ()))
     return {name.rstrip("?"): _given(name) for name in (*names, *more)}
 
 
-def _given(name: str) -> Json:
+def _given(name: str) -> JsonObject:
     if name.endswith("?"):
         return {**_header(GIVEN[name[:-1]]), "required": False}
     return {"$ref": f"#/components/headers/{name}"}
 
 
-def _header(header: Header) -> Json:
+def _header(header: Header) -> JsonObject:
     return {
         "description": header.says,
         "required": header.always,
@@ -240,14 +248,14 @@ def _header(header: Header) -> Json:
     }
 
 
-def _refused(status: int) -> Json:
+def _refused(status: int) -> JsonObject:
     return {"$ref": f"#/components/responses/{error_codes.named(status)}"}
 
 
-def _refusal(status: int, codes: tuple[str, ...]) -> Json:
+def _refusal(status: int, codes: tuple[str, ...]) -> JsonObject:
     name = error_codes.named(status)
-    said: Json = {
+    response: JsonObject = {
         "description": "`" + "`, `".join(codes) + "`",
         "headers": _all_given(REFUSAL_HEADERS.get(status, ()), limited=True),
     }
-    return {**said, "content": {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{name}Problem"}}}}
+    return {**response, "content": {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{name}Problem"}}}}

@@ -18,7 +18,7 @@ EVERYWHERE: Codes = {
     503: ("database_unavailable", "issuer_unavailable"),
 }
 LISTED: Codes = {400: ("bad_cursor",)}
-WAITING: Codes = {503: ("projection_behind",)}
+FRESHNESS_CODES: Codes = {503: ("projection_behind",)}
 BODY: Codes = {
     400: ("malformed_json", "body_cut_off"),
     413: ("body_too_large",),
@@ -26,8 +26,8 @@ BODY: Codes = {
     422: ("invalid_body", "blank_text"),
 }
 ONCE: Codes = {400: ("bad_idempotency_key",), 422: ("idempotency_key_reused",)}
-VERSIONED: Codes = {400: ("bad_if_match",), 412: ("stale_version",), 428: ("if_match_missing",)}
-TICKET: Codes = {404: ("unknown_ticket", "not_found"), 503: ("unreadable_event",)}
+VERSION_CODES: Codes = {400: ("bad_if_match",), 412: ("stale_version",), 428: ("if_match_missing",)}
+TICKET_CODES: Codes = {404: ("unknown_ticket", "not_found"), 503: ("unreadable_event",)}
 STREAMED: Codes = {400: ("bad_last_event_id",), 429: ("too_many_streams",), 503: ("streams_full",)}
 WEBHOOK: Codes = {404: ("unknown_webhook", "not_found"), 503: ("secrets_locked",)}
 # What no described operation answers: another method, an address that is none, what is not HTTP, our own mistake.

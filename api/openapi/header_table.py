@@ -16,7 +16,7 @@ class Header(msgspec.Struct, frozen=True):
     always: bool = True
 
 
-NUMBER = {"type": "string", "pattern": "^[0-9]+$"}
+NUMBER_SCHEMA = {"type": "string", "pattern": "^[0-9]+$"}
 QUOTED = {"type": "string", "pattern": '^"[^"]*"$'}
 TEXT = {"type": "string"}
 
@@ -68,7 +68,7 @@ TAKEN: dict[str, Header] = {
 GIVEN: dict[str, Header] = {
     "ETag": Header("The version of what is answered, in double quotes: for `If-Match`.", QUOTED, '"5"'),
     "Location": Header("The address of what was made.", TEXT, "/v1/tickets/019ab000-7c00-7000-8000-00000000002a"),
-    "Deskledger-Position": Header("The position of the log that the answer stands at.", NUMBER, "4711"),
+    "Deskledger-Position": Header("The position of the log that the answer stands at.", NUMBER_SCHEMA, "4711"),
     "Preference-Applied": Header(
         "Lists and queues hold the change, or the query has what it waited for. Missing, the wait was in vain; a"
         " command is recorded either way.",
@@ -85,7 +85,7 @@ GIVEN: dict[str, Header] = {
     "Link": Header(
         'The next page, as `rel="next"`.', TEXT, '</v1/tickets?cursor=WyJ0aWNrZXRzIl0>; rel="next"', always=False
     ),
-    "Deskledger-After": Header("The position to ask from next.", NUMBER, "4711", always=False),
+    "Deskledger-After": Header("The position to ask from next.", NUMBER_SCHEMA, "4711", always=False),
     "X-Request-Id": Header(
         "The name of this request in the desk's logs: the caller's own, if it sent one.", TEXT, "3f1c"
     ),
@@ -101,7 +101,7 @@ GIVEN: dict[str, Header] = {
         '"default";q=500;w=10',
         always=False,
     ),
-    "Retry-After": Header("The seconds after which to try again.", NUMBER, "2"),
+    "Retry-After": Header("The seconds after which to try again.", NUMBER_SCHEMA, "2"),
     "WWW-Authenticate": Header("How to say who asks.", TEXT, 'Bearer realm="deskledger"'),
     "Allow": Header("The methods that the address takes.", TEXT, "GET, HEAD, OPTIONS"),
     "Cache-Control": Header("How long the answer may be kept.", TEXT, "no-cache"),

@@ -16,13 +16,13 @@ from domain.procedure import POSSIBLE_BY
 from domain.roles import MAY
 
 Struct = type[msgspec.Struct]
-KEPT = ("X-Correlation-Id", "traceparent")
-COMMAND_HEADERS = ("Idempotency-Key", "Prefer", *KEPT)
+CORRELATION_HEADERS = ("X-Correlation-Id", "traceparent")
+COMMAND_HEADERS = ("Idempotency-Key", "Prefer", *CORRELATION_HEADERS)
 ANSWER_HEADERS = ("ETag", "Preference-Applied", "Idempotency-Replayed")
 CREATED_HEADERS = ("Location", *ANSWER_HEADERS)
 
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
+class ResponseSpec(msgspec.Struct, frozen=True, kw_only=True):
     """An answer that is no problem. A `shape` of None is an answer without a body.
 
     `others` are the forms beside the one of `media` that a reader can ask for, with their shapes. A name in `headers`
@@ -56,12 +56,12 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     body: Struct | None = None
     headers: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
-    replies: tuple[Reply, ...]
+    replies: tuple[ResponseSpec, ...]
     problems: error_codes.Codes
     leads_to: tuple[str, ...] = ()
 
 
-def words(text: str | None) -> str:
+def one_paragraph(text: str | None) -> str:
     """A docstring as one paragraph."""
     return " ".join((text or "").split())
 
@@ -74,7 +74,7 @@ def operation_name(kind: Struct) -> str:
 def may(name: str) -> tuple[str, ...]:
     """Who may give a command, in words."""
     return tuple(
-        str(role) if rule.__name__ == "anywhere" else f"{role}: {words(rule.__doc__).rstrip('.').lower()}"
+        str(role) if rule.__name__ == "anywhere" else f"{role}: {one_paragraph(rule.__doc__).rstrip('.').lower()}"
         for role, rule in MAY[name]
     )
 
@@ -85,16 +85,16 @@ def after(name: str) -> tuple[str, ...]:
     return ("get_ticket", "get_ticket_history", *(operation_name(COMMANDS[command]) for command in possible))
 
 
-def command(kind: type[Command], *unacceptable: str) -> Endpoint:
+def command_endpoint(kind: type[Command], *unacceptable: str) -> Endpoint:
     """A command on a ticket that is there; `unacceptable` are codes of its own with status 422."""
     free = kind.name in COMMANDS_WITHOUT_VERSION
     groups = (
         error_codes.EVERYWHERE,
-        error_codes.TICKET,
+        error_codes.TICKET_CODES,
         error_codes.REFUSED,
         error_codes.BODY,
         error_codes.ONCE,
-        error_codes.VERSIONED,
+        error_codes.VERSION_CODES,
         {422: unacceptable},
     )
     return Endpoint(
@@ -103,12 +103,12 @@ def command(kind: type[Command], *unacceptable: str) -> Endpoint:
         path=f"/v1/tickets/{{ticket_id}}:{kind.name}",
         tag="Commands",
         summary=kind.name.replace("_", " ").capitalize(),
-        says=words(kind.__doc__),
+        says=one_paragraph(kind.__doc__),
         who=may(kind.name),
         body=kind,
         headers=("If-Match", *COMMAND_HEADERS),
         needs=() if free else ("If-Match",),
-        replies=(Reply(says="What is new, and what can be done now.", shape=Answer, headers=ANSWER_HEADERS),),
+        replies=(ResponseSpec(says="What is new, and what can be done now.", shape=Answer, headers=ANSWER_HEADERS),),
         problems=error_codes.together(*groups),
         leads_to=after(kind.name),
     )
@@ -122,11 +122,13 @@ def opening(kind: type[Opening], path: str, *unacceptable: str) -> Endpoint:
         path=path,
         tag="Requests",
         summary=kind.name.replace("_", " ").capitalize(),
-        says=words(kind.__doc__),
+        says=one_paragraph(kind.__doc__),
         who=may(kind.name),
         body=kind,
         headers=COMMAND_HEADERS,
-        replies=(Reply(status=201, says="The ticket, with its address.", shape=Answer, headers=CREATED_HEADERS),),
+        replies=(
+            ResponseSpec(status=201, says="The ticket, with its address.", shape=Answer, headers=CREATED_HEADERS),
+        ),
         problems=error_codes.together(error_codes.EVERYWHERE, error_codes.BODY, error_codes.ONCE, {422: unacceptable}),
         leads_to=after(kind.name),
     )

@@ -7,11 +7,12 @@ from uuid import UUID
 
 import msgspec
 
+from api.http.paging import JSON
 from api.http.resources.client_resources import ClientEntry, ClientTickets
 from api.http.resources.closure_mail_resources import ClosureMailList
 from api.http.resources.event_resources import EventPage
 from api.http.resources.queue_resources import QueueTickets
-from api.http.resources.report_resources import MetricList, in_words
+from api.http.resources.report_resources import MetricList, metric_words
 from api.http.resources.service.contract_resources import HTML, JAVASCRIPT
 from api.http.resources.service.health_resources import Alive, Ready
 from api.http.resources.service.metrics_resource import OPENMETRICS
@@ -19,7 +20,6 @@ from api.http.resources.ticket_resources import History, TicketList
 from api.http.resources.webhook_admin.webhook_messages import DeliveryList, WebhookList, WebhookView, WebhookWithSecret
 from api.http.streaming.event_formats import (
     CLOUD_EVENTS,
-    JSON,
     NDJSON,
     SENT,
     SSE,
@@ -29,10 +29,10 @@ from api.http.streaming.event_formats import (
     passed_line,
     passed_sent,
 )
-from api.openapi.operation import Endpoint, Reply
-from api.openapi.sample_ticket import BEGIN, NUMBER, REGISTRATION, TICKET_ID, USER_ID, registration, story
+from api.openapi.operation import Endpoint, ResponseSpec
+from api.openapi.sample_ticket import BEGIN, REGISTRATION, SAMPLE_NUMBER, SAMPLE_USER_ID, TICKET_ID, registration, story
 from application.commands.procedure_commands import COMMANDS, OPENINGS
-from application.observability.metrics import POSITION as POSITION_METRIC
+from application.observability.metrics import LOG_POSITION as POSITION_METRIC
 from domain.values import Queue
 from projections.queries.closure_mail_list import MailRow
 from projections.queries.event_feed import FeedItem
@@ -41,10 +41,10 @@ from projections.queries.ticket_list import TicketRow
 from projections.queries.ticket_view import event_view, ticket_view
 from projections.queries.webhook_list import DeliveryRow
 from projections.reports.report_figures import Cell, Report
-from projections.reports.report_metrics import METRICS
+from projections.reports.report_metrics import REPORT_METRICS
 
-POSITION = 4711
-LISTS = ("list_tickets", "list_queue")
+EXAMPLE_POSITION = 4711
+LIST_OPERATIONS = ("list_tickets", "list_queue")
 
 
 HOOK = WebhookView(
@@ -59,7 +59,7 @@ HOOK = WebhookView(
     enabled=True,
     disabled_at=None,
     disabled_reason=None,
-    position=POSITION,
+    position=EXAMPLE_POSITION,
     old_secret_until=None,
     created_at=BEGIN,
     created_by="key_admin",
@@ -69,10 +69,10 @@ HOOK = WebhookView(
 @cache
 def body_examples() -> dict[str, Any]:
     """The body of each operation that takes one, by the name of its struct."""
-    told = story()
+    steps = story()
     return {
-        **{kind.__name__: told[kind.name].body for kind in OPENINGS},
-        **{kind.__name__: told[kind.name].body for kind in COMMANDS.values()},
+        **{kind.__name__: steps[kind.name].body for kind in OPENINGS},
+        **{kind.__name__: steps[kind.name].body for kind in COMMANDS.values()},
         "RegisterClient": REGISTRATION,
         "NoFields": {},
         "CreateWebhook": {"url": HOOK.url, "types": HOOK.types, "description": HOOK.description},
@@ -86,54 +86,58 @@ def body_examples() -> dict[str, Any]:
 @cache
 def answer_examples() -> dict[str, Any]:
     """The answer of each operation that answers JSON, by its name and status."""
-    told, (client, _) = story(), registration()
-    closed, routed = told["close"].outcome, told["route"].outcome
+    steps, (client, _) = story(), registration()
+    closed, routed = steps["close"].outcome, steps["route"].outcome
     ticket, issue = routed.ticket, routed.ticket.issue
     summary, category = (issue.summary, issue.category) if issue else (None, None)
     row = TicketRow(
         ticket.ticket_id, ticket.number, ticket.version, ticket.state, ticket.level, ticket.qualification, ticket.queue,
-        USER_ID, ticket.channel, summary, category, ticket.priority, None, False, 0, ticket.created_at,
+        SAMPLE_USER_ID, ticket.channel, summary, category, ticket.priority, None, False, 0, ticket.created_at,
         ticket.updated_at, None, None,
     )  # fmt: skip
     queue_row = QueueRow(
         ticket.ticket_id, ticket.number, ticket.version, ticket.state, ticket.qualification, ticket.priority, summary,
-        USER_ID, None, False, ticket.updated_at, 0,
+        SAMPLE_USER_ID, None, False, ticket.updated_at, 0,
     )  # fmt: skip
-    begun = [event for name in ("receive_request", "identify_client", "create") for event in told[name].outcome.events]
-    events = [event_view(POSITION + place, recorded) for place, recorded in enumerate(begun)]
+    begun = [event for name in ("receive_request", "identify_client", "create") for event in steps[name].outcome.events]
+    events = [event_view(EXAMPLE_POSITION + place, recorded) for place, recorded in enumerate(begun)]
     glance = [QueueOverview(queue, 0, 0, None, {}) for queue in Queue]
     glance[1] = QueueOverview(Queue.TIER1, 1, 1, ticket.updated_at, {"2": 1})
-    metric, until = METRICS[0], BEGIN + timedelta(days=1)
+    metric, until = REPORT_METRICS[0], BEGIN + timedelta(days=1)
     words = (metric.name, metric.definition, metric.formula, metric.population, metric.unit)
     mail = MailRow(
         TICKET_ID, closed.ticket.version, "<closing.2a.17@example.org>", "sent", 1, BEGIN, None, BEGIN, BEGIN
     )
-    claimed = ticket_view(told["assign"].outcome.ticket, told["assign"].outcome.possible)
+    claimed = ticket_view(steps["assign"].outcome.ticket, steps["assign"].outcome.possible)
     contact = msgspec.structs.asdict(client)
     return {
         "list_tickets 200": TicketList([row], None),
         "get_ticket 200": ticket_view(closed.ticket, closed.possible),
         "get_ticket_history 200": History(events, None),
-        "list_queues 200": Overview(glance, 1, POSITION),
+        "list_queues 200": Overview(glance, 1, EXAMPLE_POSITION),
         "list_queue 200": QueueTickets([queue_row], None),
         "claim_next_ticket 200": claimed,
         "register_client 200": client,
         "register_client 201": client,
         "get_client 200": ClientEntry(**contact, tickets=ClientTickets([row], None)),
-        "list_events 200": EventPage(events, None, POSITION + 2),
-        "list_metrics 200": MetricList([in_words(metric)], None),
-        "get_report 200": Report(*words, BEGIN, until, [], POSITION, [Cell(0.8, 4, 5, 5)]),
+        "list_events 200": EventPage(events, None, EXAMPLE_POSITION + 2),
+        "list_metrics 200": MetricList([metric_words(metric)], None),
+        "get_report 200": Report(*words, BEGIN, until, [], EXAMPLE_POSITION, [Cell(0.8, 4, 5, 5)]),
         "list_closure_mails 200": ClosureMailList([mail], None),
         **webhook_examples(),
         "get_liveness 200": Alive(),
-        "get_readiness 200": Ready([], POSITION, 0.0, {"queue_stays": 0}, {"queue_stays": 0.0}, {"queue_stays": 0}),
+        "get_readiness 200": Ready(
+            [], EXAMPLE_POSITION, 0.0, {"queue_stays": 0}, {"queue_stays": 0.0}, {"queue_stays": 0}
+        ),
     }
 
 
 def webhook_examples() -> dict[str, Any]:
     """The answers about webhooks."""
     secret = WebhookWithSecret(**msgspec.structs.asdict(HOOK), secret="whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX")  # noqa: S106
-    sent = DeliveryRow(9, POSITION, "Ticket.Closed", "delivered", 1, None, None, BEGIN, 204, None, 12, BEGIN, BEGIN)
+    sent = DeliveryRow(
+        9, EXAMPLE_POSITION, "Ticket.Closed", "delivered", 1, None, None, BEGIN, 204, None, 12, BEGIN, BEGIN
+    )
     named = ("get_webhook", "change_webhook", "enable_webhook", "disable_webhook", "replay_webhook", "ping_webhook")
     return {
         **{f"{name} 200": HOOK for name in named},
@@ -147,10 +151,10 @@ def webhook_examples() -> dict[str, Any]:
 def body_example(endpoint: Endpoint) -> dict[str, Any]:
     """The example of an operation's body, named for the story of one ticket."""
     kind = endpoint.body.__name__ if endpoint.body else ""
-    return {"story": {"summary": f"As for ticket {NUMBER}", "value": body_examples()[kind]}}
+    return {"story": {"summary": f"As for ticket {SAMPLE_NUMBER}", "value": body_examples()[kind]}}
 
 
-def answer_example(endpoint: Endpoint, reply: Reply) -> Any:
+def answer_example(endpoint: Endpoint, reply: ResponseSpec) -> Any:
     """The example of an answer as JSON; None where it is no JSON of ours."""
     if endpoint.path.startswith("/v1/tickets/{ticket_id}:") or endpoint.tag == "Requests":
         name = endpoint.path.partition(":")[2] or getattr(endpoint.body, "name", "")
@@ -169,10 +173,10 @@ def other_examples() -> dict[tuple[str, str], Any]:
     counted = "\n".join(
         (f"# HELP {POSITION_METRIC.name} {POSITION_METRIC.says}", f"# TYPE {POSITION_METRIC.name} gauge")
     )
-    counted += f"\n{POSITION_METRIC.name} {POSITION}.0\n"
+    counted += f"\n{POSITION_METRIC.name} {EXAMPLE_POSITION}.0\n"
     return {
-        ("list_events", NDJSON): (as_line(shown) + passed_line(POSITION + 3)).decode(),
-        ("list_events", SSE): (SENT.first + as_sent(shown) + passed_sent(POSITION + 3)).decode(),
+        ("list_events", NDJSON): (as_line(shown) + passed_line(EXAMPLE_POSITION + 3)).decode(),
+        ("list_events", SSE): (SENT.first + as_sent(shown) + passed_sent(EXAMPLE_POSITION + 3)).decode(),
         ("list_events", CLOUD_EVENTS): msgspec.to_builtins([as_cloud_event(item) for item in events]),
         ("get_metrics", "text/plain"): counted,
         ("get_metrics", OPENMETRICS): f"{counted}# EOF\n",
@@ -182,20 +186,20 @@ def other_examples() -> dict[tuple[str, str], Any]:
     }
 
 
-def link(source: Endpoint, target: str, needs_version: bool) -> dict[str, Any]:
+def openapi_link(source: Endpoint, target: str, needs_version: bool) -> dict[str, Any]:
     """Where an answer leads: another operation, and what it takes from the answer."""
-    said: dict[str, Any] = {"operationId": target}
+    members: dict[str, Any] = {"operationId": target}
     if source.name == "register_client":
         if target == "open_ticket":
-            return {**said, "requestBody": {"client_user_id": "$response.body#/user_id"}}
-        return {**said, "parameters": {"user_id": "$response.body#/user_id"}}
+            return {**members, "requestBody": {"client_user_id": "$response.body#/user_id"}}
+        return {**members, "parameters": {"user_id": "$response.body#/user_id"}}
     if "webhook" in target:
         place = "items/0/id" if source.name == "list_webhooks" else "id"
-        return {**said, "parameters": {"webhook_id": f"$response.body#/{place}"}}
-    place = "items/0/ticket_id" if source.name in LISTS else "ticket_id"
-    said["parameters"] = {"ticket_id": f"$response.body#/{place}"}
+        return {**members, "parameters": {"webhook_id": f"$response.body#/{place}"}}
+    place = "items/0/ticket_id" if source.name in LIST_OPERATIONS else "ticket_id"
+    members["parameters"] = {"ticket_id": f"$response.body#/{place}"}
     if needs_version:
-        said["parameters"]["If-Match"] = "$response.header.ETag"
+        members["parameters"]["If-Match"] = "$response.header.ETag"
     if target in ("approve_dossier", "decline_dossier") and source.name == "get_ticket":
-        said["requestBody"] = {"dossier_sha256": "$response.body#/dossier/sha256"}
-    return said
+        members["requestBody"] = {"dossier_sha256": "$response.body#/dossier/sha256"}
+    return members

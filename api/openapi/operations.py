@@ -12,7 +12,17 @@ from api.http.resources.ticket_parameters import HistoryParameters, ListParamete
 from api.http.resources.ticket_resources import History, TicketList
 from api.http.streaming.event_formats import CLOUD_EVENTS, NDJSON, SSE, CloudEvent
 from api.openapi import error_codes
-from api.openapi.operation import ANSWER_HEADERS, COMMAND_HEADERS, KEPT, Endpoint, Reply, after, command, may, opening
+from api.openapi.operation import (
+    ANSWER_HEADERS,
+    COMMAND_HEADERS,
+    CORRELATION_HEADERS,
+    Endpoint,
+    ResponseSpec,
+    after,
+    command_endpoint,
+    may,
+    opening,
+)
 from api.openapi.service_operations import OPERATION_ENDPOINTS
 from api.openapi.webhook_operations import WEBHOOK_ENDPOINTS
 from application.commands.procedure_commands import COMMANDS, OpenTicket, ReceiveRequest
@@ -37,13 +47,13 @@ TAGS = {
     "Contract": "This description, for programs and for people.",
 }
 UNACCEPTABLE = {"identify_client": ("unknown_client",), "link": ("link_to_self", "unknown_other_ticket")}
-STANDS = ("Deskledger-Position", "Preference-Applied")
-LIST = (*STANDS, "Link")
+POSITION_HEADERS = ("Deskledger-Position", "Preference-Applied")
+LIST_HEADERS = (*POSITION_HEADERS, "Link")
 
 COMMAND_ENDPOINTS = (
     opening(ReceiveRequest, "/v1/requests"),
     opening(OpenTicket, "/v1/tickets", "unknown_client"),
-    *(command(kind, *UNACCEPTABLE.get(name, ())) for name, kind in COMMANDS.items()),
+    *(command_endpoint(kind, *UNACCEPTABLE.get(name, ())) for name, kind in COMMANDS.items()),
 )
 
 ENDPOINTS: tuple[Endpoint, ...] = (
@@ -57,9 +67,9 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         who=tuple(MAY_READ["tickets"]),
         query=ListParameters,
         headers=("Prefer",),
-        replies=(Reply(says="A page of tickets.", shape=TicketList, headers=LIST),),
+        replies=(ResponseSpec(says="A page of tickets.", shape=TicketList, headers=LIST_HEADERS),),
         problems=error_codes.together(
-            error_codes.EVERYWHERE, error_codes.LISTED, error_codes.WAITING, {404: ("unknown_user_id",)}
+            error_codes.EVERYWHERE, error_codes.LISTED, error_codes.FRESHNESS_CODES, {404: ("unknown_user_id",)}
         ),
         leads_to=("get_ticket", "get_ticket_history"),
     ),
@@ -74,14 +84,14 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         query=TicketParameters,
         headers=("Prefer",),
         replies=(
-            Reply(
+            ResponseSpec(
                 says="The ticket. `Deskledger-Position` is there when it is of the past.",
                 shape=TicketView,
                 headers=("ETag", "Deskledger-Position?", "Preference-Applied"),
             ),
         ),
         problems=error_codes.together(
-            error_codes.EVERYWHERE, error_codes.TICKET, error_codes.WAITING, {404: ("unknown_version",)}
+            error_codes.EVERYWHERE, error_codes.TICKET_CODES, error_codes.FRESHNESS_CODES, {404: ("unknown_version",)}
         ),
         leads_to=("approve_dossier", "decline_dossier", *after("route")),
     ),
@@ -96,12 +106,12 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         query=HistoryParameters,
         headers=("Prefer",),
         replies=(
-            Reply(
+            ResponseSpec(
                 says="The history, whole.", shape=History, headers=("ETag", "Deskledger-Position", "Preference-Applied")
             ),
         ),
         problems=error_codes.together(
-            error_codes.EVERYWHERE, error_codes.TICKET, error_codes.WAITING, {404: ("unknown_version",)}
+            error_codes.EVERYWHERE, error_codes.TICKET_CODES, error_codes.FRESHNESS_CODES, {404: ("unknown_version",)}
         ),
     ),
     Endpoint(
@@ -113,8 +123,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         who=tuple(MAY_READ["queues"]),
         query=OverviewParameters,
         headers=("Prefer",),
-        replies=(Reply(says="The queues.", shape=Overview, headers=STANDS),),
-        problems=error_codes.together(error_codes.EVERYWHERE, error_codes.WAITING),
+        replies=(ResponseSpec(says="The queues.", shape=Overview, headers=POSITION_HEADERS),),
+        problems=error_codes.together(error_codes.EVERYWHERE, error_codes.FRESHNESS_CODES),
     ),
     Endpoint(
         name="list_queue",
@@ -126,9 +136,9 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         who=tuple(MAY_READ["queues"]),
         query=QueueParameters,
         headers=("Prefer",),
-        replies=(Reply(says="A page of the queue.", shape=QueueTickets, headers=LIST),),
+        replies=(ResponseSpec(says="A page of the queue.", shape=QueueTickets, headers=LIST_HEADERS),),
         problems=error_codes.together(
-            error_codes.EVERYWHERE, error_codes.LISTED, error_codes.WAITING, {404: ("unknown_queue",)}
+            error_codes.EVERYWHERE, error_codes.LISTED, error_codes.FRESHNESS_CODES, {404: ("unknown_queue",)}
         ),
         leads_to=("get_ticket", "get_ticket_history"),
     ),
@@ -143,8 +153,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         body=NoFields,
         headers=COMMAND_HEADERS,
         replies=(
-            Reply(says="The ticket that the caller has now.", shape=TicketView, headers=ANSWER_HEADERS),
-            Reply(status=204, says="Nobody waits there."),
+            ResponseSpec(says="The ticket that the caller has now.", shape=TicketView, headers=ANSWER_HEADERS),
+            ResponseSpec(status=204, says="Nobody waits there."),
         ),
         problems=error_codes.together(
             error_codes.EVERYWHERE, error_codes.BODY, error_codes.ONCE, {404: ("unknown_queue",)}
@@ -160,10 +170,12 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         says="Makes the directory say this of the user ID. The same entry again records nothing.",
         who=may("register_client"),
         body=RegisterClient,
-        headers=KEPT,
+        headers=CORRELATION_HEADERS,
         replies=(
-            Reply(says="The entry as it stands now.", shape=Client, headers=("ETag", "Location")),
-            Reply(status=201, says="The new entry, with its address.", shape=Client, headers=("ETag", "Location")),
+            ResponseSpec(says="The entry as it stands now.", shape=Client, headers=("ETag", "Location")),
+            ResponseSpec(
+                status=201, says="The new entry, with its address.", shape=Client, headers=("ETag", "Location")
+            ),
         ),
         problems=error_codes.together(error_codes.EVERYWHERE, error_codes.BODY),
         leads_to=("open_ticket", "get_client"),
@@ -177,9 +189,13 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         who=tuple(MAY_READ["client"]),
         query=PageParameters,
         headers=("Prefer",),
-        replies=(Reply(says="The entry and a page of its tickets.", shape=ClientEntry, headers=("ETag", *LIST)),),
+        replies=(
+            ResponseSpec(
+                says="The entry and a page of its tickets.", shape=ClientEntry, headers=("ETag", *LIST_HEADERS)
+            ),
+        ),
         problems=error_codes.together(
-            error_codes.EVERYWHERE, error_codes.LISTED, error_codes.WAITING, {404: ("unknown_user_id",)}
+            error_codes.EVERYWHERE, error_codes.LISTED, error_codes.FRESHNESS_CODES, {404: ("unknown_user_id",)}
         ),
     ),
     Endpoint(
@@ -194,14 +210,14 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         query=FeedParameters,
         headers=("Prefer", "Last-Event-ID"),
         replies=(
-            Reply(
+            ResponseSpec(
                 says="Some events, in order.",
                 shape=EventPage,
-                headers=(*LIST, "Deskledger-After"),
+                headers=(*LIST_HEADERS, "Deskledger-After"),
                 others={CLOUD_EVENTS: list[CloudEvent], NDJSON: str, SSE: str},
             ),
         ),
-        problems=error_codes.together(error_codes.EVERYWHERE, error_codes.WAITING, error_codes.STREAMED),
+        problems=error_codes.together(error_codes.EVERYWHERE, error_codes.FRESHNESS_CODES, error_codes.STREAMED),
     ),
     Endpoint(
         name="list_metrics",
@@ -210,7 +226,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         summary="Read what is measured",
         says="Every metric with its definition, formula, population and unit.",
         who=tuple(MAY_READ["reports"]),
-        replies=(Reply(says="The metrics.", shape=MetricList),),
+        replies=(ResponseSpec(says="The metrics.", shape=MetricList),),
         problems=error_codes.together(error_codes.EVERYWHERE),
     ),
     Endpoint(
@@ -222,8 +238,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         who=tuple(MAY_READ["reports"]),
         query=ReportParameters,
         headers=("Prefer",),
-        replies=(Reply(says="The figures.", shape=Report, headers=STANDS),),
-        problems=error_codes.together(error_codes.EVERYWHERE, error_codes.WAITING, {404: ("unknown_metric",)}),
+        replies=(ResponseSpec(says="The figures.", shape=Report, headers=POSITION_HEADERS),),
+        problems=error_codes.together(error_codes.EVERYWHERE, error_codes.FRESHNESS_CODES, {404: ("unknown_metric",)}),
     ),
     *WEBHOOK_ENDPOINTS,
     *OPERATION_ENDPOINTS,

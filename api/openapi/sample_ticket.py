@@ -22,12 +22,14 @@ from domain.values import Level, Principal, Role
 BEGIN = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 TICKET_ID = UUID("019ab000-7c00-7000-8000-00000000002a")
 OTHER_ID = UUID("019ab000-7c00-7000-8000-000000000017")
-USER_ID, NUMBER = "client-17", "T-000042"
-LEVELS = frozenset(Level) - {Level.IT_MANAGER}
-STAFF = Principal("key_desk", "Service desk", frozenset({Role.INTAKE, Role.AGENT, Role.IT_MANAGER}), LEVELS)
+SAMPLE_USER_ID, SAMPLE_NUMBER = "client-17", "T-000042"
+STAFF_LEVELS = frozenset(Level) - {Level.IT_MANAGER}
+STAFF_PRINCIPAL = Principal(
+    "key_desk", "Service desk", frozenset({Role.INTAKE, Role.AGENT, Role.IT_MANAGER}), STAFF_LEVELS
+)
 CHECKER = Principal("key_quality", "Quality control", frozenset({Role.QUALITY}))
-CLIENT = Principal("key_client", "Client", frozenset({Role.CLIENT}), client_user_id=USER_ID)
-HASH = "dossier_sha256"  # in a body of the story it is the hash of the dossier as it stands
+CLIENT_PRINCIPAL = Principal("key_client", "Client", frozenset({Role.CLIENT}), client_user_id=SAMPLE_USER_ID)
+DOSSIER_HASH_FIELD = "dossier_sha256"  # in a body of the story it is the hash of the dossier as it stands
 
 REQUEST = "The printer on floor 3 prints blank pages since this morning."
 ISSUE = {
@@ -45,8 +47,8 @@ REGISTRATION = {
 }
 BODIES: dict[str, dict[str, Any]] = {
     "receive_request": {"channel": "email", "text": REQUEST, "sender": {"email": "client-17@example.org"}},
-    "open_ticket": {"client_user_id": USER_ID, "channel": "phone", "text": REQUEST, "issue": ISSUE},
-    "identify_client": {"client_user_id": USER_ID},
+    "open_ticket": {"client_user_id": SAMPLE_USER_ID, "channel": "phone", "text": REQUEST, "issue": ISSUE},
+    "identify_client": {"client_user_id": SAMPLE_USER_ID},
     "create": {},
     "document_issue": ISSUE,
     "route": {"to": "tier1"},
@@ -63,8 +65,8 @@ BODIES: dict[str, dict[str, Any]] = {
     },
     "close": {},
     "compile_dossier": {"summary": "Three levels have tried. What is left is the print server's network segment."},
-    "approve": {HASH: "", "confirmed_via": "email"},
-    "decline": {HASH: "", "confirmed_via": "email", "reason": "Please try another printer first."},
+    "approve": {DOSSIER_HASH_FIELD: "", "confirmed_via": "email"},
+    "decline": {DOSSIER_HASH_FIELD: "", "confirmed_via": "email", "reason": "Please try another printer first."},
     "return_to_level": {"level": "onsite", "reason": "Try another printer first, as the client asks."},
     "add_note": {"text": "The client is in the office until five.", "visibility": "internal"},
     "change_priority": {"impact": "high", "urgency": "high", "reason": "The whole floor has to print today."},
@@ -81,10 +83,10 @@ STORY = (
     *("document_resolution", "close", "reopen", "link", *UP, *UP, "escalate", "compile_dossier", "decline"),
     *("return_to_level", "qualify", "escalate", "compile_dossier", "approve", "cancel"),
 )
-BY = {"verify": CHECKER, "approve": CLIENT, "decline": CLIENT, "reopen": CLIENT}
+BY = {"verify": CHECKER, "approve": CLIENT_PRINCIPAL, "decline": CLIENT_PRINCIPAL, "reopen": CLIENT_PRINCIPAL}
 
 
-class Told(msgspec.Struct, frozen=True):
+class StoryStep(msgspec.Struct, frozen=True):
     """One command of the story: its body, what it led to, and what the desk answered."""
 
     body: dict[str, Any]
@@ -97,40 +99,44 @@ class Told(msgspec.Struct, frozen=True):
 
 
 @cache
-def story() -> dict[str, Told]:
+def story() -> dict[str, StoryStep]:
     """Each command as it comes first in the story, in that order; and the ticket that is opened in one go."""
     _, registered = registration()
     other = _decided("open_ticket", OTHER_ID, None, [], 0, registered)
-    told, history, ticket = {"open_ticket": other}, list[Recorded](), None
+    steps, history, ticket = {"open_ticket": other}, list[Recorded](), None
     others = [*registered, *other.outcome.events]
     for minutes, name in enumerate(STORY):
         step = _decided(name, TICKET_ID, ticket, history, 5 * minutes, others)
         history, ticket = [*history, *step.outcome.events], step.outcome.ticket
-        told.setdefault(name, step)
-    return told
+        steps.setdefault(name, step)
+    return steps
 
 
 @cache
 def registration() -> tuple[Client, tuple[Recorded, ...]]:
     """The directory entry of the client, and its events."""
     contact = msgspec.convert(REGISTRATION, RegisterClient).contact()
-    return decide_client(USER_ID, contact, STAFF, BEGIN - timedelta(days=90), ())
+    return decide_client(SAMPLE_USER_ID, contact, STAFF_PRINCIPAL, BEGIN - timedelta(days=90), ())
 
 
 def body_of(name: str, ticket: Ticket | None) -> dict[str, Any]:
     """The body of a command in the story, with the hash of the dossier as it stands."""
     body = BODIES[name]
-    return body | {HASH: ticket.dossier.sha256} if HASH in body and ticket and ticket.dossier else body
+    return (
+        body | {DOSSIER_HASH_FIELD: ticket.dossier.sha256}
+        if DOSSIER_HASH_FIELD in body and ticket and ticket.dossier
+        else body
+    )
 
 
 def _decided(
     name: str, stream: UUID, ticket: Ticket | None, history: list[Recorded], minutes: int, others: Any
-) -> Told:
+) -> StoryStep:
     kinds: dict[str, type[Command | Opening]] = {**COMMANDS, **{opening.name: opening for opening in OPENINGS}}
     body, now = body_of(name, ticket), BEGIN + timedelta(minutes=minutes)
     streams: dict[UUID, list[Recorded]] = {stream: history}
     for recorded in others:
         streams.setdefault(recorded.originator_id, []).append(recorded)
-    number = "T-000023" if stream == OTHER_ID else NUMBER
-    request = CommandRequest(stream, msgspec.convert(body, kinds[name]), BY.get(name, STAFF), now)
-    return Told(body, decide(request, streams, number))
+    number = "T-000023" if stream == OTHER_ID else SAMPLE_NUMBER
+    request = CommandRequest(stream, msgspec.convert(body, kinds[name]), BY.get(name, STAFF_PRINCIPAL), now)
+    return StoryStep(body, decide(request, streams, number))

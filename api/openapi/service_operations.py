@@ -7,7 +7,7 @@ from api.http.resources.service.contract_resources import HTML, JAVASCRIPT, REDO
 from api.http.resources.service.health_resources import Alive, Ready
 from api.http.resources.service.metrics_resource import OPENMETRICS
 from api.openapi import error_codes
-from api.openapi.operation import Endpoint, Reply
+from api.openapi.operation import Endpoint, ResponseSpec
 from domain.roles import MAY_READ
 
 OPERATION_ENDPOINTS = (
@@ -19,7 +19,9 @@ OPERATION_ENDPOINTS = (
         says="What became of the e-mails that closings cause; `state=failed` are those that somebody has to look at.",
         who=tuple(MAY_READ["closure_mails"]),
         query=MailParameters,
-        replies=(Reply(says="A page of e-mails.", shape=ClosureMailList, headers=("Deskledger-Position", "Link")),),
+        replies=(
+            ResponseSpec(says="A page of e-mails.", shape=ClosureMailList, headers=("Deskledger-Position", "Link")),
+        ),
         problems=error_codes.together(error_codes.EVERYWHERE, error_codes.LISTED),
     ),
     Endpoint(
@@ -28,7 +30,7 @@ OPERATION_ENDPOINTS = (
         tag="Operations",
         summary="Is the process alive?",
         says="Always 200: nothing else is asked.",
-        replies=(Reply(says="It is.", shape=Alive),),
+        replies=(ResponseSpec(says="It is.", shape=Alive),),
         problems=error_codes.together(error_codes.HTTP),
     ),
     Endpoint(
@@ -37,7 +39,7 @@ OPERATION_ENDPOINTS = (
         tag="Operations",
         summary="Can the process serve?",
         says="How far everything is: log, projections, parked streams, outbox.",
-        replies=(Reply(says="It can.", shape=Ready),),
+        replies=(ResponseSpec(says="It can.", shape=Ready),),
         problems=error_codes.together(error_codes.HTTP, {503: ("not_ready",)}),
     ),
     Endpoint(
@@ -47,7 +49,7 @@ OPERATION_ENDPOINTS = (
         summary="Metrics for Prometheus",
         says="What the processes of this machine have counted, and what the database says; OpenMetrics where `Accept`"
         " names it. The setting DESKLEDGER_METRICS turns it off.",
-        replies=(Reply(says="The metrics.", shape=str, media="text/plain", others={OPENMETRICS: str}),),
+        replies=(ResponseSpec(says="The metrics.", shape=str, media="text/plain", others={OPENMETRICS: str}),),
         problems=error_codes.together(error_codes.HTTP),
     ),
     Endpoint(
@@ -58,8 +60,8 @@ OPERATION_ENDPOINTS = (
         says="This document: OpenAPI 3.1.",
         headers=("If-None-Match",),
         replies=(
-            Reply(says="The document.", shape=dict[str, Any], headers=("ETag", "Cache-Control")),
-            Reply(
+            ResponseSpec(says="The document.", shape=dict[str, Any], headers=("ETag", "Cache-Control")),
+            ResponseSpec(
                 status=304, says="The copy that the caller has is the same still.", headers=("ETag", "Cache-Control")
             ),
         ),
@@ -71,7 +73,7 @@ OPERATION_ENDPOINTS = (
         tag="Contract",
         summary="The contract for people",
         says="This document as a page. It works without a network.",
-        replies=(Reply(says="The page.", shape=str, media=HTML),),
+        replies=(ResponseSpec(says="The page.", shape=str, media=HTML),),
         problems=error_codes.together(error_codes.HTTP),
     ),
     Endpoint(
@@ -80,7 +82,7 @@ OPERATION_ENDPOINTS = (
         tag="Contract",
         summary="What the page is shown with",
         says="A script that never changes under this address.",
-        replies=(Reply(says="The script.", shape=str, media=JAVASCRIPT),),
+        replies=(ResponseSpec(says="The script.", shape=str, media=JAVASCRIPT),),
         problems=error_codes.together(error_codes.HTTP),
     ),
 )

@@ -12,11 +12,11 @@ from typing import Any
 
 HEADER_SECONDS = 10.0  # from the beginning of a connection, or of a later request, to the end of the headers
 UNREAD_SECONDS = 60.0  # how long a client may leave an answer unread
-IDLE_SECONDS = 75.0  # longer than proxies keep theirs, most often 60 s: no request must meet its connection's end
+KEEPALIVE_SECONDS = 75.0  # longer than proxies keep theirs, most often 60 s: no request must meet its connection's end
 CROWDED_IDLE_SECONDS = 2.0  # where every second connection is taken, a new one ends one that is idle so long
 EMPTY_SECONDS = 0.5  # for what may be on its way, on an idle connection at a shutdown, or behind the last byte
-ENDING_SECONDS = 4.0  # how long a shutdown waits for a request that is not whole
-LOOK_SECONDS = 0.2  # between two looks at all connections
+SHUTDOWN_SECONDS = 4.0  # how long a shutdown waits for a request that is not whole
+CONNECTION_CHECK_SECONDS = 0.2  # between two looks at all connections
 CONNECTION: ContextVar["Connection | None"] = ContextVar("CONNECTION", default=None)
 _REFUSAL = re.compile(rb"HTTP/1\.1 (\d{3}) [^\r]*\r\nContent-Type: text/plain\r\n")  # gunicorn's own; its body follows
 
@@ -97,7 +97,7 @@ class Connection(asyncio.Protocol):
         self._running = max(self._running - 1, 0)
         if not self._running and self in self.guard.connections:
             self._answering, self.guard.idle[self] = False, self.guard.clock()
-            self.due = self.guard.clock() + (EMPTY_SECONDS if self.half_closed else IDLE_SECONDS)
+            self.due = self.guard.clock() + (EMPTY_SECONDS if self.half_closed else KEEPALIVE_SECONDS)
 
     def hurry(self, seconds: float) -> None:
         """What is awaited has to come sooner."""
@@ -140,7 +140,7 @@ class Guard:
         self._server.close()
         self._end_streams()
         for connection in self.connections:
-            connection.hurry(EMPTY_SECONDS if connection in self.idle else ENDING_SECONDS)
+            connection.hurry(EMPTY_SECONDS if connection in self.idle else SHUTDOWN_SECONDS)
 
     async def wait_closed(self) -> None:
         """There is nothing to wait for: gunicorn waits for the connections itself."""
@@ -161,4 +161,4 @@ class Guard:
     def _look(self) -> None:
         for connection in list(self.connections):
             connection.look(self.clock())
-        self._loop.call_later(LOOK_SECONDS, self._look)
+        self._loop.call_later(CONNECTION_CHECK_SECONDS, self._look)

@@ -9,7 +9,7 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 from api.http.app import create_app
-from api.server.connection_guard import IDLE_SECONDS, Guard
+from api.server.connection_guard import KEEPALIVE_SECONDS, Guard
 from api.server.gunicorn_logs import ServerLog
 from api.server.http_exchange import Exchange
 from api.server.unparsed import problem_bytes
@@ -18,8 +18,8 @@ from application.settings import Settings
 
 ANSWERING_SECONDS = 15  # how long a shutdown waits for answers; gunicorn kills a worker after `graceful_timeout`
 MOST_CONNECTIONS = 2_000  # of one process; half of its descriptors, at most: the rest is for all else
-MOST_DIGITS = 10_000  # gunicorn gives all digits of a length to int(), and a header has 8,190 bytes
-ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
+INT_MOST_DIGITS = 10_000  # gunicorn gives all digits of a length to int(), and a header has 8,190 bytes
+END_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -38,14 +38,14 @@ class Server(BaseApplication):  # type: ignore[misc]
             "worker_class": "asgi",
             "http_parser": "python",  # the C parser that installs today accepts bare LF
             "preload_app": True,
-            "keepalive": int(IDLE_SECONDS) + 60,  # the guard ends what is idle, and knows when a request has begun
+            "keepalive": int(KEEPALIVE_SECONDS) + 60,  # the guard ends what is idle, and knows when a request has begun
             "timeout": 60,
             "graceful_timeout": 20,
             "control_socket_disable": True,
             "loglevel": "warning" if self._settings.log_level == "info" else self._settings.log_level,
             "proc_name": "deskledger-api",
             "logger_class": ServerLog,
-            "post_worker_init": begin,
+            "post_worker_init": prepare_child,
             "pre_request": leave_out,
         }
         for name, value in options.items():
@@ -56,14 +56,14 @@ class Server(BaseApplication):  # type: ignore[misc]
         return Exchange(create_app(self._settings))
 
 
-def begin(worker: Any) -> None:
+def prepare_child(worker: Any) -> None:
     """Runs in each child, before its loop does."""
     worker.cfg.set("graceful_timeout", ANSWERING_SECONDS)  # sooner than our parent's, who kills a child after its own
     most = min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
     Guard(worker, most, problem_bytes, lambda: worker.asgi.end_streams())
-    sys.set_int_max_str_digits(MOST_DIGITS)
+    sys.set_int_max_str_digits(INT_MOST_DIGITS)
     seldom_collect()
-    worker.loop.call_soon(release)
+    worker.loop.call_soon(release_signals)
 
 
 def leave_out(worker: Any, request: Any) -> None:
@@ -72,12 +72,12 @@ def leave_out(worker: Any, request: Any) -> None:
 
 def hold() -> None:
     """Keeps the signals that end the server for later."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
 
 
-def release() -> None:
+def release_signals() -> None:
     """Lets the signals in that were held."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, END_SIGNALS)
 
 
 def raise_descriptor_limit() -> None:
@@ -93,5 +93,5 @@ def serve_api(settings: Settings) -> None:
     for in vain: it is held back over the fork, until the loop of the child runs and hears signals.
     """
     raise_descriptor_limit()
-    os.register_at_fork(before=hold, after_in_parent=release)
+    os.register_at_fork(before=hold, after_in_parent=release_signals)
     Server(settings).run()

@@ -82,8 +82,8 @@ class Body:
         event = await self._next()
         self.more = event.get("more_body", False)
         if event["type"] == "http.disconnect":
-            said = "The connection ended before the body did: nothing is done. Send it again."
-            raise Problem(400, "body_cut_off", said)
+            detail = "The connection ended before the body did: nothing is done. Send it again."
+            raise Problem(400, "body_cut_off", detail)
         return event
 
     async def _next(self) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 from api.http.middleware.access_log import unreadable
 from api.http.middleware.request_rules import NOT_IMPLEMENTED
 from api.http.middleware.response_headers import STRICT
-from api.http.problems import MEDIA_TYPE, code_of, document, phrase
+from api.http.problems import MEDIA_TYPE, code_of, phrase, problem_document
 
 TOO_SLOW = "The request did not come in time: headers within 10 s, the body within 30 s. Send it again."
-DETAILS = {  # what gunicorn finds is not always a sentence
+UNPARSED_DETAILS = {  # what gunicorn finds is not always a sentence
     408: TOO_SLOW,
     414: "The first line of the request is too long: put less into the address, at most 8,190 bytes.",
     431: "The headers are too large: send at most 100, each of at most 8,190 bytes.",
@@ -19,8 +19,8 @@ DETAILS = {  # what gunicorn finds is not always a sentence
 def problem_bytes(status: int, message: str = "") -> bytes:
     """The whole answer, after which the connection ends."""
     named = unreadable(status)
-    detail = DETAILS.get(status) or f"The server cannot read this request: {message[:200]}."
-    body = document(status, code_of(status), detail, "/", **named)
+    detail = UNPARSED_DETAILS.get(status) or f"The server cannot read this request: {message[:200]}."
+    body = problem_document(status, code_of(status), detail, "/", **named)
     lines = (
         f"HTTP/1.1 {status} {phrase(status)}",
         f"Content-Type: {MEDIA_TYPE}",

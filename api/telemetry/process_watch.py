@@ -8,23 +8,23 @@ from typing import Any
 import structlog
 
 from application.observability import logs, metrics
-from application.observability.process_stats import EVERY_SECONDS, Vitals
+from application.observability.process_stats import EVERY_SECONDS, ProcessStats
 from application.settings import Settings
 from application.store.postgres.read_pool import Readers
 
 log = structlog.get_logger()
 
 
-def begin(part: str, settings: Settings) -> Vitals:
+def start_process_stats(part: str, settings: Settings) -> ProcessStats:
     """Begins to log without waiting, and to count where the other processes of this machine do."""
     logs.start_writer()
     if settings.metrics:
         try:
-            metrics.begin(settings.data_dir / "metrics")
+            metrics.start_counting(settings.data_dir / "metrics")
         except OSError as error:
-            metrics.begin(None)
+            metrics.start_counting(None)
             log.warning("what this process counts, it alone will tell", reason=str(error))
-    return Vitals(part)
+    return ProcessStats(part)
 
 
 def sends_spans(settings: Settings) -> bool:
@@ -47,20 +47,20 @@ class Watch:
 
     async def process_startup(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
         """Runs in each worker, after the fork."""
-        vitals = begin("api", self._settings)
+        stats = start_process_stats("api", self._settings)
         if self._settings.metrics:
-            self._looking = asyncio.create_task(self._look(vitals))
+            self._looking = asyncio.create_task(self._look(stats))
 
     async def process_shutdown(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
         """Runs at the end."""
         if self._looking:
             self._looking.cancel()
 
-    async def _look(self, vitals: Vitals) -> None:
+    async def _look(self, stats: ProcessStats) -> None:
         loop = asyncio.get_running_loop()
         while True:
             with suppress(OSError):  # too many files are open, perhaps
-                vitals.look()
+                stats.look()
             waits = self._readers.statistics()
             metrics.POOL_WAITS.set((), waits.get("requests_queued", 0))
             metrics.POOL_WAIT_SECONDS.set((), waits.get("requests_wait_ms", 0) / 1000)

@@ -26,26 +26,34 @@ from application.webhooks.delivery import (
     PRUNE_BATCH,
     Chance,
     Delivery,
-    Settled,
-    prune,
-    settle,
+    DeliveryResult,
+    prune_deliveries,
+    record_attempts,
     settled,
     uniform,
 )
-from application.webhooks.delivery_queue import Served, connect_to_serve, follow, leave, served, take, turns
-from application.webhooks.sender import TIMEOUT_SECONDS, Answer, Flight, Sender
+from application.webhooks.delivery_queue import (
+    ServedSubscription,
+    connect_to_serve,
+    due_deliveries,
+    lock_subscription,
+    queue_deliveries,
+    served_subscriptions,
+    unlock_subscription,
+)
+from application.webhooks.sender import ATTEMPT_TIMEOUT_SECONDS, AttemptOutcome, Flight, WebhookSender
 from application.webhooks.signing import Locked, Vault, signed
 from projections.queries.webhook_bodies import Sent, bodies
 
 BUSY = frozenset({429, 503})  # what a Retry-After behind it is about is the receiver, and not the one event
 AT_ONCE = 4  # attempts of one subscription
 ROOM = 32  # for attempts beside the first of each subscription
-IDLE_SECONDS = 0.25
+DISPATCHER_IDLE_SECONDS = 0.25
 NOBODY_SECONDS = 2.0  # while there is nobody to be told
-PRUNE_SECONDS = 60.0
+DELIVERY_PRUNE_SECONDS = 60.0
 LAST_SECONDS = 5.0  # at the end, what is under way is waited for so long
 Clock = Callable[[], datetime]
-Landed = SimpleQueue[tuple[int, Answer]]
+Landed = SimpleQueue[tuple[int, AttemptOutcome]]
 log = structlog.get_logger()
 
 
@@ -61,11 +69,11 @@ class Dispatcher:
     """Serves the subscriptions that nobody else serves, until it is stopped."""
 
     def __init__(
-        self, url: str, sender: Sender, vault: Vault, clock: Clock = utc_now, chance: Chance = uniform
+        self, url: str, sender: WebhookSender, vault: Vault, clock: Clock = utc_now, chance: Chance = uniform
     ) -> None:
         self._url, self._sender, self._vault = url, sender, vault
         self._clock, self._chance = clock, chance
-        self._mine: dict[UUID, int] = {}
+        self._locked: dict[UUID, int] = {}
         self._flights: dict[int, UnderWay] = {}
         self._failing: set[UUID] = set()
         self._resting: dict[UUID, tuple[int, datetime]] = {}  # at which revision, and until when
@@ -74,13 +82,13 @@ class Dispatcher:
 
     def run(self, stopping: threading.Event) -> None:
         """Until `stopping`; raises what the database raises. What is under way then is known to nobody: sent again."""
-        self._mine, self._flights, self._failing, self._landed = {}, {}, set(), SimpleQueue()
+        self._locked, self._flights, self._failing, self._landed = {}, {}, set(), SimpleQueue()
         with connect_to_serve(self._url) as connection:
             try:
                 while not stopping.is_set():
                     busy = self.step(connection)
                     if not busy and not self._flights:
-                        stopping.wait(IDLE_SECONDS if self._mine else NOBODY_SECONDS)
+                        stopping.wait(DISPATCHER_IDLE_SECONDS if self._locked else NOBODY_SECONDS)
                 self._finish(connection)
             finally:
                 for one in self._flights.values():
@@ -91,13 +99,13 @@ class Dispatcher:
         """Whether attempts are under way."""
         return bool(self._flights)
 
-    def step(self, connection: psycopg.Connection[Any], wait: float = IDLE_SECONDS) -> bool:
+    def step(self, connection: psycopg.Connection[Any], wait: float = DISPATCHER_IDLE_SECONDS) -> bool:
         """One round: who is to be served, what is new, whose turn it is, what has come back. False: nothing to do."""
         known = self._serve(connection)
-        behind = follow(connection, list(known.values()), self._clock())
+        behind = queue_deliveries(connection, list(known.values()), self._clock())
         begun = self._begin(connection, known)
         ended = self._end(connection, wait if self._flights else 0)
-        due = time.monotonic() > self._pruned + PRUNE_SECONDS
+        due = time.monotonic() > self._pruned + DELIVERY_PRUNE_SECONDS
         if due:
             self._prune(connection)
         return bool(behind or begun or ended)
@@ -106,36 +114,36 @@ class Dispatcher:
         """Clears away; that it cannot is no reason to cut what is under way."""
         self._pruned = time.monotonic()
         try:
-            if prune(connection, self._clock()) >= PRUNE_BATCH:
-                self._pruned = -PRUNE_SECONDS  # the next round goes on
+            if prune_deliveries(connection, self._clock()) >= PRUNE_BATCH:
+                self._pruned = -DELIVERY_PRUNE_SECONDS  # the next round goes on
         except psycopg.errors.QueryCanceled as error:
             log.warning("webhook deliveries cannot be cleared away", reason=error_summary(error))
 
-    def _serve(self, connection: psycopg.Connection[Any]) -> dict[UUID, Served]:
+    def _serve(self, connection: psycopg.Connection[Any]) -> dict[UUID, ServedSubscription]:
         """Takes what nobody serves, and leaves what is switched off once its last attempt has ended."""
-        on = {one.id: one for one in served(connection)}
+        on = {one.id: one for one in served_subscriptions(connection)}
         for one in on.values():
-            if one.id not in self._mine and take(connection, one.number):
-                self._mine[one.id] = one.number
+            if one.id not in self._locked and lock_subscription(connection, one.number):
+                self._locked[one.id] = one.number
         busy = {one.delivery.webhook_id for one in self._flights.values()}
-        for id_ in self._mine.keys() - on.keys() - busy:
-            leave(connection, self._mine.pop(id_))
+        for id_ in self._locked.keys() - on.keys() - busy:
+            unlock_subscription(connection, self._locked.pop(id_))
             self._failing.discard(id_)
         # a replay begins when nothing of before is under way
-        return {id_: one for id_, one in on.items() if id_ in self._mine and (one.go_to is None or id_ not in busy)}
+        return {id_: one for id_, one in on.items() if id_ in self._locked and (one.go_to is None or id_ not in busy)}
 
-    def _begin(self, connection: psycopg.Connection[Any], known: dict[UUID, Served]) -> int:
+    def _begin(self, connection: psycopg.Connection[Any], known: dict[UUID, ServedSubscription]) -> int:
         """Sends what is due, as far as there is room."""
         if not known:
             return 0
-        due = turns(connection, self._room(known), self._flights, self._clock())
+        due = due_deliveries(connection, self._room(known), self._flights, self._clock())
         events = bodies(connection, [one.position for one in due if one.position is not None]) if due else {}
         for one in due:
             sent = events[one.position] if one.position is not None else _ping(one)
             self._send(known[one.webhook_id], one, sent)
         return len(due)
 
-    def _room(self, known: dict[UUID, Served]) -> dict[UUID, int]:
+    def _room(self, known: dict[UUID, ServedSubscription]) -> dict[UUID, int]:
         flying = Counter(one.delivery.webhook_id for one in self._flights.values())
         left = ROOM - sum(count - 1 for count in flying.values())
         room = {}
@@ -149,14 +157,14 @@ class Dispatcher:
             room[id_], left = first + more, left - more
         return room
 
-    def _send(self, to: Served, delivery: Delivery, sent: Sent) -> None:
+    def _send(self, to: ServedSubscription, delivery: Delivery, sent: Sent) -> None:
         now, flight = self._clock(), Flight()
         try:
             secrets = [self._vault.open(to.secret)]
             if to.old_secret and to.old_until and to.old_until > now:
                 secrets.append(self._vault.open(to.old_secret))
         except Locked as error:
-            self._landed.put((delivery.id, Answer(None, str(error), 0)))
+            self._landed.put((delivery.id, AttemptOutcome(None, str(error), 0)))
         else:
             headers = {
                 "Content-Type": "application/json",
@@ -173,31 +181,31 @@ class Dispatcher:
             answer = self._sender.send(url, body, headers, flight)
         except Exception as error:  # one attempt, whatever is wrong with it, must come to an end
             log.exception("webhook attempt failed unexpectedly")
-            answer = Answer(None, f"our mistake: {type(error).__name__}", 0)
+            answer = AttemptOutcome(None, f"our mistake: {type(error).__name__}", 0)
         landed.put((id_, answer))
 
     def _end(self, connection: psycopg.Connection[Any], wait: float) -> int:
         """Writes down what has come back, and ends what takes too long."""
         for one in self._flights.values():
-            if time.monotonic() > one.flight.begun + TIMEOUT_SECONDS:
+            if time.monotonic() > one.flight.begun + ATTEMPT_TIMEOUT_SECONDS:
                 one.flight.cut()
         landed = self._come_back(wait)
         if not landed:
             return 0
-        tried: list[Settled] = []
+        tried: list[DeliveryResult] = []
         for id_, answer in landed:
             delivery, revision = self._flights[id_].delivery, self._flights[id_].revision
             after = settled(delivery, answer, self._clock(), self._chance)
             tried.append(msgspec.structs.replace(after, revision=revision))
             self._rest(delivery.webhook_id, revision, answer)
             (self._failing.discard if answer.accepted else self._failing.add)(delivery.webhook_id)
-        for webhook, reason in settle(connection, tried).items():
+        for webhook, reason in record_attempts(connection, tried).items():
             log.warning("webhook switched off", webhook_id=str(webhook), reason=reason)
         for id_, _ in landed:
             del self._flights[id_]
         return len(landed)
 
-    def _rest(self, webhook: UUID, revision: int, answer: Answer) -> None:
+    def _rest(self, webhook: UUID, revision: int, answer: AttemptOutcome) -> None:
         """A receiver that asks to be left alone for a while is left alone with everything, unless it is mended."""
         if answer.accepted:
             self._resting.pop(webhook, None)
@@ -205,7 +213,7 @@ class Dispatcher:
             seconds = min(answer.retry_after, LONGEST_RETRY_AFTER)
             self._resting[webhook] = revision, self._clock() + timedelta(seconds=seconds)
 
-    def _come_back(self, wait: float) -> list[tuple[int, Answer]]:
+    def _come_back(self, wait: float) -> list[tuple[int, AttemptOutcome]]:
         landed = []
         try:
             landed.append(self._landed.get(timeout=wait) if wait else self._landed.get_nowait())
@@ -218,7 +226,7 @@ class Dispatcher:
         """What is under way may still come to its end."""
         until = time.monotonic() + LAST_SECONDS
         while self._flights and time.monotonic() < until:
-            self._end(connection, IDLE_SECONDS)
+            self._end(connection, DISPATCHER_IDLE_SECONDS)
 
 
 def webhook_id(delivery: Delivery) -> str:

@@ -12,29 +12,29 @@ import structlog
 
 from api.worker.webhook_dispatcher import LAST_SECONDS, Dispatcher
 from application.clock import utc_now
-from application.commands.idempotency_pruning import prune
-from application.mail.closure_mail import ClosureMailer, follow
+from application.commands.idempotency_pruning import prune_idempotency_keys
+from application.mail.closure_mail import ClosureMailer, queue_due_mails
 from application.mail.smtp import smtp_send
 from application.observability.logs import error_summary
-from application.observability.metrics import SEALED, SEALING_DELAY, WORK_FAILED
-from application.observability.process_stats import Vitals, seldom_collect
+from application.observability.metrics import SEALED_EVENTS, SEALING_DELAY, WORK_FAILED
+from application.observability.process_stats import ProcessStats, seldom_collect
 from application.settings import Settings
 from application.store.postgres.database import connect, pool
 from application.store.sealing import LISTEN, delay, seal_all
 from application.store.snapshots import forget_snapshots, take_snapshots
 from application.webhooks.address_rules import read_rules
-from application.webhooks.sender import Sender
+from application.webhooks.sender import WebhookSender
 from application.webhooks.signing import Vault
 from projections.catch_up import catch_up
 from projections.runner import take_turns
 
-IDLE_SECONDS = 0.25  # how long a commit without a wake-up call may wait
+WORKER_IDLE_SECONDS = 0.25  # how long a commit without a wake-up call may wait
 MAIL_SECONDS = 1.0
-PRUNE_SECONDS = 600.0
+KEY_PRUNE_SECONDS = 600.0
 SNAPSHOT_SECONDS = 1.0
-AGAIN_SECONDS = 600.0  # between looks at the whole table, for what was committed late
+WORKER_AGAIN_SECONDS = 600.0  # between looks at the whole table, for what was committed late
 PAUSE_TIMES, LONGEST_BREATH = 9, 0.05  # a pause is so many rounds long, at most so many seconds
-LONGEST_PAUSE = 10.0
+LONGEST_WORKER_PAUSE = 10.0
 log = structlog.get_logger()
 
 
@@ -57,7 +57,7 @@ class Worker:
         self._url = settings.database_url or ""
         self._domain = parseaddr(settings.mail_from)[1].partition("@")[2]
         self._stopping = threading.Event()
-        self._vitals = Vitals("work")
+        self._stats = ProcessStats("work")
 
     def stop(self) -> None:
         """Ends what is under way, and then the worker."""
@@ -89,14 +89,14 @@ class Worker:
                 WORK_FAILED.add((work.__name__.strip("_"),))
                 log.warning("worker failed, trying again", work=work.__name__, reason=error_summary(error), pause=pause)
                 self._stopping.wait(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
+                pause = min(pause * 2, LONGEST_WORKER_PAUSE)
 
     def _follow_log(self) -> None:
         with connect(self._url, "worker", statement_seconds=60) as connection:
             connection.execute(LISTEN)
             take_turns(connection)
             while not self._stopping.is_set():
-                self._vitals.look()
+                self._stats.look()
                 begun = time.monotonic()
                 if self.step(connection):
                     self._stopping.wait(min((time.monotonic() - begun) * PAUSE_TIMES, LONGEST_BREATH))
@@ -105,11 +105,11 @@ class Worker:
 
     def step(self, connection: psycopg.Connection[Any]) -> int:
         """One round: seal, project, queue the mails. Returns how much there was to do."""
-        sealed = self._traced("seal", seal, connection)
+        sealed = self._traced("seal", seal_and_count, connection)
         try:
             return sealed + self._traced("project", catch_up, connection)
         finally:  # a projection that fails must not hold up the mails
-            follow(connection, self._domain, utc_now())
+            queue_due_mails(connection, self._domain, utc_now())
 
     def _traced(
         self, name: str, do: Callable[[psycopg.Connection[Any]], int], connection: psycopg.Connection[Any]
@@ -121,7 +121,7 @@ class Worker:
         return count
 
     def _wait(self, connection: psycopg.Connection[Any]) -> None:
-        for _ in connection.notifies(timeout=IDLE_SECONDS, stop_after=1):
+        for _ in connection.notifies(timeout=WORKER_IDLE_SECONDS, stop_after=1):
             return
 
     def _send_webhooks(self) -> None:
@@ -139,14 +139,14 @@ class Worker:
         """Forgets old idempotency keys, a tenth of the time: nobody is in a hurry to be rid of them."""
         with connect(self._url, "prune") as connection:
             begun = time.monotonic()
-            while not self._stopping.is_set() and prune(connection, self._settings.idempotency_hours):
+            while not self._stopping.is_set() and prune_idempotency_keys(connection, self._settings.idempotency_hours):
                 self._stopping.wait((time.monotonic() - begun) * PAUSE_TIMES)
                 begun = time.monotonic()
-        self._stopping.wait(PRUNE_SECONDS)
+        self._stopping.wait(KEY_PRUNE_SECONDS)
 
     def _take_snapshots(self) -> None:
         """Makes the snapshots that are missing, from the first event on and then of what comes, a tenth of the time."""
-        ends, after = time.monotonic() + AGAIN_SECONDS, 0
+        ends, after = time.monotonic() + WORKER_AGAIN_SECONDS, 0
         with connect(self._url, "snapshots", statement_seconds=60) as connection:
             forget_snapshots(connection)
             while not self._stopping.is_set() and time.monotonic() < ends:
@@ -157,11 +157,11 @@ class Worker:
                 self._stopping.wait(SNAPSHOT_SECONDS if last is None else took * PAUSE_TIMES)
 
 
-def seal(connection: psycopg.Connection[Any]) -> int:
+def seal_and_count(connection: psycopg.Connection[Any]) -> int:
     """Gives positions to what is committed, and counts it."""
     sealed = seal_all(connection)
     if sealed:
-        SEALED.add(by=sealed)
+        SEALED_EVENTS.add(by=sealed)
         SEALING_DELAY.observe((), delay(connection, sealed))
     return sealed
 
@@ -169,4 +169,4 @@ def seal(connection: psycopg.Connection[Any]) -> int:
 def dispatcher_of(settings: Settings) -> Dispatcher:
     """What sends webhooks, under these settings."""
     rules = read_rules(settings.webhook_allow_networks, settings.webhook_allow_http, settings.webhook_hosts)
-    return Dispatcher(settings.database_url or "", Sender(rules), Vault(settings.webhook_keys))
+    return Dispatcher(settings.database_url or "", WebhookSender(rules), Vault(settings.webhook_keys))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import structlog
 
-from api.telemetry.process_watch import begin, sends_spans
+from api.telemetry.process_watch import sends_spans, start_process_stats
 from api.worker.worker_loop import TraceWork, Worker, no_trace
 from application.settings import Settings
 
@@ -40,7 +40,7 @@ def stop_on_signals(worker: Worker) -> None:
 
 def work(settings: Settings) -> None:
     """Runs a worker in this process until SIGTERM or SIGINT."""
-    begin("work", settings)
+    start_process_stats("work", settings)
     with tracing(settings) as trace:
         worker = Worker(settings, trace)
         stop_on_signals(worker)

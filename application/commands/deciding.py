@@ -14,7 +14,7 @@ from domain.events import Event, Recorded
 from domain.procedure import standing_after
 from domain.roles import actor_for, may_give, require_role
 from domain.rules import REOPEN_WINDOW, Given, allowed_commands, require_allowed
-from domain.ticket import Snapshot, Ticket, begin, evolve, fold
+from domain.ticket import Snapshot, Ticket, begin_ticket, evolve, fold
 from domain.values import Actor, Level, Principal, Queue, State
 
 
@@ -120,7 +120,7 @@ def _open(
     given = _given(request, request.now)
     loaded = Loaded(actor_for(request.who, opening.name), (), streams, number)
     first = _record(request, given, loaded.actor, 1, opening.begin(), None)
-    return _outcome(request, given, loaded, begin(first), opening.then(), (first,))
+    return _outcome(request, given, loaded, begin_ticket(first), opening.then(), (first,))
 
 
 def require_version(expected: int | None, ticket: Ticket, history: Sequence[Recorded]) -> None:

@@ -226,7 +226,7 @@ class DeclineDossier(Command, frozen=True):
         return decisions.decline(ticket, given, self.dossier_sha256, self.confirmed_via, self.reason)
 
 
-STEPS: tuple[type[Command], ...] = (
+STEP_COMMANDS: tuple[type[Command], ...] = (
     IdentifyClient,
     CreateTicket,
     DocumentIssue,
@@ -241,5 +241,5 @@ STEPS: tuple[type[Command], ...] = (
     ApproveDossier,
     DeclineDossier,
 )
-COMMANDS: dict[str, type[Command]] = {command.name: command for command in (*STEPS, *SUPPORTING)}
+COMMANDS: dict[str, type[Command]] = {command.name: command for command in (*STEP_COMMANDS, *SUPPORTING)}
 OPENINGS: tuple[type[Opening], ...] = (ReceiveRequest, OpenTicket)

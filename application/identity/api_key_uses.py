@@ -8,7 +8,7 @@ from typing import LiteralString
 import psycopg
 import structlog
 
-from application.store.postgres.pg_connection import Line, Unavailable
+from application.store.postgres.pg_connection import PgConnection, Unavailable
 
 PERIOD_SECONDS = 60.0
 # Several processes write the same keys: in one order, and a key that another one is just writing is left to it.
@@ -26,7 +26,7 @@ class KeyUses:
     """Notes uses of keys; each key is written at most once a minute, on a connection that is kept no longer."""
 
     def __init__(self, url: str) -> None:
-        self._line = Line(url, "api key uses")
+        self._line = PgConnection(url, "api key uses")
         self._used: dict[str, datetime] = {}
         self._writing: asyncio.Task[None] | None = None
 

@@ -13,15 +13,15 @@ import psycopg
 
 from domain.values import Level, Principal, Role
 
-PREFIX = "dl_"
+API_KEY_PREFIX = "dl_"
 ROLES, LEVELS = frozenset(Role), frozenset(Level)
-FIND: LiteralString = """
+SELECT_KEYS_BY_HASH: LiteralString = """
     select hash, id, name, roles, levels, client_user_id, expires_at
     from api_keys where hash = any(%s) and revoked_at is null"""
-INSERT: LiteralString = """
+INSERT_KEY: LiteralString = """
     insert into api_keys (id, hash, name, roles, levels, client_user_id, created_at, expires_at)
     values (%s, %s, %s, %s, %s, %s, %s, %s)"""
-LIST: LiteralString = """
+LIST_KEYS: LiteralString = """
     select id, name, roles, levels, client_user_id, created_at, expires_at, revoked_at, last_used_at
     from api_keys order by created_at"""
 
@@ -44,7 +44,7 @@ class ApiKey(msgspec.Struct, frozen=True):
     last_used_at: datetime | None
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class NewKey(msgspec.Struct, frozen=True):
     """What a new key is to carry."""
 
     name: str
@@ -59,17 +59,17 @@ def hash_of(key: str) -> bytes:
     return sha256(key.encode()).digest()
 
 
-def create_key(connection: psycopg.Connection[Any], wanted: Wanted, now: datetime) -> tuple[str, str]:
+def create_key(connection: psycopg.Connection[Any], wanted: NewKey, now: datetime) -> tuple[str, str]:
     """A new key: its id, and the key, which nobody can read again.
 
     Raises KeyRefused when name, roles, levels and client do not fit together.
     """
     _check(wanted)
-    id_, key = _id(wanted.name), PREFIX + token_urlsafe(32)
+    id_, key = _id(wanted.name), API_KEY_PREFIX + token_urlsafe(32)
     expires_at = now + wanted.expires_in if wanted.expires_in else None
     roles, levels = [str(role) for role in wanted.roles], [str(level) for level in wanted.levels]
     values = (id_, hash_of(key), wanted.name, roles, levels, wanted.client_user_id, now, expires_at)
-    connection.execute(INSERT, values)
+    connection.execute(INSERT_KEY, values)
     return id_, key
 
 
@@ -79,7 +79,7 @@ def _id(name: str) -> str:
     return f"{plain}-{token_hex(3)}"
 
 
-def _check(wanted: Wanted) -> None:
+def _check(wanted: NewKey) -> None:
     if not wanted.name.strip():
         raise KeyRefused("a key needs a name: say whom or what it is for")
     if Role.SYSTEM in wanted.roles:
@@ -94,7 +94,7 @@ def _check(wanted: Wanted) -> None:
 
 def list_keys(connection: psycopg.Connection[Any]) -> list[ApiKey]:
     """Every key that was ever made, oldest first."""
-    return [ApiKey(*row) for row in connection.execute(LIST)]
+    return [ApiKey(*row) for row in connection.execute(LIST_KEYS)]
 
 
 def revoke_key(connection: psycopg.Connection[Any], id_: str, now: datetime) -> bool:
@@ -104,7 +104,7 @@ def revoke_key(connection: psycopg.Connection[Any], id_: str, now: datetime) -> 
 
 
 def principal(row: Sequence[Any], hash_: bytes, now: datetime) -> Principal | None:
-    """Whom a row of `FIND` stands for; None when it is not that of this hash, or the key has expired.
+    """Whom a row of `SELECT_KEYS_BY_HASH` stands for; None when it is not that of this hash, or the key has expired.
 
     The index compares hashes byte by byte, and so may tell by its time how far one agrees with a stored one. That helps
     nobody: to choose the next byte of a hash, one would have to find a key that has it. What is let in is compared

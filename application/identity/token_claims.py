@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from application.commands.text_types import ONE_LINE, USER_ID
+from application.commands.text_types import ONE_LINE, USER_ID_PATTERN
 from domain.values import Level, Principal, Role
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -35,8 +35,8 @@ def read_claims(text: str) -> Claims:
     try:
         return msgspec.json.decode(text, type=Claims)
     except (msgspec.DecodeError, UnicodeError):
-        said = 'a JSON object that names claims, like {"roles": "/realm_access/roles", "name": "preferred_username"}'
-        raise ValueError(f"{said}; also levels and client_user_id") from None
+        wanted = 'a JSON object that names claims, like {"roles": "/realm_access/roles", "name": "preferred_username"}'
+        raise ValueError(f"{wanted}; also levels and client_user_id") from None
 
 
 def read_grants(text: str) -> Grants:
@@ -44,8 +44,8 @@ def read_grants(text: str) -> Grants:
     try:
         return {value: _grant(given) for value, given in msgspec.json.decode(text, type=dict[str, str]).items()}
     except (msgspec.DecodeError, UnicodeError, ValueError):
-        said = 'a JSON object from value to role, like {"service-desk": "intake", "second-line": "agent:tier2"}'
-        raise ValueError(said) from None
+        wanted = 'a JSON object from value to role, like {"service-desk": "intake", "second-line": "agent:tier2"}'
+        raise ValueError(wanted) from None
 
 
 def _grant(given: str) -> Grant:
@@ -79,7 +79,7 @@ def principal_of(token: Mapping[str, Any], claims: Claims, grants: Grants) -> Pr
     roles, levels = {role for role, _ in given}, {level for _, level in given if level}
     levels |= {Level(value) for value in _values(_found(token, claims.levels)) if value in set(Level)}
     user_id = _found(token, claims.client_user_id)
-    if not (isinstance(user_id, str) and len(user_id) <= MOST_NAME and re.search(USER_ID, user_id)):
+    if not (isinstance(user_id, str) and len(user_id) <= MOST_NAME and re.search(USER_ID_PATTERN, user_id)):
         roles.discard(Role.CLIENT)
     return Principal(
         f"{NAMESPACE}{subject}",
@@ -99,14 +99,14 @@ def _found(token: Mapping[str, Any], place: str) -> Any:
     return value
 
 
-def _values(said: Any) -> Iterator[str]:
+def _values(claim: Any) -> Iterator[str]:
     """The values of a claim: a list, or one text, which some issuers fill with several words."""
-    if isinstance(said, str):
-        yield said
-        said = said.split()
-    if isinstance(said, list):
-        yield from (value for value in said if isinstance(value, str))
+    if isinstance(claim, str):
+        yield claim
+        claim = claim.split()
+    if isinstance(claim, list):
+        yield from (value for value in claim if isinstance(value, str))
 
 
-def _one_line(said: Any, most: int) -> bool:
-    return isinstance(said, str) and len(said) <= most and said.isprintable() and bool(re.search(ONE_LINE, said))
+def _one_line(value: Any, most: int) -> bool:
+    return isinstance(value, str) and len(value) <= most and value.isprintable() and bool(re.search(ONE_LINE, value))

@@ -41,13 +41,13 @@ from domain.events import Event, Recorded
 from domain.ticket import fold
 from domain.values import Actor, Role
 
-GIVE_UP_AFTER = timedelta(days=5)
-FIRST_PAUSE, LONGEST_PAUSE = 5.0, 3600.0
+MAIL_GIVE_UP_AFTER = timedelta(days=5)
+FIRST_MAIL_PAUSE, LONGEST_MAIL_PAUSE = 5.0, 3600.0
 FOLLOW_BATCH = 5_000
 LOG_IN_FIRST = (530, 534, 535, 538)  # RFC 4954
-DESK = Actor("deskledger", "Deskledger", Role.SYSTEM)
+DESK_ACTOR = Actor("deskledger", "Deskledger", Role.SYSTEM)
 
-FOLLOW: LiteralString = """
+INSERT_DUE_MAILS: LiteralString = """
     with place as (select position from followers where name = 'closure_mail' for update skip locked),
     batch as materialized (
         select max(position) as position, count(*) as count, min(ord) as lowest, max(ord) as highest
@@ -70,12 +70,12 @@ FOLLOW: LiteralString = """
     update followers set position = batch.position from batch
     where name = 'closure_mail' and batch.count > 0
     returning batch.count"""
-BEHIND: LiteralString = """
+IS_MAIL_FOLLOWER_BEHIND: LiteralString = """
     select position < (select max(position) from log) from followers where name = 'closure_mail'"""
 TAKE: LiteralString = """
     select ticket_id, closed_version, message_id, attempts + 1, queued_at from closure_mails
     where state = 'due' and due_at <= %s order by due_at limit 1 for update skip locked"""
-SETTLE: LiteralString = """
+UPDATE_ENDED_MAIL: LiteralString = """
     update closure_mails set state = %s, attempts = %s, last_error = %s, settled_at = %s
     where ticket_id = %s and closed_version = %s"""
 POSTPONE: LiteralString = """
@@ -95,12 +95,12 @@ class DueMail(msgspec.Struct, frozen=True):
     queued_at: datetime
 
 
-def follow(connection: psycopg.Connection[Any], domain: str, now: datetime) -> int:
+def queue_due_mails(connection: psycopg.Connection[Any], domain: str, now: datetime) -> int:
     """Queues a mail for each Closed event behind the follower's place. Returns how many events were looked at."""
-    behind = connection.execute(BEHIND).fetchone()
+    behind = connection.execute(IS_MAIL_FOLLOWER_BEHIND).fetchone()
     if not behind or not behind[0]:
         return 0
-    row = connection.execute(FOLLOW, {"batch": FOLLOW_BATCH, "domain": domain, "now": now}).fetchone()
+    row = connection.execute(INSERT_DUE_MAILS, {"batch": FOLLOW_BATCH, "domain": domain, "now": now}).fetchone()
     return int(row[0]) if row else 0
 
 
@@ -128,7 +128,7 @@ class ClosureMailer:
                 self._not_sent(connection, desk, mail, error, now)
             else:
                 (sent,) = decisions.closure_mail_sent(mail.closed_version, mail.message_id, mail.attempts)
-                settle(connection, mail, "sent", None, now)
+                end_mail(connection, mail, "sent", None, now)
                 record(desk, mail, sent, now)
                 CLOSING_MAILS_TRIED.add(("sent",))
         return True
@@ -148,15 +148,15 @@ class ClosureMailer:
         self, connection: psycopg.Connection[Any], desk: HelpDesk, mail: DueMail, error: Exception, now: datetime
     ) -> None:
         reason = reason_of(error)
-        if is_final(error) or now - mail.queued_at > GIVE_UP_AFTER:
+        if is_final(error) or now - mail.queued_at > MAIL_GIVE_UP_AFTER:
             (failed,) = decisions.closure_mail_failed(mail.closed_version, mail.message_id, mail.attempts, reason)
-            settle(connection, mail, "failed", reason, now)
+            end_mail(connection, mail, "failed", reason, now)
             with suppress(NotReadable, UnknownTicket):  # then only the outbox says so
                 record(desk, mail, failed, now)
             CLOSING_MAILS_TRIED.add(("failed",))
             log.error("closing e-mail failed for good", reason=reason, **_names(desk, mail))
             return
-        again = now + pause(mail.attempts)
+        again = now + mail_backoff(mail.attempts)
         connection.execute(POSTPONE, (mail.attempts, reason, again, mail.ticket_id, mail.closed_version))
         CLOSING_MAILS_TRIED.add(("postponed",))
         log.warning("closing e-mail postponed", reason=reason, until=again.isoformat(), **_names(desk, mail))
@@ -170,9 +170,9 @@ def _names(desk: HelpDesk, mail: DueMail) -> dict[str, str | None]:
     return {"ticket_id": str(mail.ticket_id), "trace_id": trace_of(upto[-1].traceparent) if upto else None}
 
 
-def settle(connection: psycopg.Connection[Any], mail: DueMail, state: str, reason: str | None, now: datetime) -> None:
+def end_mail(connection: psycopg.Connection[Any], mail: DueMail, state: str, reason: str | None, now: datetime) -> None:
     """Ends the mail in the outbox."""
-    connection.execute(SETTLE, (state, mail.attempts, reason, now, mail.ticket_id, mail.closed_version))
+    connection.execute(UPDATE_ENDED_MAIL, (state, mail.attempts, reason, now, mail.ticket_id, mail.closed_version))
 
 
 def record(desk: HelpDesk, mail: DueMail, outcome: Event, now: datetime) -> None:
@@ -182,7 +182,7 @@ def record(desk: HelpDesk, mail: DueMail, outcome: Event, now: datetime) -> None
         raise UnknownTicket
     closed = history[mail.closed_version - 1]
     caused_by = Trace(f"{mail.ticket_id}/{mail.closed_version}", closed.correlation_id, closed.traceparent)
-    desk.record(mail.ticket_id, outcome, DESK, now, caused_by)
+    desk.record(mail.ticket_id, outcome, DESK_ACTOR, now, caused_by)
 
 
 def is_final(error: Exception) -> bool:
@@ -211,7 +211,7 @@ def reason_of(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".replace("\0", "")[:500]
 
 
-def pause(attempts: int) -> timedelta:
+def mail_backoff(attempts: int) -> timedelta:
     """How long to wait before the next attempt: twice as long each time, up to an hour, with some chance in it."""
-    seconds = min(FIRST_PAUSE * 2 ** min(attempts - 1, 20), LONGEST_PAUSE)
+    seconds = min(FIRST_MAIL_PAUSE * 2 ** min(attempts - 1, 20), LONGEST_MAIL_PAUSE)
     return timedelta(seconds=seconds * SystemRandom().uniform(0.8, 1.2))

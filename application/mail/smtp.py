@@ -5,7 +5,7 @@ from email.message import EmailMessage
 from smtplib import SMTP, SMTP_SSL, SMTPException
 from urllib.parse import unquote, urlsplit
 
-TIMEOUT_SECONDS = 30.0
+SMTP_TIMEOUT_SECONDS = 30.0
 
 
 def smtp_send(url: str, message: EmailMessage) -> None:
@@ -19,9 +19,9 @@ def smtp_send(url: str, message: EmailMessage) -> None:
     if not server.password:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     if secure:
-        connection: SMTP = SMTP_SSL(host, server.port or 465, timeout=TIMEOUT_SECONDS, context=context)
+        connection: SMTP = SMTP_SSL(host, server.port or 465, timeout=SMTP_TIMEOUT_SECONDS, context=context)
     else:
-        connection = SMTP(host, server.port or 25, timeout=TIMEOUT_SECONDS)
+        connection = SMTP(host, server.port or 25, timeout=SMTP_TIMEOUT_SECONDS)
     with connection:
         connection.ehlo()
         if not secure and connection.has_extn("starttls"):

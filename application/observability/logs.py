@@ -25,7 +25,7 @@ from structlog.typing import EventDict, ExcInfo, Processor
 from application.observability.metrics import LINES_DROPPED
 
 FLUSH_SECONDS = 0.05  # lines of so long are written together
-AGAIN_SECONDS = 0.005
+LOG_AGAIN_SECONDS = 0.005
 MOST_WAITING = 10_000  # lines: some four megabytes
 END_SECONDS = 1.0  # at its end, a process waits so long for a reader that does not read
 MOST_TRACED = 3_000  # characters of a traceback, so that its line is one write
@@ -111,7 +111,7 @@ class LineWriter(QueueListener):
             try:
                 lines = lines[os.write(self._descriptor, lines) :]
             except BlockingIOError:  # another program that shares it has made it so
-                time.sleep(AGAIN_SECONDS)
+                time.sleep(LOG_AGAIN_SECONDS)
             except OSError:
                 LINES_DROPPED.add(by=lines.count(b"\n"))
                 return
@@ -161,8 +161,8 @@ def is_console() -> bool:
 
 def error_summary(error: BaseException) -> str:
     """What an error says, in one line; of PostgreSQL's only the message: its DETAIL quotes rows."""
-    said = error.diag.message_primary if isinstance(error, psycopg.Error) and error.sqlstate else None
-    return " ".join((said or str(error)).split())[:MOST_SUMMARY]
+    message = error.diag.message_primary if isinstance(error, psycopg.Error) and error.sqlstate else None
+    return " ".join((message or str(error)).split())[:MOST_SUMMARY]
 
 
 def _traceback(exc_info: ExcInfo) -> str:

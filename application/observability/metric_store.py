@@ -20,10 +20,10 @@ from secrets import token_hex
 import msgspec
 
 CAPACITY = 1 << 20  # bytes a process: some 6,000 histograms
-SIZE, SIZES = struct.Struct("Q"), struct.Struct("II")
+SIZE, RECORD_SIZES = struct.Struct("Q"), struct.Struct("II")
 SCRATCH = 64  # cells that nobody reads, for what finds no room
 FIRST = SIZE.size * (1 + SCRATCH)
-ENDED, LOCK, SUFFIX = "ended.json", "lock", ".cells"
+ENDED_FILE, LOCK_FILE, SUFFIX = "ended.json", "lock", ".cells"
 Key = tuple[str, tuple[str, ...]]  # the name of a metric, and the values of its labels
 Sums = dict[Key, list[float]]
 
@@ -68,14 +68,14 @@ class Cells:
 
     def _place(self, name: bytes, count: int) -> int:
         begin = SIZE.unpack_from(self._bytes)[0]
-        cells = begin + SIZES.size + len(name)
-        end = cells + count * SIZE.size
+        values = begin + RECORD_SIZES.size + len(name)
+        end = values + count * SIZE.size
         if end > CAPACITY:
             return 1
-        SIZES.pack_into(self._bytes, begin, len(name), count)
-        self._bytes[begin + SIZES.size : cells] = name
+        RECORD_SIZES.pack_into(self._bytes, begin, len(name), count)
+        self._bytes[begin + RECORD_SIZES.size : values] = name
         SIZE.pack_into(self._bytes, 0, end)
-        return int(cells // SIZE.size)
+        return int(values // SIZE.size)
 
     def sums(self) -> Sums:
         """What this process has counted."""
@@ -105,7 +105,7 @@ def gathered(directory: Path) -> tuple[Sums, Sums]:
                 living.append(found[0])
             else:
                 past[path.name] = found[0]
-        before: Sums = {(name, tuple(labels)): cells for name, labels, cells in ended.sums}
+        before: Sums = {(name, tuple(labels)): values for name, labels, values in ended.sums}
         if past:
             before = added(before, *past.values())
             with suppress(OSError):  # the disk is full: the files stay, and are added up again the next time
@@ -118,10 +118,10 @@ def added(*several: Sums) -> Sums:
     """The sums, cell by cell; where a newer program counts in other cells, those of the older one are left out."""
     total: Sums = {}
     for sums in several:
-        for key, cells in sums.items():
+        for key, values in sums.items():
             have = total.get(key)
             total[key] = (
-                [a + b for a, b in zip(have, cells, strict=True)] if have and len(have) == len(cells) else cells
+                [a + b for a, b in zip(have, values, strict=True)] if have and len(have) == len(values) else values
             )
     return total
 
@@ -129,8 +129,8 @@ def added(*several: Sums) -> Sums:
 def _records(data: bytes) -> Iterator[tuple[Key, list[float]]]:
     at = FIRST
     while at < len(data):
-        length, count = SIZES.unpack_from(data, at)
-        at += SIZES.size
+        length, count = RECORD_SIZES.unpack_from(data, at)
+        at += RECORD_SIZES.size
         name, labels = msgspec.json.decode(data[at : at + length], type=tuple[str, list[str]])
         at += length
         yield (name, tuple(labels)), list(struct.unpack_from(f"{count}d", data, at))
@@ -155,7 +155,7 @@ def _read(path: Path) -> tuple[Sums, bool]:
 
 def _ended(directory: Path) -> Ended:
     try:
-        return msgspec.json.decode((directory / ENDED).read_bytes(), type=Ended)
+        return msgspec.json.decode((directory / ENDED_FILE).read_bytes(), type=Ended)
     except (FileNotFoundError, msgspec.MsgspecError):
         return Ended()
 
@@ -163,10 +163,10 @@ def _ended(directory: Path) -> Ended:
 def _keep(directory: Path, sums: Sums, files: list[str]) -> None:
     """First the sums with the names of the files that are in them, then the files: cut off between, nothing counts
     twice."""
-    rows = [(name, list(labels), cells) for (name, labels), cells in sums.items()]
-    new = directory / f"{ENDED}.new"
+    rows = [(name, list(labels), values) for (name, labels), values in sums.items()]
+    new = directory / f"{ENDED_FILE}.new"
     new.write_bytes(msgspec.json.encode(Ended(rows, files)))
-    new.replace(directory / ENDED)
+    new.replace(directory / ENDED_FILE)
     for name in files:
         (directory / name).unlink()
 
@@ -175,7 +175,7 @@ class _alone:  # noqa: N801 - it reads as what it is: with _alone(directory)
     """Nobody else creates or tidies files of this directory meanwhile."""
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / LOCK
+        self._path = directory / LOCK_FILE
 
     def __enter__(self) -> None:
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from application.observability import metric_store as cells
+from application.observability import metric_store
 from application.observability.metric_store import Cells, Sums
 
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 200.0)
+SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+SIZE_BUCKETS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 200.0)
 
 
 class Metric:
@@ -25,10 +25,10 @@ class Metric:
         self.kind, self.name, self.says = kind, name, says
         self.labels, self.buckets = tuple(labels), tuple(buckets)
         self._places: dict[tuple[str, ...], int] = {}
-        METRICS[name] = self
+        METRICS_BY_NAME[name] = self
 
     @property
-    def cells(self) -> int:
+    def value_count(self) -> int:
         """How many cells it takes for each set of labels."""
         return len(self.buckets) + 2 if self.kind == HISTOGRAM else 1
 
@@ -53,7 +53,7 @@ class Metric:
         return float(_store.values[self._places.get(labels) or self._place(labels)])
 
     def _place(self, labels: tuple[str, ...]) -> int:
-        at = self._places[labels] = _store.place((self.name, labels), self.cells)
+        at = self._places[labels] = _store.place((self.name, labels), self.value_count)
         return at
 
     def forget(self) -> None:
@@ -61,19 +61,19 @@ class Metric:
         self._places = {}
 
 
-METRICS: Final[dict[str, Metric]] = {}
+METRICS_BY_NAME: Final[dict[str, Metric]] = {}
 _store = Cells()
 _directory: Path | None = None
 
 
-def begin(directory: Path | None) -> None:
+def start_counting(directory: Path | None) -> None:
     """Counts from nought on, in a file of this process in that directory; in its memory only without one.
 
     Raises OSError when there can be no such file.
     """
     global _store, _directory
     begun = Cells(directory)
-    for metric in METRICS.values():
+    for metric in METRICS_BY_NAME.values():
         metric.forget()
     _store.close()
     _store, _directory = begun, directory
@@ -85,13 +85,13 @@ def total() -> Sums:
     A metric that this program does not know, or counts in other cells than an older one did, is left out.
     """
     try:
-        everything, alive = cells.gathered(_directory) if _directory else (_store.sums(),) * 2
+        everything, alive = metric_store.gathered(_directory) if _directory else (_store.sums(),) * 2
     except OSError:  # what this process has counted is better than nothing
         everything = alive = _store.sums()
     found: Sums = {}
     for key, values in everything.items():
-        metric = METRICS.get(key[0])
-        if metric and (len(key[1]), len(values)) == (len(metric.labels), metric.cells):
+        metric = METRICS_BY_NAME.get(key[0])
+        if metric and (len(key[1]), len(values)) == (len(metric.labels), metric.value_count):
             if metric.kind != GAUGE:
                 found[key] = values
             elif key in alive:
@@ -106,16 +106,16 @@ REQUESTS = Metric(
     "deskledger_http_request_duration_seconds",
     "From the beginning of a request to the end of its answer, by route template and class of status.",
     ("method", "route", "status"),
-    SECONDS,
+    SECONDS_BUCKETS,
 )
 IN_PROGRESS = Metric(GAUGE, "deskledger_http_requests_in_progress", "Requests that are being answered.")
-UNREADABLE = Metric(
+UNREADABLE_REQUESTS = Metric(
     COUNTER,
     "deskledger_http_unreadable_requests_total",
     "What came over a connection and was no request that HTTP allows, by the status of its answer.",
     ("status",),
 )
-COMMANDS = Metric(
+COMMANDS_TOTAL = Metric(
     COUNTER,
     "deskledger_commands_total",
     "Commands by what became of them: done, replayed, or the code of the problem.",
@@ -126,10 +126,10 @@ BATCH_SIZE = Metric(
     "deskledger_batch_size",
     "How many requests went to the database together, in one round trip of each kind.",
     ("trip",),
-    SIZES,
+    SIZE_BUCKETS,
 )
 BATCH_DURATION = Metric(
-    HISTOGRAM, "deskledger_batch_duration_seconds", "How long such a round trip took.", ("trip",), SECONDS
+    HISTOGRAM, "deskledger_batch_duration_seconds", "How long such a round trip took.", ("trip",), SECONDS_BUCKETS
 )
 POOL_WAITS = Metric(COUNTER, "deskledger_pool_waits_total", "Queries that waited for a connection of the pool.")
 POOL_WAIT_SECONDS = Metric(COUNTER, "deskledger_pool_wait_seconds_total", "How long they have waited, together.")
@@ -139,18 +139,18 @@ LOOP_LAG = Metric(
     "deskledger_event_loop_lag_seconds",
     "How much later than it was due the event loop of a process of the API came to something, looked at each second.",
     (),
-    SECONDS,
+    SECONDS_BUCKETS,
 )
 
 # ── The worker ──────────────────────────────────────────────────────────────────────────────────────────────
 
-SEALED = Metric(COUNTER, "deskledger_sealed_events_total", "Events that were given their position.")
+SEALED_EVENTS = Metric(COUNTER, "deskledger_sealed_events_total", "Events that were given their position.")
 SEALING_DELAY = Metric(
     HISTOGRAM,
     "deskledger_sealing_delay_seconds",
     "How old the first event of a sealing pass was when it had its position.",
     (),
-    SECONDS,
+    SECONDS_BUCKETS,
 )
 CLOSING_MAILS_TRIED = Metric(
     COUNTER,
@@ -164,7 +164,7 @@ WORK_FAILED = Metric(
 
 # ── Every process ───────────────────────────────────────────────────────────────────────────────────────────
 
-PROCESSES = Metric(GAUGE, "deskledger_processes", "Processes that live, by part.", ("part",))
+LIVE_PROCESSES = Metric(GAUGE, "deskledger_processes", "Processes that live, by part.", ("part",))
 CPU = Metric(COUNTER, "deskledger_process_cpu_seconds_total", "CPU time of the processes of a part.", ("part",))
 MEMORY = Metric(
     GAUGE, "deskledger_process_resident_memory_bytes", "Memory of the processes of a part that is resident.", ("part",)
@@ -182,8 +182,8 @@ BUILD = Metric(GAUGE, "deskledger_build_info", "1; the label is the version of t
 DATABASE_UP = Metric(
     GAUGE, "deskledger_database_up", "Whether the database answered: 1 or 0. Without it the rest is absent."
 )
-POSITION = Metric(GAUGE, "deskledger_log_position", "The highest position of the log.")
-UNSEALED = Metric(
+LOG_POSITION = Metric(GAUGE, "deskledger_log_position", "The highest position of the log.")
+OLDEST_UNSEALED_SECONDS = Metric(
     GAUGE,
     "deskledger_oldest_unsealed_event_seconds",
     "How long the first event without a position has waited; 0 without.",
@@ -197,7 +197,9 @@ LAG_SECONDS = Metric(
     "How old the first event is that a projection has yet to apply; 0 without.",
     ("projection",),
 )
-PARKED = Metric(GAUGE, "deskledger_parked_streams", "Streams that stand still in a projection.", ("projection",))
+PARKED_STREAMS = Metric(
+    GAUGE, "deskledger_parked_streams", "Streams that stand still in a projection.", ("projection",)
+)
 MAILS = Metric(
     GAUGE, "deskledger_closing_mails", "Closing e-mails that are not sent: due, or failed for good.", ("state",)
 )

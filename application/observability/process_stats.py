@@ -5,11 +5,11 @@ import os
 import time
 from pathlib import Path
 
-from application.observability.metrics import CPU, DESCRIPTORS, MEMORY, PROCESSES
+from application.observability.metrics import CPU, DESCRIPTORS, LIVE_PROCESSES, MEMORY
 
 EVERY_SECONDS = 1.0
 OWN = Path("/proc/self")  # Linux
-PAGE = os.sysconf("SC_PAGE_SIZE")
+MEMORY_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 GARBAGE = 20_000  # new objects between two looks for cycles; the usual 700 are those of a few requests
 
 
@@ -19,7 +19,7 @@ def seldom_collect() -> None:
     gc.set_threshold(GARBAGE)
 
 
-class Vitals:
+class ProcessStats:
     """The figures of this process, under the name of its part."""
 
     def __init__(self, part: str) -> None:
@@ -36,7 +36,7 @@ class Vitals:
         cpu = time.process_time()
         CPU.add(self._labels, cpu - self._cpu)
         self._cpu = cpu
-        PROCESSES.set(self._labels, 1)
+        LIVE_PROCESSES.set(self._labels, 1)
         if OWN.exists():
-            MEMORY.set(self._labels, int((OWN / "statm").read_text().split()[1]) * PAGE)
+            MEMORY.set(self._labels, int((OWN / "statm").read_text().split()[1]) * MEMORY_PAGE_BYTES)
             DESCRIPTORS.set(self._labels, len(os.listdir(OWN / "fd")))  # noqa: PTH208 - only how many there are

@@ -108,11 +108,11 @@ _KEEP: LiteralString = """,
 _INSERT: LiteralString = """
     insert into events (ord, stream_id, version, at, type, body, private, meta, leaf)
     select nextval('events_ord'), stream_id, version, at, type, body, private, meta, leaf from xid, given"""
-INSERT: LiteralString = _XID + _GIVEN + _INSERT
+INSERT_EVENTS: LiteralString = _XID + _GIVEN + _INSERT
 INSERT_AND_KEEP: LiteralString = _XID + _GIVEN + _KEPT + _KEEP + _INSERT
 
 
-Json = str | bytes
+JsonText = str | bytes
 
 
 class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -144,8 +144,8 @@ _json = msgspec.json.Encoder().encode
 def leaf_hash(stream_id: UUID, version: int, at: datetime, type_: str, body: bytes, meta: bytes) -> bytes:
     """SHA-256(0x00 ‖ envelope), the leaf of RFC 9162; the envelope is canonical JSON: keys sorted, no blanks, UTF-8."""
     head = b'\0{"at":"%b","body":' % _moment(at)
-    tail = b',"meta":%b,"stream":"%b","type":"%b","version":%d}' % (meta, _name(stream_id), type_.encode(), version)
-    return sha256(head + body + tail).digest()
+    rest = b',"meta":%b,"stream":"%b","type":"%b","version":%d}' % (meta, _name(stream_id), type_.encode(), version)
+    return sha256(head + body + rest).digest()
 
 
 @lru_cache(64)  # the events of a command share both
@@ -181,7 +181,7 @@ class NotReadable(LookupError):
         return self.type == Snapshot.stored_as
 
 
-def to_recorded(stream_id: UUID, version: int, at: datetime, type_: str, body: Json, meta: Json) -> Recorded:
+def to_recorded(stream_id: UUID, version: int, at: datetime, type_: str, body: JsonText, meta: JsonText) -> Recorded:
     """The event that a row of `LOAD` holds. Raises NotReadable."""
     try:
         event: Event = _DECODERS[type_].decode(body)
@@ -201,7 +201,7 @@ def to_recorded(stream_id: UUID, version: int, at: datetime, type_: str, body: J
     )
 
 
-def by_stream(rows: Iterable[tuple[UUID, int, datetime, str, Json, Json]]) -> dict[UUID, list[Recorded]]:
+def by_stream(rows: Iterable[tuple[UUID, int, datetime, str, JsonText, JsonText]]) -> dict[UUID, list[Recorded]]:
     """The rows of `LOAD`, which come stream by stream, as the events of each stream."""
     streams: dict[UUID, list[Recorded]] = {}
     last = None
@@ -214,7 +214,7 @@ def by_stream(rows: Iterable[tuple[UUID, int, datetime, str, Json, Json]]) -> di
 
 
 class GivenEvent(msgspec.Struct, frozen=True):
-    """An event as `APPEND` and `INSERT` are given it; `first` is the version with which its command begins."""
+    """An event as `APPEND` and `INSERT_EVENTS` are given it; `first` is the version with which its command begins."""
 
     stream_id: UUID | str
     version: int
@@ -236,8 +236,8 @@ class GivenKey(IdempotencyRecord, frozen=True):
 def append_parameters(
     rows: Iterable[StoredRow], kept: Iterable[tuple[UUID | str, IdempotencyRecord]] = ()
 ) -> tuple[str, str]:
-    """The parameters of `APPEND` and `INSERT_AND_KEEP`; `INSERT` takes the first alone. The rows of one stream are one
-    command."""
+    """The parameters of `APPEND` and `INSERT_AND_KEEP`; `INSERT_EVENTS` takes the first alone. The rows of one stream
+    are one command."""
     in_order = sorted(rows, key=_place)  # one order for all, so that two batches cannot deadlock
     firsts = {row.originator_id: row.originator_version for row in reversed(in_order)}
     keys = [

@@ -1,4 +1,4 @@
-"""The recorder on the eventsourcing library's contracts: it appends with `INSERT` and follows the sealed log."""
+"""The recorder on the eventsourcing library's contracts: it appends with `INSERT_EVENTS` and follows the sealed log."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -14,8 +14,8 @@ from eventsourcing import persistence as library
 from eventsourcing.persistence import ApplicationRecorder, Notification, StoredEvent, Subscription
 
 from application.store.event_store import (
-    INSERT,
     INSERT_AND_KEEP,
+    INSERT_EVENTS,
     LOAD,
     LOAD_AND_NUMBERS,
     LOAD_PART,
@@ -37,9 +37,9 @@ SELECT: LiteralString = """
 NOTIFICATIONS: LiteralString = """
     select position, stream_id, version, type, body, at, meta, private, leaf from log join events using (ord)
     where position >= %s and position <= %s and (%s::text[] = '{}' or type = any(%s)) order by position limit %s"""
-HIGHEST = 2**62
-PAGE = 500
-POLL_SECONDS = 0.1
+HIGHEST_POSITION = 2**62
+RECORDER_PAGE_MAX = 500
+RECORDER_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class EventRecorder(ApplicationRecorder):
     ) -> Sequence[Notification]:
         """The sealed events from a position on, in the one order of all events."""
         first = (start or 0) + (0 if inclusive_of_start else 1)
-        last = HIGHEST if stop is None else stop
+        last = HIGHEST_POSITION if stop is None else stop
         with self._connection() as connection:
             found = connection.execute(NOTIFICATIONS, (first, last, list(topics), list(topics), limit)).fetchall()
         return [
@@ -196,10 +196,12 @@ class LogSubscription(Subscription[ApplicationRecorder]):
             if notification := next(self._page, None):
                 self.position = notification.id
                 return notification
-            page = self.recorder.select_notifications(self.position, PAGE, topics=self.topics, inclusive_of_start=False)
+            page = self.recorder.select_notifications(
+                self.position, RECORDER_PAGE_MAX, topics=self.topics, inclusive_of_start=False
+            )
             self._page = iter(page)
             if not page:
-                self._stopped.wait(POLL_SECONDS)
+                self._stopped.wait(RECORDER_POLL_SECONDS)
         raise StopIteration
 
 
@@ -243,7 +245,7 @@ def insert_rows(
 ) -> None:
     """Appends events, all or none, with one statement; raises UniqueViolation when somebody else came first."""
     keys = [(rows[0].originator_id, record)] if record else []
-    given, sql = append_parameters(rows, keys), INSERT_AND_KEEP if keys else INSERT
+    given, sql = append_parameters(rows, keys), INSERT_AND_KEEP if keys else INSERT_EVENTS
     if connection.execute(sql, given if keys else given[:1], prepare=True).rowcount != len(rows):
         raise psycopg.errors.UniqueViolation("not every event was inserted")
 

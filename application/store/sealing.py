@@ -10,11 +10,11 @@ from typing import Any, LiteralString
 
 import psycopg
 
-BATCH = 20_000
+SEAL_BATCH_MAX = 20_000
 WAKE: LiteralString = "notify deskledger_appended"
 LISTEN: LiteralString = "listen deskledger_appended"
 
-PENDING: LiteralString = """
+IS_SEALING_PENDING: LiteralString = """
     select holes <> '{}' or (select max(ord) from events) > hi from seal_state"""
 
 # One statement in a transaction of its own, hence one snapshot: what is taken, what is a hole and which transactions
@@ -71,20 +71,20 @@ DELAY: LiteralString = """
     where position = (select max(position) from log) - %s"""
 
 
-def seal(connection: psycopg.Connection[Any], batch: int = BATCH) -> int:
+def seal(connection: psycopg.Connection[Any], batch: int = SEAL_BATCH_MAX) -> int:
     """One pass: gives at most `batch` events their positions, late ones first. Returns how many.
 
     The connection is in autocommit mode. Two sealers at once are harmless: the row lock makes the second wait, and it
     goes on from what the first has written.
     """
-    pending = connection.execute(PENDING).fetchone()
+    pending = connection.execute(IS_SEALING_PENDING).fetchone()
     if not pending or not pending[0]:
         return 0
     row = connection.execute(SEAL, {"batch": batch}).fetchone()
     return int(row[0]) if row else 0
 
 
-def seal_all(connection: psycopg.Connection[Any], batch: int = BATCH) -> int:
+def seal_all(connection: psycopg.Connection[Any], batch: int = SEAL_BATCH_MAX) -> int:
     """Passes until a pass is not full. Returns how many events were sealed."""
     total = count = seal(connection, batch)
     while count >= batch:

@@ -18,9 +18,9 @@ from application.store.event_store import LOAD_AT, NotReadable, by_stream
 from domain import events, procedure, ticket, values
 from domain.errors import UnknownTicket
 from domain.events import Recorded
-from domain.ticket import Snapshot, begin, evolve
+from domain.ticket import Snapshot, begin_ticket, evolve
 
-BATCH = 200
+SNAPSHOT_BATCH_MAX = 200
 MADE_BY = (values, events, procedure, ticket)  # every module that the fold of a ticket depends on
 FOLD = sha256("".join(map(inspect.getsource, MADE_BY)).encode()).hexdigest()[:16]
 
@@ -39,7 +39,7 @@ _OUTLIVED: LiteralString = """
         select ctid from snapshots where fold <> %s and made_at < now() - interval '7 days' limit %s))"""
 
 
-def take_snapshots(connection: psycopg.Connection[Any], after: int = 0, batch: int = BATCH) -> int | None:
+def take_snapshots(connection: psycopg.Connection[Any], after: int = 0, batch: int = SNAPSHOT_BATCH_MAX) -> int | None:
     """Makes the next snapshots that are missing, behind a number of `events.ord`. Returns the number to go on behind;
     None when none was missing.
 
@@ -71,7 +71,7 @@ def _take(connection: psycopg.Connection[Any], stream: UUID, versions: set[int])
     made, now = [], None
     with suppress(UnknownTicket, NotReadable):  # the directory's, or one that has to be healed first
         for recorded in _load(connection, stream, min(versions), max(versions)):
-            now = evolve(now, recorded) if now else begin(recorded)
+            now = evolve(now, recorded) if now else begin_ticket(recorded)
             if now.version in versions:
                 made.append((stream, FOLD, now.version, msgspec.json.encode(Snapshot(now)).decode()))
     with connection.transaction(), connection.cursor() as cursor:

@@ -14,16 +14,17 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from application.webhooks.sender import Answer
+from application.webhooks.sender import AttemptOutcome
 
-FIRST_PAUSE, LONGEST_PAUSE = 5.0, 6 * 3600.0
+FIRST_DELIVERY_PAUSE, LONGEST_DELIVERY_PAUSE = 5.0, 6 * 3600.0
 LONGEST_RETRY_AFTER = 24 * 3600.0
-GIVE_UP_AFTER, LEAST_ATTEMPTS = timedelta(days=3), 6  # a worker that was not there for days has not tried for days
-KEPT = timedelta(days=30)
+# a worker that was not there for days has not tried for days
+DELIVERY_GIVE_UP_AFTER, LEAST_ATTEMPTS = timedelta(days=3), 6
+DELIVERY_RETENTION = timedelta(days=30)
 PRUNE_BATCH = 2_000
-GONE = 410
+HTTP_GONE = 410
 
-SETTLE: LiteralString = """
+UPDATE_TRIED_DELIVERIES: LiteralString = """
     with told as (select * from json_to_recordset(%s::json) as t(
         webhook_id uuid, id bigint, stream_id uuid, state text, attempts int, due_at timestamptz,
         first_failed_at timestamptz, attempted_at timestamptz, last_status int, last_error text, duration_ms int,
@@ -42,7 +43,7 @@ SETTLE: LiteralString = """
         where w.webhook_id = settled.webhook_id and w.stream_id = settled.stream_id and w.state = 'waiting'
         order by id limit 1) following
     where settled.settled_at is not null and n.webhook_id = settled.webhook_id and n.id = following.id"""
-LOCK: LiteralString = "select from webhooks where id = any(%s) order by id for update"
+LOCK_WEBHOOKS: LiteralString = "select from webhooks where id = any(%s) order by id for update"
 DISABLE: LiteralString = """
     update webhooks set enabled = false, disabled_at = %s, disabled_reason = %s, revision = revision + 1
     where id = %s and enabled and revision = %s"""
@@ -50,7 +51,7 @@ ACCEPTED_SINCE: LiteralString = """
     select exists (
         select from webhook_deliveries where webhook_id = %s and settled_at > %s and state = 'delivered'
             and position is not null)"""
-PRUNE: LiteralString = """
+DELETE_OLD_DELIVERIES: LiteralString = """
     delete from webhook_deliveries where (webhook_id, id) in (
         select webhook_id, id from webhook_deliveries
         where queued_at < %s and settled_at < %s and state in ('delivered', 'failed') limit %s)"""
@@ -80,7 +81,7 @@ class Delivery(msgspec.Struct, frozen=True):
     queued_at: datetime
 
 
-class Settled(msgspec.Struct, frozen=True):
+class DeliveryResult(msgspec.Struct, frozen=True):
     """What a delivery comes to; `settled_at` is null while it is tried again."""
 
     webhook_id: UUID
@@ -98,7 +99,7 @@ class Settled(msgspec.Struct, frozen=True):
     revision: int = 0  # of the subscription that it was sent for
 
 
-def settled(delivery: Delivery, answer: Answer, now: datetime, chance: Chance = uniform) -> Settled:
+def settled(delivery: Delivery, answer: AttemptOutcome, now: datetime, chance: Chance = uniform) -> DeliveryResult:
     """A delivery after an attempt: delivered, due again later, or (a ping has one attempt) failed."""
     failed_at = None if answer.accepted else delivery.first_failed_at or now
     state, due_at = "due", now
@@ -107,8 +108,8 @@ def settled(delivery: Delivery, answer: Answer, now: datetime, chance: Chance = 
     elif delivery.position is None:
         state = "failed"
     else:
-        due_at = now + pause(delivery.attempts + 1, answer.retry_after, chance)
-    return Settled(
+        due_at = now + delivery_backoff(delivery.attempts + 1, answer.retry_after, chance)
+    return DeliveryResult(
         delivery.webhook_id,
         delivery.id,
         delivery.stream_id,
@@ -124,24 +125,24 @@ def settled(delivery: Delivery, answer: Answer, now: datetime, chance: Chance = 
     )
 
 
-def pause(attempts: int, retry_after: float | None, chance: Chance = uniform) -> timedelta:
+def delivery_backoff(attempts: int, retry_after: float | None, chance: Chance = uniform) -> timedelta:
     """How long to wait before the next attempt; never less than the receiver asked for, up to a day."""
-    ceiling = min(FIRST_PAUSE * 2 ** min(attempts - 1, 20), LONGEST_PAUSE)
+    ceiling = min(FIRST_DELIVERY_PAUSE * 2 ** min(attempts - 1, 20), LONGEST_DELIVERY_PAUSE)
     return timedelta(seconds=max(chance(0, ceiling), min(retry_after or 0, LONGEST_RETRY_AFTER)))
 
 
-def is_exhausted(tried: Settled) -> bool:
+def is_exhausted(tried: DeliveryResult) -> bool:
     """Whether it has been tried for three days."""
     failed_at = tried.first_failed_at
     return (
         tried.state == "due"
         and tried.attempts >= LEAST_ATTEMPTS
         and failed_at is not None
-        and tried.attempted_at - failed_at >= GIVE_UP_AFTER
+        and tried.attempted_at - failed_at >= DELIVERY_GIVE_UP_AFTER
     )
 
 
-def settle(connection: psycopg.Connection[Any], tried: Sequence[Settled]) -> dict[UUID, str]:
+def record_attempts(connection: psycopg.Connection[Any], tried: Sequence[DeliveryResult]) -> dict[UUID, str]:
     """Writes what deliveries came to, and lets the next ones of their tickets have their turn.
 
     A subscription that was changed since the attempt is not switched off for it, nor is the delivery put off.
@@ -150,8 +151,8 @@ def settle(connection: psycopg.Connection[Any], tried: Sequence[Settled]) -> dic
     off: dict[UUID, tuple[str, int]] = {}
     rows = [_ended(connection, one, off) for one in tried]
     with connection.transaction():  # subscriptions first, as an admin's change takes them: nobody waits in a circle
-        connection.execute(LOCK, ([one.webhook_id for one in tried],))
-        connection.execute(SETTLE, (msgspec.json.encode(rows).decode(),))
+        connection.execute(LOCK_WEBHOOKS, ([one.webhook_id for one in tried],))
+        connection.execute(UPDATE_TRIED_DELIVERIES, (msgspec.json.encode(rows).decode(),))
         return {
             webhook_id: reason
             for webhook_id, (reason, revision) in sorted(off.items())
@@ -159,9 +160,11 @@ def settle(connection: psycopg.Connection[Any], tried: Sequence[Settled]) -> dic
         }
 
 
-def _ended(connection: psycopg.Connection[Any], tried: Settled, off: dict[UUID, tuple[str, int]]) -> Settled:
+def _ended(
+    connection: psycopg.Connection[Any], tried: DeliveryResult, off: dict[UUID, tuple[str, int]]
+) -> DeliveryResult:
     """A delivery that was tried for three days is given up, unless it is the receiver who is gone."""
-    if tried.state == "due" and tried.last_status == GONE:
+    if tried.state == "due" and tried.last_status == HTTP_GONE:
         off[tried.webhook_id] = "the receiver answered 410 Gone", tried.revision
         return tried
     if not is_exhausted(tried):
@@ -169,13 +172,15 @@ def _ended(connection: psycopg.Connection[Any], tried: Settled, off: dict[UUID, 
     row = connection.execute(ACCEPTED_SINCE, (tried.webhook_id, tried.first_failed_at)).fetchone()
     if row and row[0]:
         return msgspec.structs.replace(tried, state="failed", settled_at=tried.attempted_at)
-    reason = f"nothing was accepted for {GIVE_UP_AFTER.days} days; the last attempt: {tried.last_error}"
+    reason = f"nothing was accepted for {DELIVERY_GIVE_UP_AFTER.days} days; the last attempt: {tried.last_error}"
     off[tried.webhook_id] = reason, tried.revision
     return tried
 
 
-def prune(connection: psycopg.Connection[Any], now: datetime) -> int:
+def prune_deliveries(connection: psycopg.Connection[Any], now: datetime) -> int:
     """Clears away what is settled and old, and what deleted subscriptions left, a batch at a time. Returns how much."""
-    old = connection.execute(PRUNE, (now - KEPT, now - KEPT, PRUNE_BATCH)).rowcount
+    old = connection.execute(
+        DELETE_OLD_DELIVERIES, (now - DELIVERY_RETENTION, now - DELIVERY_RETENTION, PRUNE_BATCH)
+    ).rowcount
     connection.execute(PRUNE_DELETED, (PRUNE_BATCH,))
     return old

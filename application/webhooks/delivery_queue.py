@@ -19,13 +19,13 @@ from application.store.postgres.database import connection_settings
 from application.webhooks.delivery import Delivery
 
 LOCK_SPACE = 736_563
-BATCH = 2_000
+DELIVERY_BATCH_MAX = 2_000
 MOST_PENDING = 10_000  # what is behind them stays in the log until there is room
 SERVED: LiteralString = """
     select id, number, revision, url, secret, old_secret, old_until, position, go_to, client_user_id is not null
     from webhooks where enabled and deleted_at is null order by number"""
 STAND_STILL: LiteralString = "set idle_session_timeout = '30s'"  # whoever does loses the connection, and the locks
-LOCK: LiteralString = "select pg_try_advisory_lock(%s, %s)"
+TRY_ADVISORY_LOCK: LiteralString = "select pg_try_advisory_lock(%s, %s)"
 UNLOCK: LiteralString = "select pg_advisory_unlock(%s, %s)"
 ENDS: LiteralString = """
     select coalesce((select max(position) from log), 0),
@@ -36,10 +36,10 @@ GO_TO: LiteralString = """
         where id = %s and go_to is not null returning id)
     delete from webhook_deliveries d using gone
     where d.webhook_id = gone.id and d.state in ('waiting', 'due') and d.position is not null"""
-PENDING: LiteralString = """
+COUNT_PENDING_DELIVERIES: LiteralString = """
     select count(*) from (
         select from webhook_deliveries where webhook_id = %s and state in ('waiting', 'due') limit %s) pending"""
-FOLLOW: LiteralString = """
+INSERT_DELIVERIES: LiteralString = """
     with place as materialized (
         select id, types, ticket_id, client_user_id, client_stream, actor, level from webhooks
         where id = any(%(ids)s) and position = %(after)s and go_to is null and enabled and deleted_at is null
@@ -70,8 +70,8 @@ FOLLOW: LiteralString = """
         from fits order by position)
     update webhooks set position = (select max(position) from batch)
     from place where webhooks.id = place.id and exists (select from batch)"""
-# TURNS names the columns of Delivery, in order
-TURNS: LiteralString = """
+# SELECT_DUE_DELIVERIES names the columns of Delivery, in order
+SELECT_DUE_DELIVERIES: LiteralString = """
     select d.* from unnest(%(ids)s::uuid[], %(room)s::int[]) as wanted(id, room) cross join lateral (
         select webhook_id, id, position, stream_id, type, attempts, first_failed_at, queued_at
         from webhook_deliveries
@@ -79,7 +79,7 @@ TURNS: LiteralString = """
         order by due_at limit wanted.room) d"""
 
 
-class Served(msgspec.Struct, frozen=True):
+class ServedSubscription(msgspec.Struct, frozen=True):
     """A subscription that is switched on."""
 
     id: UUID
@@ -95,57 +95,59 @@ class Served(msgspec.Struct, frozen=True):
 
 
 def connect_to_serve(url: str) -> psycopg.Connection[Any]:
-    """A connection that holds what `take` gives it, until it ends."""
+    """A connection that holds what `lock_subscription` gives it, until it ends."""
     connection = psycopg.connect(url, **connection_settings("webhooks", look_ups=True))
     connection.execute(STAND_STILL)
     return connection
 
 
-def served(connection: psycopg.Connection[Any]) -> list[Served]:
+def served_subscriptions(connection: psycopg.Connection[Any]) -> list[ServedSubscription]:
     """Every subscription that is switched on."""
-    return [Served(*row) for row in connection.execute(SERVED)]
+    return [ServedSubscription(*row) for row in connection.execute(SERVED)]
 
 
-def take(connection: psycopg.Connection[Any], number: int) -> bool:
+def lock_subscription(connection: psycopg.Connection[Any], number: int) -> bool:
     """Whether this connection may serve a subscription from now on. To be asked once."""
-    row = connection.execute(LOCK, (LOCK_SPACE, number)).fetchone()
+    row = connection.execute(TRY_ADVISORY_LOCK, (LOCK_SPACE, number)).fetchone()
     return bool(row and row[0])
 
 
-def leave(connection: psycopg.Connection[Any], number: int) -> None:
+def unlock_subscription(connection: psycopg.Connection[Any], number: int) -> None:
     """Lets others serve it."""
     connection.execute(UNLOCK, (LOCK_SPACE, number))
 
 
-def follow(connection: psycopg.Connection[Any], mine: Sequence[Served], now: datetime) -> int:
+def queue_deliveries(
+    connection: psycopg.Connection[Any], subscriptions: Sequence[ServedSubscription], now: datetime
+) -> int:
     """Queues what the log has for these subscriptions, a batch of positions each.
 
     Those that stand at the same position are followed together: each event is read once. Returns how much was to do.
     """
-    moved = [one.id for one in mine if one.go_to is not None]
+    moved = [one.id for one in subscriptions if one.go_to is not None]
     for id_ in moved:
         connection.execute(GO_TO, (id_,))
     ends = connection.execute(ENDS).fetchone() or (0, 0)
     groups: dict[tuple[int, int], list[UUID]] = {}
-    for one in mine:
+    for one in subscriptions:
         # whose a ticket is, the summaries tell: what they have not seen has to wait
         through = ends[0] if not one.by_client else min(ends)
         if one.go_to is None and one.position < through and _has_room(connection, one.id):
             groups.setdefault((one.position, through), []).append(one.id)
     for (after, through), ids in groups.items():
-        given = {"ids": ids, "after": after, "through": through, "batch": BATCH, "now": now}
-        connection.execute(FOLLOW, given)
+        given = {"ids": ids, "after": after, "through": through, "batch": DELIVERY_BATCH_MAX, "now": now}
+        connection.execute(INSERT_DELIVERIES, given)
     return len(moved) + len(groups)
 
 
 def _has_room(connection: psycopg.Connection[Any], id_: UUID) -> bool:
-    row = connection.execute(PENDING, (id_, MOST_PENDING)).fetchone()
+    row = connection.execute(COUNT_PENDING_DELIVERIES, (id_, MOST_PENDING)).fetchone()
     return bool(row and row[0] < MOST_PENDING)
 
 
-def turns(
+def due_deliveries(
     connection: psycopg.Connection[Any], room: dict[UUID, int], without: Iterable[int], now: datetime
 ) -> list[Delivery]:
     """The deliveries that are due, longest first: so many of each subscription, without those under way."""
     given = {"ids": list(room), "room": list(room.values()), "without": list(without), "now": now}
-    return [Delivery(*row) for row in connection.execute(TURNS, given)]
+    return [Delivery(*row) for row in connection.execute(SELECT_DUE_DELIVERIES, given)]

@@ -17,14 +17,14 @@ import msgspec
 
 from application.webhooks.address_rules import Resolve, Rules, Target, UrlRefused, addresses, look_up, read_url
 
-TIMEOUT_SECONDS = 15.0  # for the whole attempt
-CONNECT_SECONDS = 5.0
+ATTEMPT_TIMEOUT_SECONDS = 15.0  # for the whole attempt
+WEBHOOK_CONNECT_SECONDS = 5.0
 MOST_ADDRESSES = 3
 MOST_READ = 4096  # of an answer's body; it says nothing that the desk needs
-MOST_SAID = 300
+MOST_ATTEMPT_ERROR = 300
 
 
-class Answer(msgspec.Struct, frozen=True):
+class AttemptOutcome(msgspec.Struct, frozen=True):
     """What came of an attempt: the status of the answer, or why there is none; `retry_after` in seconds."""
 
     status: int | None
@@ -66,30 +66,30 @@ class Flight:
             self._socket.close()
 
 
-class Sender:
+class WebhookSender:
     """Hands webhooks to their receivers. `resolve` gives every address of a name."""
 
     def __init__(self, rules: Rules, resolve: Resolve = look_up) -> None:
         self._rules, self._resolve = rules, resolve
         self._tls = ssl.create_default_context()
 
-    def send(self, url: str, body: bytes, headers: Mapping[str, str], flight: Flight) -> Answer:
+    def send(self, url: str, body: bytes, headers: Mapping[str, str], flight: Flight) -> AttemptOutcome:
         """One attempt. Never raises for what a receiver does."""
         try:
             target = read_url(url, self._rules)
             checked = addresses(target, self._rules, self._resolve)
             response, retry_after = self._exchange(target, checked, body, headers, flight)
-        except UrlRefused as refused:
-            return self._failed(f"refused by the desk: {refused}", flight)
+        except UrlRefused as refusal:
+            return self._failed(f"refused by the desk: {refusal}", flight)
         except (OSError, HTTPException) as error:
             late = flight.late or isinstance(error, TimeoutError)
             return self._failed("no answer in time" if late else _said(error), flight)
         finally:
             flight.end()
-        return Answer(response, None, _since(flight), retry_after)
+        return AttemptOutcome(response, None, _since(flight), retry_after)
 
-    def _failed(self, reason: str, flight: Flight) -> Answer:
-        return Answer(None, reason[:MOST_SAID], _since(flight))
+    def _failed(self, reason: str, flight: Flight) -> AttemptOutcome:
+        return AttemptOutcome(None, reason[:MOST_ATTEMPT_ERROR], _since(flight))
 
     def _exchange(
         self, target: Target, checked: list[str], body: bytes, headers: Mapping[str, str], flight: Flight
@@ -117,10 +117,10 @@ class Sender:
     def _open(self, target: Target, address: str, flight: Flight) -> socket.socket:
         if flight.late:
             raise TimeoutError
-        opened = socket.create_connection((address, target.port), timeout=CONNECT_SECONDS)
+        opened = socket.create_connection((address, target.port), timeout=WEBHOOK_CONNECT_SECONDS)
         try:
             flight.on(opened)
-            opened.settimeout(TIMEOUT_SECONDS)
+            opened.settimeout(ATTEMPT_TIMEOUT_SECONDS)
             return self._tls.wrap_socket(opened, server_hostname=target.host) if target.secure else opened
         except BaseException:
             opened.close()
@@ -139,11 +139,11 @@ def _since(flight: Flight) -> int:
 
 def _retry_after(response: HTTPResponse) -> float | None:
     """The seconds that the receiver wants to be left alone for (RFC 9110, section 10.2.3)."""
-    said = (response.headers.get("Retry-After") or "").strip()
-    if said.isascii() and said.isdecimal() and len(said) <= 9:
-        return float(said)
+    header = (response.headers.get("Retry-After") or "").strip()
+    if header.isascii() and header.isdecimal() and len(header) <= 9:
+        return float(header)
     try:
-        then = parsedate_to_datetime(said)
+        then = parsedate_to_datetime(header)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     then = then if then.tzinfo else then.replace(tzinfo=UTC)

@@ -8,9 +8,9 @@ from secrets import token_bytes
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from standardwebhooks import Webhook
 
-PREFIX = "whsec_"
+SIGNING_PREFIX = "whsec_"
 SECRET_BYTES = 32
-PLAIN, SEALED = "plain:", "fernet:"
+PLAIN_MARK, FERNET_MARK = "plain:", "fernet:"
 
 
 class Locked(Exception):
@@ -28,15 +28,15 @@ class Vault:
 
     def seal(self, text: str) -> str:
         """What is stored of a text."""
-        return SEALED + self._keys.encrypt(text.encode()).decode() if self._keys else PLAIN + text
+        return FERNET_MARK + self._keys.encrypt(text.encode()).decode() if self._keys else PLAIN_MARK + text
 
     def open(self, stored: str) -> str:
         """The text that was stored. Raises Locked."""
-        if stored.startswith(PLAIN):
-            return stored.removeprefix(PLAIN)
+        if stored.startswith(PLAIN_MARK):
+            return stored.removeprefix(PLAIN_MARK)
         try:
             if self._keys:
-                return self._keys.decrypt(stored.removeprefix(SEALED)).decode()
+                return self._keys.decrypt(stored.removeprefix(FERNET_MARK)).decode()
         except InvalidToken:
             pass
         raise Locked(Locked.__doc__)
@@ -55,7 +55,7 @@ def read_keys(text: str) -> list[str]:
 
 def new_secret() -> str:
     """A secret that nobody can guess."""
-    return PREFIX + b64encode(token_bytes(SECRET_BYTES)).decode()
+    return SIGNING_PREFIX + b64encode(token_bytes(SECRET_BYTES)).decode()
 
 
 def signed(secrets: Sequence[str], webhook_id: str, body: bytes, now: datetime) -> dict[str, str]:

@@ -11,13 +11,13 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from application.store.postgres.pg_connection import Line
+from application.store.postgres.pg_connection import PgConnection
 
-MOST = 50  # a thread of the worker is kept for each
-COLUMNS: LiteralString = """
+MOST_WEBHOOKS = 50  # a thread of the worker is kept for each
+WEBHOOK_COLUMNS: LiteralString = """
     id, revision, url, description, types, ticket_id, client_user_id, client_stream, actor, level, secret, old_secret,
     old_until, position, go_to, enabled, disabled_at, disabled_reason, created_at, created_by"""
-FIND: LiteralString = "select" + COLUMNS + " from webhooks where id = %s and deleted_at is null"
+SELECT_WEBHOOK: LiteralString = "select" + WEBHOOK_COLUMNS + " from webhooks where id = %s and deleted_at is null"
 LOG_END: LiteralString = "select coalesce(max(position), 0) from log"
 _KEPT: LiteralString = """
     kept as (
@@ -52,7 +52,7 @@ _CHANGE: LiteralString = """
     pinged as (
         insert into webhook_deliveries (webhook_id, stream_id, type, state, due_at, queued_at)
         select id, ping, 'Webhook.Ping', 'due', now, now from written, more where ping is not null),"""
-INSERT, CHANGE = _INSERT + _KEPT, _CHANGE + _KEPT
+INSERT_WEBHOOK, CHANGE = _INSERT + _KEPT, _CHANGE + _KEPT
 DELETE: LiteralString = """
     update webhooks set deleted_at = %s::timestamptz, secret = '', old_secret = null, enabled = false
     where id = %s and deleted_at is null returning id"""
@@ -91,7 +91,7 @@ class Subscription(msgspec.Struct, frozen=True):
     created_by: str
 
 
-class Record(msgspec.Struct, frozen=True):
+class WebhookCommandRecord(msgspec.Struct, frozen=True):
     """What is kept under an idempotency key, with the answer still to come."""
 
     principal: str | None = None
@@ -106,14 +106,14 @@ class Beside(msgspec.Struct, frozen=True):
     ping: UUID | None = None
 
 
-Change = Callable[[Subscription], Subscription]
-Answer = Callable[[Subscription], str]
+SubscriptionChange = Callable[[Subscription], Subscription]
+AnswerFor = Callable[[Subscription], str]
 
 
-class Webhooks:
+class SubscriptionCommands:
     """The commands. `line` is a connection of their own."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: PgConnection) -> None:
         self._line = line
 
     async def close(self) -> None:
@@ -126,28 +126,36 @@ class Webhooks:
 
     async def find(self, id_: UUID) -> Subscription:
         """One of them. Raises UnknownWebhook."""
-        rows = await self._line.read(FIND, (str(id_),))
+        rows = await self._line.read(SELECT_WEBHOOK, (str(id_),))
         if not rows:
             raise UnknownWebhook
         return Subscription(*rows[0])
 
-    async def add(self, new: Subscription, record: Record, answer: Answer) -> str:
+    async def add(self, new: Subscription, record: WebhookCommandRecord, answer: AnswerFor) -> str:
         """A new one; what is answered. Raises TooMany, and UniqueViolation when the key was used meanwhile."""
-        said = answer(new)
-        if not await self._line.fetch(INSERT, (_json(new), str(MOST), _kept(record, said, new.created_at))):
+        body = answer(new)
+        if not await self._line.fetch(
+            INSERT_WEBHOOK, (_json(new), str(MOST_WEBHOOKS), _kept(record, body, new.created_at))
+        ):
             raise TooMany
-        return said
+        return body
 
     async def change(
-        self, id_: UUID, change: Change, beside: Beside, now: datetime, record: Record, answer: Answer
+        self,
+        id_: UUID,
+        change: SubscriptionChange,
+        beside: Beside,
+        now: datetime,
+        record: WebhookCommandRecord,
+        answer: AnswerFor,
     ) -> str:
         """Makes of it what `change` says; what is answered. Raises UnknownWebhook, and UniqueViolation as `add`."""
         while True:
             changed = change(await self.find(id_))
-            said = answer(changed)
+            body = answer(changed)
             more = _json({"again": beside.again, "ping": beside.ping, "now": now})
-            if await self._line.fetch(CHANGE, (_json(changed), more, _kept(record, said, now))):
-                return said
+            if await self._line.fetch(CHANGE, (_json(changed), more, _kept(record, body, now))):
+                return body
 
     async def delete(self, id_: UUID, now: datetime) -> None:
         """Nothing is sent for it any more, and its secret is gone. Raises UnknownWebhook."""
@@ -164,5 +172,5 @@ def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _kept(record: Record, answer: str, now: datetime) -> str:
+def _kept(record: WebhookCommandRecord, answer: str, now: datetime) -> str:
     return _json({**msgspec.structs.asdict(record), "answer": answer, "at": now})

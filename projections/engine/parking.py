@@ -5,8 +5,8 @@ Of a parked stream, the projection's tables hold what was before the event; late
 event. A fold of one stream reads the rows of no other, so streams can be told apart here.
 
 `parked_streams` is named without a schema, like every table of a projection. A rebuild makes one of its own in its
-schema (`PARKED` with that schema first in the search path): there it hides the public one, and it begins empty. At the
-swap, `move_parked` puts its rows in the place of the public ones.
+schema (`CREATE_PARKED_STREAMS` with that schema first in the search path): there it hides the public one, and it
+begins empty. At the swap, `move_parked` puts its rows in the place of the public ones.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from application.observability.trace_context import trace_of
 from projections.engine.projection import Projection
 from projections.engine.sealed_log import Sealed, read_after
 
-PARKED: LiteralString = """
+CREATE_PARKED_STREAMS: LiteralString = """
     create table if not exists parked_streams (
         projection text not null, stream_id uuid not null, since_position bigint not null, version int not null,
         type text not null, error text not null, parked_at timestamptz not null default now(),
@@ -35,8 +35,8 @@ PARK: LiteralString = """
     values (%s, %s, %s, %s, %s, %s) on conflict do nothing"""
 OF_STREAM: LiteralString = """
     select position from log join events using (ord) where stream_id = %s and position <= %s order by position"""
-CAME_BY: LiteralString = "select meta->>'traceparent' from events where stream_id = %s and version = %s"
-MOST_SAID = 500
+SELECT_TRACE_OF_EVENT: LiteralString = "select meta->>'traceparent' from events where stream_id = %s and version = %s"
+MOST_PARKING_ERROR = 500
 PROGRAM_LIMIT = "54"  # the class of SQLSTATE for what is too much for PostgreSQL, such as a row of an index
 log = structlog.get_logger()
 
@@ -135,14 +135,14 @@ def _apply_before(connection: psycopg.Connection[Any], projection: Projection, s
 
 def park(connection: psycopg.Connection[Any], projection: str, sealed: Sealed, error: Exception) -> None:
     """Parks the stream of an event in a projection, at this event; the log says it once."""
-    told = error.diag.message_primary if isinstance(error, psycopg.Error) else None  # no DETAIL, which quotes the row
-    said = f"{type(error).__name__}: {told or error}".replace("\0", "")[:MOST_SAID]
+    cause = error.diag.message_primary if isinstance(error, psycopg.Error) else None  # no DETAIL, which quotes the row
+    reason = f"{type(error).__name__}: {cause or error}".replace("\0", "")[:MOST_PARKING_ERROR]
     stands_at = (sealed.position, sealed.version, sealed.type)
-    if connection.execute(PARK, (projection, sealed.stream_id, *stands_at, said)).rowcount:
+    if connection.execute(PARK, (projection, sealed.stream_id, *stands_at, reason)).rowcount:
         where = {"stream_id": str(sealed.stream_id), "position": sealed.position, "type": sealed.type}
-        (came,) = connection.execute(CAME_BY, (sealed.stream_id, sealed.version)).fetchone() or (None,)
+        (came,) = connection.execute(SELECT_TRACE_OF_EVENT, (sealed.stream_id, sealed.version)).fetchone() or (None,)
         where |= {"trace_id": trace} if (trace := trace_of(came)) else {}
-        log.error("a stream is parked: see deskledger replay", projection=projection, **where, reason=said)
+        log.error("a stream is parked: see deskledger replay", projection=projection, **where, reason=reason)
 
 
 def replay(connection: psycopg.Connection[Any], projection: Projection) -> Replayed:

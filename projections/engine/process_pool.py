@@ -26,20 +26,20 @@ from application.store.postgres.database import connect
 from projections.engine.background_priority import stand_back
 
 Task: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...]]
-Run: TypeAlias = Callable[[Iterable[Task]], Iterator[Any]]
-PATIENCE_SECONDS = 10
+RunTasks: TypeAlias = Callable[[Iterable[Task]], Iterator[Any]]
+POOL_PATIENCE_SECONDS = 10
 REST_TIMES, LONGEST_REST = 2, 2.0  # beside commands: so many times as long as the task took, at most so many seconds
 RECORDED: LiteralString = "select last_value from events_ord"
 
 
-class CrewError(Exception):
+class ProcessPoolError(Exception):
     """A process of a rebuild has ended before its task was done."""
 
 
 @contextmanager
-def crew(
+def process_pool(
     connection: psycopg.Connection[Any], processes: int, settings: Sequence[str], name: str = "rebuild"
-) -> Iterator[Run]:
+) -> Iterator[RunTasks]:
     """What runs tasks in so many processes, on connections like this one; gives the results as they come.
 
     `settings` are statements that prepare each connection, `name` is what pg_stat_activity shows of it. The processes
@@ -105,14 +105,14 @@ def _watched() -> Iterator[None]:
     try:
         yield
     except (EOFError, ConnectionError):
-        raise CrewError("a process of the rebuild was ended from outside; begin again") from None
+        raise ProcessPoolError("a process of the rebuild was ended from outside; begin again") from None
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """A process whose pipe is closed ends after its task; one that does not is ended."""
     process.terminate()
     try:
-        process.wait(PATIENCE_SECONDS)
+        process.wait(POOL_PATIENCE_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -8,7 +8,7 @@ import psycopg
 
 from projections.engine.sealed_log import Sealed
 
-CHECKPOINTS: LiteralString = """
+CREATE_CHECKPOINTS: LiteralString = """
     create table if not exists projections (
         name text primary key, version int not null, position bigint not null default 0, updated_at timestamptz)"""
 

@@ -18,12 +18,12 @@ from domain.events import Event
 AFTER: LiteralString = """
     select position, stream_id, version, at, type, body::text from log join events using (ord)
     where position > %s and position <= %s order by position"""
-WHOLE: LiteralString = """
+SELECT_WHOLE_STREAMS: LiteralString = """
     select position, stream_id, version, at, type, body::text from events join log using (ord)
     where stream_id > %s and stream_id <= %s and position <= %s order by stream_id, version"""
 
 
-CAME_BY: LiteralString = """
+SELECT_RECENT_TRACES: LiteralString = """
     select meta->>'traceparent' from log join events using (ord)
     where position > (select max(position) from log) - %s order by position desc limit %s"""
 MOST_TRACES = 32
@@ -61,7 +61,7 @@ def read_after(connection: psycopg.Connection[Any], position: int, through: int)
 
 def read_streams(connection: psycopg.Connection[Any], above: UUID, last: UUID, through: int) -> list[Sealed]:
     """What the log holds up to `through` of the streams above one and up to another, stream by stream."""
-    return _decoded(connection.execute(WHOLE, (above, last, through), binary=True))
+    return _decoded(connection.execute(SELECT_WHOLE_STREAMS, (above, last, through), binary=True))
 
 
 def last_position(connection: psycopg.Connection[Any]) -> int:
@@ -70,9 +70,9 @@ def last_position(connection: psycopg.Connection[Any]) -> int:
     return int(row[0]) if row else 0
 
 
-def came_by(connection: psycopg.Connection[Any], count: int) -> list[str]:
+def recent_traces(connection: psycopg.Connection[Any], count: int) -> list[str]:
     """By which requests the last so many events came, as traceparents: some of them, each once."""
-    found = connection.execute(CAME_BY, (count, MOST_TRACES)).fetchall()
+    found = connection.execute(SELECT_RECENT_TRACES, (count, MOST_TRACES)).fetchall()
     return list(dict.fromkeys(traceparent for (traceparent,) in found if traceparent))
 
 

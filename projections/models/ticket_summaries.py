@@ -127,8 +127,8 @@ class TicketSummaries:
         words = _fold(rows, sealed)
         SUMMARIES.upsert(connection, [row for ticket, row in rows.items() if ticket in old])
         SUMMARIES.insert(connection, [row for ticket, row in rows.items() if ticket not in old])
-        _write_words(connection, {id_: said for id_, said in words.items() if id_.int not in old}, _WORDS)
-        _write_words(connection, {id_: said for id_, said in words.items() if id_.int in old}, _WORDS + _LATER)
+        _write_words(connection, {id_: found for id_, found in words.items() if id_.int not in old}, _WORDS)
+        _write_words(connection, {id_: found for id_, found in words.items() if id_.int in old}, _WORDS + _LATER)
 
     def build(self, connection: psycopg.Connection[Any], streams: Sequence[Sealed]) -> None:
         """Adds the rows of whole tickets."""
@@ -165,13 +165,13 @@ def _fold(rows: dict[int, TicketSummary], batch: Iterable[Sealed]) -> dict[UUID,
     words: dict[int, dict[str, str]] = {}
     for sealed in batch:
         ticket = sealed.stream_id.int  # found faster than the UUID
-        rows[ticket] = evolve(rows.get(ticket), sealed)
-        if said := searchable(sealed.event):
-            words[ticket] = words.get(ticket, {}) | said
-    return {rows[ticket].ticket_id: said for ticket, said in words.items()}
+        rows[ticket] = evolve_summary(rows.get(ticket), sealed)
+        if found := searchable(sealed.event):
+            words[ticket] = words.get(ticket, {}) | found
+    return {rows[ticket].ticket_id: found for ticket, found in words.items()}
 
 
-def evolve(row: TicketSummary | None, sealed: Sealed) -> TicketSummary:
+def evolve_summary(row: TicketSummary | None, sealed: Sealed) -> TicketSummary:
     """The row after one more event."""
     event = sealed.event
     if row is None:

@@ -25,7 +25,7 @@ FREE = SQL("""
         and (ticket_id, last.version) not in (select * from unnest(%s::uuid[], %s::int[]))
     order by rank, entered_at, ticket_id limit %s""")
 NOT_NOW = [str(state) for state in DOSSIER_STANDS]  # a claim would void what the client is looking at
-MOST_REMEMBERED = 1_000
+MOST_CLAIMS_REMEMBERED = 1_000
 
 
 class Free(msgspec.Struct, frozen=True):
@@ -46,8 +46,8 @@ class Asked:
         self.busy = self.gone = False
 
 
-class Dealer:
-    """Deals out the free tickets of one queue, the best one to whoever has asked first."""
+class ClaimDispenser:
+    """Hands out the free tickets of one queue, the best one to whoever has asked first."""
 
     def __init__(self, fetch: Fetch, queue: Queue) -> None:
         self._fetch, self._queue = fetch, queue
@@ -59,7 +59,7 @@ class Dealer:
     async def next(self) -> Free | None:
         """The next free ticket; None when there is none, and nobody has one in hand who might give it back.
 
-        `settle` has to follow.
+        `complete` has to follow.
         """
         while True:
             asked, settled = Asked(), self._settled
@@ -74,10 +74,10 @@ class Dealer:
                 return asked.given
             await settled.wait()
 
-    def settle(self, free: Free, passed_over: bool) -> None:
+    def complete(self, free: Free, passed_over: bool) -> None:
         """What became of a ticket: somebody has it now or it was given back, or it was not to be had."""
         if passed_over:
-            if len(self._passed) >= MOST_REMEMBERED:
+            if len(self._passed) >= MOST_CLAIMS_REMEMBERED:
                 self._passed.clear()
             self._passed[free.ticket_id] = free.version
         self._put_down(free)

@@ -26,10 +26,12 @@ OF_STREAMS = SQL("""
     where position > %s and position <= %s and {filters} order by position limit %s""")
 SLICE = 50_000
 LAST = SQL("select coalesce(max(position), 0) from log")
-KNOWN = SQL("select position from projections where name = 'ticket_summaries'")
-OF_CLIENT = SQL("stream_id in (select ticket_id from ticket_summaries where client_user_id = %s union all select %s)")
-UNREADABLE = "This event cannot be read by this version of the program."
-MOST_SAID = 1_000
+SELECT_SUMMARIES_POSITION = SQL("select position from projections where name = 'ticket_summaries'")
+STREAM_OF_CLIENT = SQL(
+    "stream_id in (select ticket_id from ticket_summaries where client_user_id = %s union all select %s)"
+)
+UNREADABLE_EVENT_DETAIL = "This event cannot be read by this version of the program."
+MOST_EVENT_ERROR = 1_000
 log = structlog.get_logger()
 _said: set[int] = set()
 
@@ -115,7 +117,7 @@ def _conditions(filters: EventFilters) -> Filters:
     conditions.equal(SQL("meta -> 'actor' ->> 'id'"), filters.actor)
     conditions.equal(SQL("meta ->> 'level'"), filters.level)
     if filters.client_user_id is not None:
-        conditions.add(OF_CLIENT, filters.client_user_id, client_stream(filters.client_user_id))
+        conditions.add(STREAM_OF_CLIENT, filters.client_user_id, client_stream(filters.client_user_id))
     if filters.since:
         conditions.add(SQL("at >= %s"), filters.since)
     if filters.until:
@@ -129,7 +131,7 @@ async def feed_end(fetch: Fetch, filters: EventFilters) -> int:
     Whose a ticket is, the summaries tell: what they have not seen yet has to wait for them.
     """
     if filters.client_user_id is not None:
-        return int((await fetch(KNOWN, ()))[0][0])
+        return int((await fetch(SELECT_SUMMARIES_POSITION, ()))[0][0])
     return await log_end(fetch)
 
 
@@ -167,7 +169,7 @@ def _unreadable(row: FeedRow) -> FeedItem:
         known.level if known else None,
         None,
         None,
-        UNREADABLE,
+        UNREADABLE_EVENT_DETAIL,
         *trace,
     )
     return FeedItem(view, known.traceparent if known else None)
@@ -175,6 +177,6 @@ def _unreadable(row: FeedRow) -> FeedItem:
 
 def _say(row: FeedRow, error: Exception) -> None:
     """Once for each event, however many read it."""
-    if row.position not in _said and len(_said) < MOST_SAID:
+    if row.position not in _said and len(_said) < MOST_EVENT_ERROR:
         _said.add(row.position)
         log.error("event cannot be read", position=row.position, type=row.type, reason=str(error)[:300])

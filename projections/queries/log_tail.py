@@ -33,7 +33,7 @@ TAIL = SQL("""
             %s or type = any(%s) or stream_id = any(%s::uuid[]) or client = any(%s)
             or meta -> 'actor' ->> 'id' = any(%s) or meta ->> 'level' = any(%s))
         order by position limit %s) found on true""")
-POLL_SECONDS = 0.05
+LOG_TAIL_POLL_SECONDS = 0.05
 MOST_ROWS = 500
 MOST_POSITIONS = 20_000  # that one query looks at
 
@@ -47,7 +47,7 @@ class Happened(msgspec.Struct, frozen=True):
     client: str | None
 
 
-class Wish:
+class EventWaiter:
     """Somebody who waits for an event that fits, above a position; `position` moves on with what did not fit."""
 
     def __init__(self, filters: EventFilters, position: int) -> None:
@@ -56,18 +56,18 @@ class Wish:
         self.client = client_stream(filters.client_user_id or "")
         self.settled: asyncio.Future[list[FeedRow]] = asyncio.get_running_loop().create_future()
 
-    def settle(self, rows: list[FeedRow]) -> None:
+    def resolve(self, rows: list[FeedRow]) -> None:
         """Ends the waiting, once."""
         if not self.settled.done():
             self.settled.set_result(rows)
 
 
-class Tail:
+class LogTail:
     """Waits at the end of the log, for all readers of one event loop together."""
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
-        self._wishes: set[Wish] = set()
+        self._wishes: set[EventWaiter] = set()
         self._polling: asyncio.Task[None] | None = None
         self._seen = {False: 0, True: 0}
         self.ended = False
@@ -76,18 +76,18 @@ class Tail:
         """How far the log was looked at for readers with such filters; 0 while nobody has waited."""
         return self._seen[filters.client_user_id is not None]
 
-    def follow(self, filters: EventFilters, position: int) -> Wish:
+    def follow(self, filters: EventFilters, position: int) -> EventWaiter:
         """A wish for what comes after a position that is at, or near, the end of the log."""
-        wish = Wish(filters, position)
+        wish = EventWaiter(filters, position)
         if self.ended:
-            wish.settle([])
+            wish.resolve([])
             return wish
         self._wishes.add(wish)
         if self._polling is None or self._polling.done():
             self._polling = asyncio.get_running_loop().create_task(self._poll())
         return wish
 
-    async def wait(self, wish: Wish, seconds: float) -> list[FeedRow]:
+    async def wait(self, wish: EventWaiter, seconds: float) -> list[FeedRow]:
         """The rows that fulfil a wish; none when its time is over, or the process ends."""
         try:  # `wait` leaves the future alone: what it was given in the moment in which the time is over still counts
             await asyncio.wait((wish.settled,), timeout=seconds)
@@ -100,19 +100,19 @@ class Tail:
         """Nobody waits any more."""
         self.ended = True
         for wish in self._wishes:
-            wish.settle([])
+            wish.resolve([])
 
     async def _poll(self) -> None:
         """Reads for everybody, until nobody waits."""
         full = False
         while self._wishes:
-            await asyncio.sleep(0 if full else POLL_SECONDS)
+            await asyncio.sleep(0 if full else LOG_TAIL_POLL_SECONDS)
             full = False
             for of_clients in (False, True):
                 if asked := [wish for wish in self._wishes if wish.of_client == of_clients and not wish.settled.done()]:
                     full |= await self._look(asked, of_clients)
 
-    async def _look(self, asked: Sequence[Wish], of_clients: bool) -> bool:
+    async def _look(self, asked: Sequence[EventWaiter], of_clients: bool) -> bool:
         """Whether there is more to read at once."""
         begin = min(wish.position for wish in asked)
         try:
@@ -131,7 +131,7 @@ class Tail:
         return through == begin + MOST_POSITIONS or len(rows) == MOST_ROWS
 
 
-def _parameters(asked: Iterable[Wish], begin: int, of_clients: bool) -> tuple[Any, ...]:
+def _parameters(asked: Iterable[EventWaiter], begin: int, of_clients: bool) -> tuple[Any, ...]:
     """What any of them may want: of each filter, the field that the fewest events have."""
     types, actors, levels, clients, streams = set(), set(), set(), set(), set()
     everything = False
@@ -154,7 +154,7 @@ def _parameters(asked: Iterable[Wish], begin: int, of_clients: bool) -> tuple[An
     return (begin + MOST_POSITIONS, of_clients, of_clients, begin, everything, *wanted, MOST_ROWS)
 
 
-def _hand_out(asked: Iterable[Wish], rows: Sequence[Happened], through: int) -> None:
+def _hand_out(asked: Iterable[EventWaiter], rows: Sequence[Happened], through: int) -> None:
     """Settles the wishes that are fulfilled, and moves the others on."""
     types, streams = {one.row.type for one in rows}, {one.row.stream_id for one in rows}
     for wish in asked:
@@ -167,11 +167,11 @@ def _hand_out(asked: Iterable[Wish], rows: Sequence[Happened], through: int) -> 
             and (filters.ticket_id is None or filters.ticket_id in streams)
             and (fitting := [one.row for one in rows if _fits(wish, one)])
         ):
-            wish.settle(fitting)
+            wish.resolve(fitting)
         wish.position = max(wish.position, through)
 
 
-def _fits(wish: Wish, one: Happened) -> bool:
+def _fits(wish: EventWaiter, one: Happened) -> bool:
     row, filters = one.row, wish.filters
     return (
         row.position > wish.position

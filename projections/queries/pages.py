@@ -8,10 +8,10 @@ import msgspec
 from psycopg.sql import SQL, Composable, Composed
 
 DEFAULT_LIMIT = 50
-MOST = 200
+MOST_ROWS_OF_PAGE = 200
 Query = SQL | Composed
 Fetch = Callable[[Query, Sequence[Any]], Awaitable[list[Any]]]
-Place = TypeVar("Place", bound=msgspec.Struct)
+CursorType = TypeVar("CursorType", bound=msgspec.Struct)
 
 
 class BadCursor(ValueError):
@@ -31,7 +31,7 @@ def write_cursor(place: msgspec.Struct) -> str:
     return urlsafe_b64encode(msgspec.json.encode(place)).decode().rstrip("=")
 
 
-def read_cursor(cursor: str | None, shape: type[Place]) -> Place | None:
+def read_cursor(cursor: str | None, shape: type[CursorType]) -> CursorType | None:
     """The place that a cursor names; None without one. Raises BadCursor, also for a cursor of another list."""
     if cursor is None:
         return None

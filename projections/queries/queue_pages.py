@@ -72,7 +72,7 @@ OVERVIEW = SQL(  # without parameters: everybody asks the same, and whoever wait
     .format(queues=[str(queue) for queue in Queue])
     .as_string()
 )
-PAGE = SQL("""
+SELECT_QUEUE_PAGE = SQL("""
     with page as (
         select ticket_id, rank, entered_at, assignee, state, qualification from queue_stays s
         where queue = %s and left_at is null and {filters}
@@ -83,7 +83,8 @@ PAGE = SQL("""
             where stream_id = page.ticket_id and projection in ('queue_stays', 'ticket_summaries')),
         (select position from projections where name = 'queue_stays')
     from page left join ticket_summaries using (ticket_id) order by page.rank, page.entered_at, ticket_id""")
-WHOLE = SQL(PAGE.format(filters=SQL("true")).as_string())  # the page that everybody reads keeps its plan
+# the page that everybody reads keeps its plan
+SELECT_UNFILTERED_QUEUE_PAGE = SQL(SELECT_QUEUE_PAGE.format(filters=SQL("true")).as_string())
 AS_OF = SQL("""
     with present as (
         select ticket_id, entered_at, coalesce((
@@ -97,14 +98,14 @@ AS_OF = SQL("""
 HISTORIES = SQL("""
     select stream_id, version, at, type, body, meta from events
     where stream_id = any(%s) and at <= %s order by stream_id, version""")
-OF_CLIENT = SQL("ticket_id in (select ticket_id from ticket_summaries where client_user_id = %s)")
+TICKET_OF_CLIENT = SQL("ticket_id in (select ticket_id from ticket_summaries where client_user_id = %s)")
 # a value, not "exists": that can become a join, which may read every ticket that ever was to find those in this queue
-WAITING = SQL("(select waiting_on_client from ticket_summaries t where t.ticket_id = s.ticket_id) = %s")
-BEHIND = SQL("(rank, entered_at, ticket_id) > (%s, %s, %s)")
-POSITION = SQL("select position from projections where name = 'queue_stays'")
+IS_WAITING_ON_CLIENT = SQL("(select waiting_on_client from ticket_summaries t where t.ticket_id = s.ticket_id) = %s")
+AFTER_QUEUE_CURSOR = SQL("(rank, entered_at, ticket_id) > (%s, %s, %s)")
+SELECT_QUEUES_POSITION = SQL("select position from projections where name = 'queue_stays'")
 
 
-class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="queue"):
+class QueueCursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="queue"):
     """The place behind a row of a queue, now or as of a moment."""
 
     queue: Queue
@@ -128,10 +129,14 @@ async def queue_page(fetch: Fetch, queue: Queue, filters: QueueFilters, cursor: 
     """The tickets of a queue: priority first, then time of entry."""
     conditions = _conditions(filters)
     _go_on(conditions, cursor, queue, None)
-    query = PAGE.format(filters=conditions.where) if conditions.where != SQL("true") else WHOLE
+    query = (
+        SELECT_QUEUE_PAGE.format(filters=conditions.where)
+        if conditions.where != SQL("true")
+        else SELECT_UNFILTERED_QUEUE_PAGE
+    )
     rows, more = cut(await fetch(query, (queue, *conditions.parameters, limit + 1)), limit)
     items = [_row(row) for row in rows]
-    last = write_cursor(Cursor(queue, None, rows[-1][5], rows[-1][10], rows[-1][0])) if more else None
+    last = write_cursor(QueueCursor(queue, None, rows[-1][5], rows[-1][10], rows[-1][0])) if more else None
     return Page(items, last, rows[0][13] if rows else await _position(fetch))
 
 
@@ -145,7 +150,7 @@ async def queue_as_of(fetch: Fetch, queue: Queue, moment: datetime, cursor: str 
     streams = _readable(await fetch(HISTORIES, ([row[0] for row in rows], moment)))
     tickets = {stream: fold(history) for stream, history in streams.items()}
     items = [_past_row(ticket, row) for row in rows if (ticket := tickets.get(row[0]))]
-    last = write_cursor(Cursor(queue, moment, rows[-1][1], rows[-1][2], rows[-1][0])) if more else None
+    last = write_cursor(QueueCursor(queue, moment, rows[-1][1], rows[-1][2], rows[-1][0])) if more else None
     return Page(items, last, rows[0][3] if rows else await _position(fetch))
 
 
@@ -160,12 +165,12 @@ def _readable(rows: list[tuple[UUID, int, datetime, str, bytes, bytes]]) -> dict
 
 
 def _go_on(conditions: Filters, cursor: str | None, queue: Queue, moment: datetime | None) -> None:
-    place = read_cursor(cursor, Cursor)
+    place = read_cursor(cursor, QueueCursor)
     if place is None:
         return
     if (place.queue, place.as_of) != (queue, moment):
         raise BadCursor
-    conditions.add(BEHIND, place.rank, place.entered_at, place.ticket_id)
+    conditions.add(AFTER_QUEUE_CURSOR, place.rank, place.entered_at, place.ticket_id)
 
 
 def _conditions(filters: QueueFilters) -> Filters:
@@ -176,9 +181,9 @@ def _conditions(filters: QueueFilters) -> Filters:
     if filters.unassigned is not None:
         conditions.add(SQL("assignee is null" if filters.unassigned else "assignee is not null"))
     if filters.client_user_id is not None:
-        conditions.add(OF_CLIENT, filters.client_user_id)
+        conditions.add(TICKET_OF_CLIENT, filters.client_user_id)
     if filters.waiting_on_client is not None:
-        conditions.add(WAITING, filters.waiting_on_client)
+        conditions.add(IS_WAITING_ON_CLIENT, filters.waiting_on_client)
     return conditions
 
 
@@ -207,7 +212,7 @@ def _past_row(ticket: Ticket, row: tuple[UUID, int, datetime, int, int | None]) 
 
 
 async def _position(fetch: Fetch) -> int:
-    rows = await fetch(POSITION, ())
+    rows = await fetch(SELECT_QUEUES_POSITION, ())
     return int(rows[0][0])
 
 

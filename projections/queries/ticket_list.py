@@ -9,23 +9,23 @@ from psycopg.sql import SQL, Identifier
 from domain.values import Channel, Level, Priority, Qualification, Queue, State
 from projections.queries.pages import BadCursor, Fetch, Filters, Page, cut, read_cursor, write_cursor
 
-COLUMNS = SQL(
+TICKET_COLUMNS = SQL(
     "ticket_id, number, version, state, level, qualification, queue, client_user_id, channel, summary, category,"
     " priority, assignee, waiting_on_client, escalations, created_at, updated_at, closed_at,"
     " (select since_position from parked_streams where stream_id = t.ticket_id and projection = 'ticket_summaries')"
 )
-LIST = SQL("""
+LIST_TICKETS = SQL("""
     select {columns}, (select position from projections where name = 'ticket_summaries')
     from ticket_summaries t where {filters} order by {order} limit %s""")
 BY_ID = SQL("ticket_id desc")
 BY_TIME = SQL("created_at desc, ticket_id desc")  # the same order, but another index gives it
 _HAS = "exists (select from ticket_words w where w.ticket_id = t.ticket_id and words @@ {}('simple', %s))"
-WORDS, PLAIN_WORDS = SQL(_HAS.format("websearch_to_tsquery")), SQL(_HAS.format("plainto_tsquery"))
+MATCHES_WORDS, MATCHES_PLAIN_WORDS = SQL(_HAS.format("websearch_to_tsquery")), SQL(_HAS.format("plainto_tsquery"))
 MOST_MINUSES = 8  # each may be a "not", and PostgreSQL's parser takes 32 inside one another; what has more is no search
-POSITION = SQL("select position from projections where name = 'ticket_summaries'")
+SELECT_TICKETS_POSITION = SQL("select position from projections where name = 'ticket_summaries'")
 
 
-class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="tickets"):
+class TicketCursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="tickets"):
     """The place behind a row of the list; `created_at` where the list is of a time."""
 
     ticket_id: UUID
@@ -80,18 +80,18 @@ async def ticket_page(fetch: Fetch, filters: TicketFilters, cursor: str | None, 
     if filters.created_to:
         conditions.add(SQL("created_at < %s"), filters.created_to)
     if filters.q:
-        conditions.add(WORDS if filters.q.count("-") <= MOST_MINUSES else PLAIN_WORDS, filters.q)
+        conditions.add(MATCHES_WORDS if filters.q.count("-") <= MOST_MINUSES else MATCHES_PLAIN_WORDS, filters.q)
     of_a_time = bool(filters.created_from or filters.created_to)
-    if behind := read_cursor(cursor, Cursor):
+    if behind := read_cursor(cursor, TicketCursor):
         _go_on(conditions, behind, of_a_time)
-    query = LIST.format(columns=COLUMNS, filters=conditions.where, order=BY_TIME if of_a_time else BY_ID)
+    query = LIST_TICKETS.format(columns=TICKET_COLUMNS, filters=conditions.where, order=BY_TIME if of_a_time else BY_ID)
     rows, more = cut(await fetch(query, (*conditions.parameters, limit + 1)), limit)
-    last = write_cursor(Cursor(rows[-1][0], rows[-1][15] if of_a_time else None)) if more else None
-    position = rows[0][19] if rows else (await fetch(POSITION, ()))[0][0]
+    last = write_cursor(TicketCursor(rows[-1][0], rows[-1][15] if of_a_time else None)) if more else None
+    position = rows[0][19] if rows else (await fetch(SELECT_TICKETS_POSITION, ()))[0][0]
     return Page([TicketRow(*row[:19]) for row in rows], last, position)
 
 
-def _go_on(conditions: Filters, behind: Cursor, of_a_time: bool) -> None:
+def _go_on(conditions: Filters, behind: TicketCursor, of_a_time: bool) -> None:
     if (behind.created_at is not None) != of_a_time:
         raise BadCursor
     if of_a_time:

@@ -145,7 +145,7 @@ async def version_at_position(fetch: Fetch, ticket_id: UUID, position: int) -> i
     return rows[0][0] if rows else None
 
 
-def in_words(history: list[tuple[int | None, Recorded]]) -> list[EventView]:
+def event_views(history: list[tuple[int | None, Recorded]]) -> list[EventView]:
     """The history for people: with the step of the procedure, and in words."""
     return [event_view(position, recorded) for position, recorded in history]
 

@@ -8,7 +8,7 @@ import psycopg
 
 from projections.queries.event_feed import FeedRow, feed_item
 
-EVENTS: LiteralString = """
+SELECT_EVENTS_AT: LiteralString = """
     select position, stream_id, version, at, type, body, meta from log join events using (ord)
     where position = any(%s)"""
 
@@ -23,7 +23,7 @@ class Sent(msgspec.Struct, frozen=True):
 def bodies(connection: psycopg.Connection[Any], positions: Sequence[int]) -> dict[int, Sent]:
     """The events at these positions as /v1/events shows them, with the trace that they belong to."""
     found: dict[int, Sent] = {}
-    for row in connection.execute(EVENTS, (list(positions),)):
+    for row in connection.execute(SELECT_EVENTS_AT, (list(positions),)):
         item = feed_item(FeedRow(*row))
         shown = msgspec.to_builtins(item.event) | {"traceparent": item.traceparent}
         found[row[0]] = Sent(msgspec.json.encode(shown), item.traceparent)

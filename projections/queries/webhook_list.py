@@ -7,12 +7,12 @@ from uuid import UUID
 import msgspec
 from psycopg.sql import SQL, Identifier
 
-from application.webhooks.subscriptions import COLUMNS, Subscription
+from application.webhooks.subscriptions import WEBHOOK_COLUMNS, Subscription
 from projections.queries.event_feed import log_end
 from projections.queries.pages import Fetch, Filters, Page, cut, read_cursor, write_cursor
 
-LIST = SQL("select {columns} from webhooks where deleted_at is null and {filters} order by id limit %s")
-DELIVERIES = SQL("""
+LIST_WEBHOOKS = SQL("select {columns} from webhooks where deleted_at is null and {filters} order by id limit %s")
+LIST_DELIVERIES = SQL("""
     select id, position, type, state, attempts, case when state = 'due' then due_at end, first_failed_at,
         attempted_at, last_status, last_error, duration_ms, queued_at, settled_at
     from webhook_deliveries where webhook_id = %s and {filters} order by id desc limit %s""")
@@ -38,7 +38,7 @@ class DeliveryRow(msgspec.Struct, frozen=True):
     settled_at: datetime | None
 
 
-class Place(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="webhooks"):
+class WebhookCursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="webhooks"):
     """The place behind a subscription of the list."""
 
     id: UUID
@@ -53,11 +53,11 @@ class DeliveryPlace(msgspec.Struct, frozen=True, array_like=True, forbid_unknown
 async def webhook_page(fetch: Fetch, cursor: str | None, limit: int) -> Page:
     """The subscriptions, oldest ids first."""
     conditions = Filters()
-    if behind := read_cursor(cursor, Place):
+    if behind := read_cursor(cursor, WebhookCursor):
         conditions.add(SQL("id > %s"), behind.id)
-    query = LIST.format(columns=SQL(COLUMNS), filters=conditions.where)
+    query = LIST_WEBHOOKS.format(columns=SQL(WEBHOOK_COLUMNS), filters=conditions.where)
     rows, more = cut(await fetch(query, (*conditions.parameters, limit + 1)), limit)
-    last = write_cursor(Place(rows[-1][0])) if more else None
+    last = write_cursor(WebhookCursor(rows[-1][0])) if more else None
     return Page([Subscription(*row) for row in rows], last, await log_end(fetch))
 
 
@@ -67,7 +67,7 @@ async def delivery_page(fetch: Fetch, webhook: UUID, state: str | None, cursor: 
     conditions.equal(Identifier("state"), state)
     if behind := read_cursor(cursor, DeliveryPlace):
         conditions.add(SQL("id < %s"), behind.id)
-    query = DELIVERIES.format(filters=conditions.where)
+    query = LIST_DELIVERIES.format(filters=conditions.where)
     rows, more = cut(await fetch(query, (webhook, *conditions.parameters, limit + 1)), limit)
     last = write_cursor(DeliveryPlace(rows[-1][0])) if more else None
     return Page([DeliveryRow(*row) for row in rows], last, await log_end(fetch))

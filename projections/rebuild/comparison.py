@@ -8,7 +8,7 @@ import psycopg
 from psycopg.sql import SQL, Composable, Identifier
 
 # Generated columns follow from the others; a tsvector has no hash of its own.
-COLUMNS: LiteralString = """
+SELECT_COLUMNS: LiteralString = """
     select attname, atttypid = 'tsvector'::regtype from pg_attribute
     where attrelid = %s::regclass and attnum > 0 and not attisdropped and attgenerated = '' order by attnum"""
 DIGEST = SQL("select count(*), coalesce(sum(hash_record_extended(row({columns}), 0)), 0) from {table} where {counts}")
@@ -36,7 +36,7 @@ def compare(connection: psycopg.Connection[Any], table: str, schema: str, counts
     First by the sums of the rows' hashes, and row by row only when these differ. `counts` says which rows count.
     """
     old, new = Identifier("public", table), Identifier(schema, table)
-    columns = connection.execute(COLUMNS, (f"public.{table}",)).fetchall()
+    columns = connection.execute(SELECT_COLUMNS, (f"public.{table}",)).fetchall()
     hashed = SQL(", ").join(SQL("{}::text" if text else "{}").format(Identifier(name)) for name, text in columns)
     known, found = (_digest(connection, each, hashed, SQL(counts)) for each in (old, new))
     if known == found:

@@ -15,18 +15,18 @@ from psycopg.errors import LockNotAvailable
 from psycopg.sql import SQL, Identifier
 
 from application.store.postgres.database import migration_lock
-from projections.engine.parking import PARKED, apply_or_park
-from projections.engine.process_pool import Run, Task, crew
+from projections.engine.parking import CREATE_PARKED_STREAMS, apply_or_park
+from projections.engine.process_pool import RunTasks, Task, process_pool
 from projections.engine.projection import Projection
 from projections.engine.sealed_log import last_position, read_after
 from projections.rebuild.comparison import Difference, compare, count
-from projections.rebuild.retired_tables import LOCK_SECONDS, Stood, follow_tables, put_in_place
+from projections.rebuild.retired_tables import LOCK_SECONDS, TablesState, follow_tables, put_in_place
 from projections.rebuild.stream_fold import CHUNK, sweeps
 
 SCHEMA = "building"
-BATCH = 5_000
-PROCESSES = min(4, cpu_count() or 1)
-SETTINGS: tuple[
+REBUILD_BATCH_MAX = 5_000
+REBUILD_PROCESSES = min(4, cpu_count() or 1)
+REBUILD_SETTINGS: tuple[
     LiteralString, ...
 ] = (  # what is half built may be lost in a crash; the swap's commit waits for the disk
     f"set search_path to {SCHEMA}, public",
@@ -38,7 +38,7 @@ SETTINGS: tuple[
     "set enable_mergejoin to off",
     "set random_page_cost to 1.1",  # a range lies close together
 )
-CHECKPOINTS: LiteralString = """
+SELECT_CHECKPOINTS: LiteralString = """
     select name, position, version from projections where name = any(%s) order by name"""
 Progress = Callable[[int, int], None]
 
@@ -53,15 +53,15 @@ class Sizes(msgspec.Struct, frozen=True):
     small: int = 50_000
 
 
-SIZES = Sizes()
+REBUILD_SIZES = Sizes()
 
 
 def rebuild(
     connection: psycopg.Connection[Any],
     *projections: Projection,
     progress: Progress | None = None,
-    processes: int = PROCESSES,
-    sizes: Sizes = SIZES,
+    processes: int = REBUILD_PROCESSES,
+    sizes: Sizes = REBUILD_SIZES,
 ) -> list[Difference]:
     """Rebuilds projections, each event read once for all of them. `progress` hears how many events are done, of how
     many.
@@ -75,11 +75,11 @@ def rebuild(
             checkpoints = _checkpoints(connection, projections)
             last = last_position(connection)
             through = min([last, *(position for position, _ in checkpoints.values() if last - position <= sizes.far)])
-            with crew(connection, processes if through > sizes.small else 0, SETTINGS) as run:
+            with process_pool(connection, processes if through > sizes.small else 0, REBUILD_SETTINGS) as run:
                 _build(connection, projections, through, run, progress, sizes.chunk)
                 differences: list[Difference]
                 differences, stands = next(run([(compared, (projections, through))]))
-            connection.execute(SETTINGS[0])
+            connection.execute(REBUILD_SETTINGS[0])
             while not _swapped(connection, projections, stands, sizes.near):
                 time.sleep(LOCK_SECONDS)
         finally:
@@ -89,7 +89,7 @@ def rebuild(
 
 
 def far_behind(
-    connection: psycopg.Connection[Any], projections: Sequence[Projection], far: int = SIZES.far
+    connection: psycopg.Connection[Any], projections: Sequence[Projection], far: int = REBUILD_SIZES.far
 ) -> list[Projection]:
     """The projections that a rebuild brings to the end of the log sooner than going on from where they stand."""
     last = last_position(connection)
@@ -103,7 +103,7 @@ def _begin(connection: psycopg.Connection[Any], projections: Sequence[Projection
         connection.execute(SQL("drop schema if exists {} cascade").format(Identifier(SCHEMA)))
         connection.execute(SQL("create schema {}").format(Identifier(SCHEMA)))
         connection.execute(SQL("set local search_path to {}, public").format(Identifier(SCHEMA)))
-        connection.execute(PARKED)
+        connection.execute(CREATE_PARKED_STREAMS)
         for projection in projections:
             connection.execute(projection.ddl)
 
@@ -112,7 +112,7 @@ def _build(
     connection: psycopg.Connection[Any],
     projections: Sequence[Projection],
     through: int,
-    run: Run,
+    run: RunTasks,
     progress: Progress | None,
     chunk: int,
 ) -> None:
@@ -141,7 +141,7 @@ def execute(connection: psycopg.Connection[Any], statement: str) -> None:
 
 def _checkpoints(connection: psycopg.Connection[Any], projections: Sequence[Projection]) -> dict[str, tuple[int, int]]:
     """Position and version of each of the old tables."""
-    rows = connection.execute(CHECKPOINTS, ([projection.name for projection in projections],))
+    rows = connection.execute(SELECT_CHECKPOINTS, ([projection.name for projection in projections],))
     return {name: (position, version) for name, position, version in rows}
 
 
@@ -173,9 +173,9 @@ def _catch_up(
     """Applies what the log holds up to `through`, in batches; each batch in a transaction unless there is one."""
     while (position := stands[projection.name]) < through:
         with connection.transaction():
-            events = read_after(connection, position, min(position + BATCH, through))
+            events = read_after(connection, position, min(position + REBUILD_BATCH_MAX, through))
             apply_or_park(connection, projection, events)
-        stands[projection.name] = min(position + BATCH, through)
+        stands[projection.name] = min(position + REBUILD_BATCH_MAX, through)
 
 
 def _swapped(
@@ -203,5 +203,5 @@ def _swap(connection: psycopg.Connection[Any], projections: Sequence[Projection]
         projection = next(each for each in projections if each.name == name)
         _catch_up(connection, projection, stands, position)  # readers never see less than they saw
     for projection in projections:
-        put_in_place(connection, projection, SCHEMA, Stood(projection.version, stands[projection.name]))
+        put_in_place(connection, projection, SCHEMA, TablesState(projection.version, stands[projection.name]))
     follow_tables(connection)

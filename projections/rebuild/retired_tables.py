@@ -22,7 +22,7 @@ LOCK_SECONDS = 2  # whoever waits for a lock on a table makes every reader behin
 STOOD: LiteralString = "select version, position from {}"
 KEEP: LiteralString = """
     create table {} as select version, position, now() as retired_at from projections where name = {}"""
-MOVE: LiteralString = "update projections set version = %s, position = %s, updated_at = now() where name = %s"
+SET_CHECKPOINT: LiteralString = "update projections set version = %s, position = %s, updated_at = now() where name = %s"
 
 
 class NotRetired(Exception):
@@ -33,14 +33,14 @@ class UnknownVersion(Exception):
     """What is kept is of a version that this program does not know."""
 
 
-class Stood(msgspec.Struct, frozen=True):
+class TablesState(msgspec.Struct, frozen=True):
     """Where a set of tables stands: the version that made them, and the position up to which they hold the log."""
 
     version: int
     position: int
 
 
-def put_in_place(connection: psycopg.Connection[Any], projection: Projection, schema: str, stood: Stood) -> None:
+def put_in_place(connection: psycopg.Connection[Any], projection: Projection, schema: str, stood: TablesState) -> None:
     """Puts the tables of a schema in the place of the public ones, and keeps those; in the caller's transaction.
 
     The caller has locked the checkpoint. Whatever was kept of this projection before is dropped.
@@ -56,7 +56,7 @@ def put_in_place(connection: psycopg.Connection[Any], projection: Projection, sc
     for table in projection.tables:
         _move(connection, table, "public", kept)
         _move(connection, table, schema, "public")
-    connection.execute(MOVE, (stood.version, stood.position, name))
+    connection.execute(SET_CHECKPOINT, (stood.version, stood.position, name))
 
 
 def follow_tables(connection: psycopg.Connection[Any]) -> None:
@@ -73,7 +73,7 @@ def follow_tables(connection: psycopg.Connection[Any]) -> None:
         connection.execute("drop schema if exists reporting cascade")
 
 
-def roll_back(connection: psycopg.Connection[Any], projection: Projection) -> Stood:
+def roll_back(connection: psycopg.Connection[Any], projection: Projection) -> TablesState:
     """Brings the kept tables back in one transaction, and keeps those that they replace. Returns where they stand.
 
     The runner takes them up from there. Raises NotRetired or UnknownVersion.
@@ -104,10 +104,10 @@ def retired_schema(projection: Projection) -> str:
     return f"retired_{projection.name}"
 
 
-def _stood(connection: psycopg.Connection[Any], projection: Projection) -> Stood:
+def _stood(connection: psycopg.Connection[Any], projection: Projection) -> TablesState:
     query = SQL(STOOD).format(Identifier(retired_schema(projection), "checkpoint"))
     try:
-        with connection.cursor(row_factory=class_row(Stood)) as cursor:
+        with connection.cursor(row_factory=class_row(TablesState)) as cursor:
             found = cursor.execute(query).fetchone()
     except psycopg.errors.UndefinedTable:
         found = None
@@ -116,7 +116,7 @@ def _stood(connection: psycopg.Connection[Any], projection: Projection) -> Stood
     return found
 
 
-def _rolled_back(connection: psycopg.Connection[Any], projection: Projection, stood: Stood) -> bool:
+def _rolled_back(connection: psycopg.Connection[Any], projection: Projection, stood: TablesState) -> bool:
     back = f"returning_{projection.name}"
     try:
         with connection.transaction():

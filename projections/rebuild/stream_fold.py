@@ -16,7 +16,7 @@ from projections.engine.projection import Projection
 from projections.engine.sealed_log import Sealed, read_streams
 
 CHUNK = 10_000  # events of one task: some tens of megabytes of memory
-LOWEST, HIGHEST = UUID(int=0), UUID(int=2**128 - 1)
+LOWEST_STREAM, HIGHEST_STREAM = UUID(int=0), UUID(int=2**128 - 1)
 BOUND: LiteralString = "select stream_id from events where stream_id > %s order by stream_id offset %s limit 1"
 
 
@@ -24,15 +24,15 @@ def sweeps(
     connection: psycopg.Connection[Any], projections: Sequence[Projection], through: int, chunk: int = CHUNK
 ) -> Iterator[Task]:
     """The tasks that together fold what the log holds up to `through`; each gives the number of its events."""
-    above = LOWEST
-    while above != HIGHEST:
+    above = LOWEST_STREAM
+    while above != HIGHEST_STREAM:
         bound = connection.execute(BOUND, (above, chunk - 1)).fetchone()
-        last = bound[0] if bound else HIGHEST
-        yield sweep, (projections, above, last, through)
+        last = bound[0] if bound else HIGHEST_STREAM
+        yield fold_streams, (projections, above, last, through)
         above = last
 
 
-def sweep(
+def fold_streams(
     connection: psycopg.Connection[Any], projections: Sequence[Projection], above: UUID, last: UUID, through: int
 ) -> int:
     """Folds the streams above one ID and up to another one into the tables that unqualified names mean."""

@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 from psycopg.sql import SQL, Composed, Identifier
 
 from projections.queries.pages import Fetch, Query
-from projections.reports.report_metrics import BY_NAME, Metric
+from projections.reports.report_metrics import BY_NAME, ReportMetric
 
 READ_MODELS = ["ticket_summaries", "queue_stays", "closings"]
 REPORT = SQL("""
@@ -87,11 +87,11 @@ class Report(msgspec.Struct, frozen=True):
 
 
 async def report(
-    fetch: Fetch, metric: Metric, since: datetime | None, until: datetime, group_by: Sequence[str] = ()
+    fetch: Fetch, metric: ReportMetric, since: datetime | None, until: datetime, group_by: Sequence[str] = ()
 ) -> Report:
     """The figures of a metric from `since` on and before `until`, and the position that they are of: one statement."""
     rows = await fetch(_query(metric, group_by), (since, until, READ_MODELS))
-    cells = _cells(metric, group_by, rows)
+    report_cells = _cells(metric, group_by, rows)
     position, opening, ending = rows[0][:3]
     return Report(
         metric.name,
@@ -103,8 +103,8 @@ async def report(
         until,
         list(group_by),
         position,
-        cells,
-        UNSET if opening is None else Flow(opening, **_movements(cells), ending=ending),
+        report_cells,
+        UNSET if opening is None else Flow(opening, **_movements(report_cells), ending=ending),
     )
 
 
@@ -116,7 +116,7 @@ async def flow(fetch: Fetch, since: datetime | None, until: datetime) -> Flow:
     return found
 
 
-def _query(metric: Metric, group_by: Sequence[str]) -> Query:
+def _query(metric: ReportMetric, group_by: Sequence[str]) -> Query:
     columns = [Identifier(name) for name in group_by]
     whole = SQL("({})").format(SQL(", ").join(columns))
     parts = SQL("({})").format(SQL(", ").join([*columns, Identifier("part")]))
@@ -133,7 +133,7 @@ def _query(metric: Metric, group_by: Sequence[str]) -> Query:
     )
 
 
-def _cells(metric: Metric, group_by: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[Cell]:
+def _cells(metric: ReportMetric, group_by: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[Cell]:
     """One cell for each group, in order; none where a grouped population is empty."""
     found: dict[tuple[Any, ...], dict[str | None, Figures]] = {}
     for _, _, _, part, whole, *numbers in rows:
@@ -143,14 +143,14 @@ def _cells(metric: Metric, group_by: Sequence[str], rows: Iterable[Sequence[Any]
     return [_cell(metric, dict(zip(group_by, key, strict=True)), parts) for key, parts in found.items()]
 
 
-def _cell(metric: Metric, group: dict[str, str | int | None], parts: dict[str | None, Figures]) -> Cell:
+def _cell(metric: ReportMetric, group: dict[str, str | int | None], parts: dict[str | None, Figures]) -> Cell:
     shown = parts.get(metric.headline) or _figures(metric, 0, 0, 0, None, None)
     named = {part: figures for part, figures in parts.items() if part is not None}
     return Cell(**msgspec.structs.asdict(shown), group=group, parts=named if metric.split else UNSET)
 
 
 def _figures(
-    metric: Metric, rows: int, counted: int, tickets: int, total: float | None, percentiles: list[float] | None
+    metric: ReportMetric, rows: int, counted: int, tickets: int, total: float | None, percentiles: list[float] | None
 ) -> Figures:
     if metric.kind == "count":
         return Figures(rows, rows, rows, tickets)
@@ -161,7 +161,7 @@ def _figures(
     return Figures(mean, total or 0.0, rows, tickets, mean, p50, p90)
 
 
-def _movements(cells: Iterable[Cell]) -> dict[str, int]:
+def _movements(report_cells: Iterable[Cell]) -> dict[str, int]:
     names = ("new", "reopened", "closed", "cancelled")
-    parts = [cell.parts for cell in cells if isinstance(cell.parts, dict)]
+    parts = [cell.parts for cell in report_cells if isinstance(cell.parts, dict)]
     return {name: sum(part[name].denominator for part in parts if name in part) for name in names}

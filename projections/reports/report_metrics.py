@@ -2,8 +2,8 @@
 
 The same table makes the views of `reporting`, their comments, the answers of `/v1/reports` and what
 `docs/reference/reports.md` has to say. A row of a metric is one event or one ticket; its columns are described in
-`COLUMNS`. A figure asked for up to a moment is made of what was known before that moment, so that asking again later
-gives the same answer.
+`METRIC_COLUMNS`. A figure asked for up to a moment is made of what was known before that moment, so that asking again
+later gives the same answer.
 """
 
 from typing import LiteralString
@@ -11,7 +11,7 @@ from typing import LiteralString
 import msgspec
 
 GROUPS = ("level", "category", "priority", "week")
-COLUMNS = {
+METRIC_COLUMNS = {
     "ticket_id": "the ticket",
     "at": "the date by which the row is counted",
     "since": "from when on the row is known, at or after at; it counts for a moment after this",
@@ -24,10 +24,10 @@ COLUMNS = {
     "value": "the measured seconds of calendar time; null where the metric counts instead of measuring",
 }
 RATIO = "ratio from 0 to 1; null when nothing is in the population"
-SECONDS = "seconds of calendar time: nights, weekends and waiting on the client count; null without a population"
+SECONDS_UNIT = "seconds of calendar time: nights, weekends and waiting on the client count; null without a population"
 
 
-class Metric(msgspec.Struct, frozen=True, kw_only=True):
+class ReportMetric(msgspec.Struct, frozen=True, kw_only=True):
     """A metric. `facts` selects its rows: ticket_id, at, since, until, level, priority, counted, value and the extra
     columns. `kind` says what `value` of an answer is: a share of the rows, the mean of their values, or their number.
 
@@ -51,8 +51,8 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     group_by: tuple[str, ...] = GROUPS
 
 
-METRICS: tuple[Metric, ...] = (
-    Metric(
+REPORT_METRICS: tuple[ReportMetric, ...] = (
+    ReportMetric(
         name="first_level_resolution_rate",
         definition="How much the first level finishes by itself: tickets closed without ever having been escalated,"
         " however many contacts it took.",
@@ -66,7 +66,7 @@ METRICS: tuple[Metric, ...] = (
                 escalations = 0 as counted, null::float8 as value
             from reporting.closings where reopenings = 0""",
     ),
-    Metric(
+    ReportMetric(
         name="time_to_resolve",
         definition="How long the client had the issue: from the receipt of the request to the first resolution (first)"
         " and to the one that stands (full). The figures of a cell are those of full.",
@@ -74,7 +74,7 @@ METRICS: tuple[Metric, ...] = (
         population="Unique tickets that stand closed at the end of the window, each once, by the date of its last"
         " closing; first and full have the same tickets. A ticket that was reopened since is not among them until it"
         " is closed again; then full runs from the first receipt on. level: the level that closed.",
-        unit=SECONDS,
+        unit=SECONDS_UNIT,
         kind="duration",
         split="resolution",
         part="resolution",
@@ -86,20 +86,20 @@ METRICS: tuple[Metric, ...] = (
             from reporting.closings,
                 lateral (values ('first', first_resolved_at), ('full', resolved_at)) r(resolution, at)""",
     ),
-    Metric(
+    ReportMetric(
         name="time_to_close",
         definition="How long a ticket takes as a whole: from the receipt of the request to its closing.",
         formula="sum of the times from receipt to closing / number of tickets; mean, p50 and p90 (interpolated)",
         population="Unique tickets that stand closed at the end of the window, each once, by the date of its last"
         " closing: the same tickets as in time_to_resolve. level: the level that closed.",
-        unit=SECONDS,
+        unit=SECONDS_UNIT,
         kind="duration",
         facts="""
             select ticket_id, closed_at as at, closed_at as since, reopened_at as until, level, priority,
                 true as counted, extract(epoch from closed_at - received_at)::float8 as value
             from reporting.closings""",
     ),
-    Metric(
+    ReportMetric(
         name="time_at_level",
         definition="How long a level holds a ticket at a stretch: from its arrival at the level until the level"
         " resolves, escalates or returns it, or it is cancelled.",
@@ -107,7 +107,7 @@ METRICS: tuple[Metric, ...] = (
         population="Events: every stay at tier1, tier2, tier3, onsite, noc or it_manager, by the date of its end; a"
         " ticket that comes back (failed quality control, returned, reopened) begins another stay. Stays that have not"
         " ended are not counted. level: the level that held the ticket.",
-        unit=SECONDS,
+        unit=SECONDS_UNIT,
         kind="duration",
         facts="""
             select ticket_id, left_at as at, left_at as since, null::timestamptz as until, queue as level, priority,
@@ -115,7 +115,7 @@ METRICS: tuple[Metric, ...] = (
             from reporting.queue_stays
             where queue in ('tier1', 'tier2', 'tier3', 'onsite', 'noc', 'it_manager') and left_at is not null""",
     ),
-    Metric(
+    ReportMetric(
         name="escalation_rate",
         definition="How often a level hands a ticket one rung up, as a whole and for each edge of the ladder.",
         formula="stays at the level ended by an escalation / stays at the level ended in any way",
@@ -133,7 +133,7 @@ METRICS: tuple[Metric, ...] = (
             from reporting.queue_stays
             where queue in ('tier1', 'tier2', 'tier3', 'onsite') and left_at is not null""",
     ),
-    Metric(
+    ReportMetric(
         name="qualification_accuracy",
         definition="How often a level that received a ticket was right about what it can resolve. can_resolve is right"
         " when the level's resolution passes quality control, and wrong when the level escalates before that."
@@ -163,7 +163,7 @@ METRICS: tuple[Metric, ...] = (
                         and e.entered_position < d.entered_position and (e.left_by = 'Ticket.QCVerified'
                             or e.left_by = 'Ticket.Escalated' and s.qualification = 'can_resolve'))""",
     ),
-    Metric(
+    ReportMetric(
         name="qc_failure_rate",
         definition="How often quality control finds that the issue is not resolved to the client's satisfaction.",
         formula="resolutions that failed quality control / resolutions that passed or failed it",
@@ -176,7 +176,7 @@ METRICS: tuple[Metric, ...] = (
             from reporting.queue_stays
             where queue = 'quality_control' and left_by in ('Ticket.QCVerified', 'Ticket.QCFailed')""",
     ),
-    Metric(
+    ReportMetric(
         name="reopen_rate",
         definition="How often a closing did not last: the client had the ticket reopened.",
         formula="closings followed by a reopening before the end of the window / closings",
@@ -192,7 +192,7 @@ METRICS: tuple[Metric, ...] = (
             select ticket_id, closed_at, reopened_at, null, level, priority, true, null
             from reporting.closings where reopened_at is not null""",
     ),
-    Metric(
+    ReportMetric(
         name="backlog",
         definition="How many tickets are open at a moment, the end of the window, and how old they are: less than 10"
         " days, 10 to 30 days, more than 30 days since they were received or last reopened.",
@@ -227,7 +227,7 @@ METRICS: tuple[Metric, ...] = (
                       where c.ticket_id = s.ticket_id and c.position > s.entered_position
                           and (s.left_position is null or c.position < s.left_position)) changes) x""",
     ),
-    Metric(
+    ReportMetric(
         name="throughput",
         definition="How many tickets the desk closes; beside it every other movement into and out of the open"
         " tickets: new, reopened, closed, cancelled. The figures of a cell are those of closed.",
@@ -250,7 +250,7 @@ METRICS: tuple[Metric, ...] = (
                 case left_by when 'Ticket.Closed' then 'closed' else 'cancelled' end
             from reporting.queue_stays where left_by in ('Ticket.Closed', 'Ticket.Cancelled')""",
     ),
-    Metric(
+    ReportMetric(
         name="closure_mail_success",
         definition="How many closing e-mails the mail server accepted.",
         formula="closing e-mails accepted / closing e-mails accepted or refused for good",
@@ -263,4 +263,4 @@ METRICS: tuple[Metric, ...] = (
             from reporting.closings where mail is not null""",
     ),
 )
-BY_NAME = {metric.name: metric for metric in METRICS}
+BY_NAME = {metric.name: metric for metric in REPORT_METRICS}

@@ -11,7 +11,7 @@ import psycopg
 import structlog
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from projections.reports.report_metrics import COLUMNS, METRICS, Metric
+from projections.reports.report_metrics import METRIC_COLUMNS, REPORT_METRICS, ReportMetric
 
 ROLE = "deskledger_reporting"
 TABLES: dict[str, tuple[str, LiteralString]] = {
@@ -60,7 +60,7 @@ TABLES: dict[str, tuple[str, LiteralString]] = {
             order by s.entered_position limit 1) later on true""",
     ),
 }
-ABOUT = (
+REPORTING_SCHEMA_COMMENT = (
     "Views for reporting jobs: queue_stays, tickets, closings, and one view of rows for each metric of /v1/reports."
     " Times are UTC, durations seconds of calendar time. Dropped and made anew by `deskledger migrate` and by"
     " rebuilds, with whatever depends on them: keep objects of your own elsewhere."
@@ -69,7 +69,7 @@ FACTS = SQL("""
     select f.ticket_id, f.at, f.since, f.until, to_char(f.at at time zone 'UTC', 'IYYY-"W"IW') as week, f.level,
         t.category, f.priority, f.counted, f.value {extra}
     from ({facts}) f left join ticket_summaries t using (ticket_id)""")
-STANDS = SQL("""
+IS_REPORTING_SCHEMA_CURRENT = SQL("""
     select from pg_namespace n where nspname = 'reporting' and obj_description(n.oid, 'pg_namespace') = %s
     and not exists (select from pg_roles where rolname = %s and not has_schema_privilege(oid, n.oid, 'usage'))""")
 log = structlog.get_logger()
@@ -85,7 +85,7 @@ def create_reporting(connection: psycopg.Connection[Any]) -> None:
 
 def reporting_stands(connection: psycopg.Connection[Any]) -> bool:
     """Whether the schema is there, is that of this version, and can be read by the role, where there is one."""
-    return connection.execute(STANDS, (_description(), ROLE)).fetchone() is not None
+    return connection.execute(IS_REPORTING_SCHEMA_CURRENT, (_description(), ROLE)).fetchone() is not None
 
 
 def grant_reading(connection: psycopg.Connection[Any], role: str) -> None:
@@ -118,10 +118,13 @@ def _statements() -> list[Composed]:
     made = [Composed([SQL("drop schema if exists reporting cascade")]), Composed([SQL("create schema reporting")])]
     for name, (meaning, select) in TABLES.items():
         made += _view(name, meaning, SQL(select))
-    for metric in METRICS:
+    for metric in REPORT_METRICS:
         extra = Composed([SQL(", f.{}").format(Identifier(column)) for column in metric.extra])
-        made += _view(metric.name, in_words(metric), FACTS.format(facts=SQL(metric.facts), extra=extra))
-        made += [_comment(SQL("column {}").format(_named(metric.name, name)), said) for name, said in COLUMNS.items()]
+        made += _view(metric.name, view_comment(metric), FACTS.format(facts=SQL(metric.facts), extra=extra))
+        made += [
+            _comment(SQL("column {}").format(_named(metric.name, name)), comment)
+            for name, comment in METRIC_COLUMNS.items()
+        ]
     return made
 
 
@@ -141,10 +144,10 @@ def _comment(thing: SQL | Composed, words: str) -> Composed:
 def _description() -> str:
     """The comment on the schema; it ends with the hash of the definitions, which tells whether they changed."""
     text = "\n".join(statement.as_string() for statement in _statements())
-    return f"{ABOUT} Definitions {sha256(text.encode()).hexdigest()[:16]}."
+    return f"{REPORTING_SCHEMA_COMMENT} Definitions {sha256(text.encode()).hexdigest()[:16]}."
 
 
-def in_words(metric: Metric) -> str:
+def view_comment(metric: ReportMetric) -> str:
     """The comment on the view of a metric."""
     split = f" {metric.split}: what the rows are split by." if metric.split in metric.extra else ""
     return f"{metric.definition} Formula: {metric.formula}. Population: {metric.population} Unit: {metric.unit}.{split}"

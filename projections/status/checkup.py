@@ -11,10 +11,10 @@ from domain.values import Role
 from projections.engine.parking import ParkedStream, parked_streams
 from projections.runner import lag
 
-UNSEALED: LiteralString = """
+SELECT_UNSEALED: LiteralString = """
     select count(*), greatest(coalesce(extract(epoch from now() - min(at)), 0), 0)::int
     from events, seal_state where ord > hi"""
-ADMINS: LiteralString = """
+COUNT_ADMIN_KEYS: LiteralString = """
     select count(*) from api_keys
     where %s = any(roles) and revoked_at is null and (expires_at is null or expires_at > now())"""
 FAILED: LiteralString = """
@@ -41,8 +41,8 @@ def checkup(connection: psycopg.Connection[Any]) -> Checkup:
     version, missing = connection.info.server_version, _missing(connection)
     if missing:
         return Checkup(version, missing)
-    unsealed, seconds = connection.execute(UNSEALED).fetchone() or (0, 0)
-    admins = (connection.execute(ADMINS, (Role.ADMIN,)).fetchone() or (0,))[0]
+    unsealed, seconds = connection.execute(SELECT_UNSEALED).fetchone() or (0, 0)
+    admins = (connection.execute(COUNT_ADMIN_KEYS, (Role.ADMIN,)).fetchone() or (0,))[0]
     mails = dict(connection.execute("select state, count(*) from closure_mails group by state").fetchall())
     failed = connection.execute(FAILED).fetchall()
     due, gone = mails.get("due", 0), mails.get("failed", 0)

@@ -9,7 +9,7 @@ from psycopg.sql import SQL
 from application.store.postgres.database import migrations
 from projections.queries.pages import Fetch
 
-KEPT_SECONDS = 1.0
+READINESS_CACHE_SECONDS = 1.0
 APPLIED = SQL("select coalesce(array_agg(name), '{}') from schema_migrations")
 # Where more than 1,000 wait, it is enough to know that.
 STANDING = SQL("""
@@ -108,7 +108,7 @@ class Kept:
     async def now(self) -> Health:
         """As it is. Raises Unavailable."""
         self._found = await health(self._fetch)
-        self._until = time.monotonic() + KEPT_SECONDS
+        self._until = time.monotonic() + READINESS_CACHE_SECONDS
         return self._found
 
     async def lately(self) -> Health:

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from application.clock import utc_now
-from application.identity.api_keys import Wanted, create_key, revoke_key
+from application.identity.api_keys import NewKey, create_key, revoke_key
 from application.store.postgres.database import connect
 from domain.values import Queue, Role
 from tests.support.api_requests import (
@@ -25,7 +25,7 @@ from tests.support.api_requests import (
     version,
     walk,
 )
-from tests.support.running_desk import Served, wait_until
+from tests.support.running_desk import RunningDesk, wait_until
 
 AGENTS = {str(level) for level in RESOLVING}
 NAMED = dict.fromkeys(AGENTS, "agent of ") | {"own": "client"}  # how a 403 speaks of them
@@ -82,7 +82,7 @@ CLAIMERS = {
 
 
 @pytest.fixture(scope="module")
-def keys(shared_desk: Served) -> Iterator[dict[str, str]]:
+def keys(shared_desk: RunningDesk) -> Iterator[dict[str, str]]:
     """Every kind of caller; "own" is the client whose tickets these are, "stranger" another one."""
     return people(shared_desk) | {
         "own": client_key(shared_desk, "client-1"),
@@ -90,7 +90,7 @@ def keys(shared_desk: Served) -> Iterator[dict[str, str]]:
     }
 
 
-def with_key(served: Served, header: str | None) -> Any:
+def with_key(served: RunningDesk, header: str | None) -> Any:
     """A query with this Authorization header, or none."""
     headers = {} if header is None else {"Authorization": header}
     return served.http.request("GET", f"{served.base}/v1/queues", headers=headers)
@@ -111,7 +111,7 @@ def with_key(served: Served, header: str | None) -> Any:
         ("Bearer ' or 1=1 --", "key_unknown"),
     ],
 )
-def test_without_a_valid_key_nobody_gets_in(shared_desk: Served, header: str | None, code: str) -> None:
+def test_without_a_valid_key_nobody_gets_in(shared_desk: RunningDesk, header: str | None, code: str) -> None:
     """401 with a challenge (RFC 6750), whatever stands in the header."""
     sent = {} if header is None else {"Authorization": header.encode().decode("latin-1")}
     for method, path in [("GET", "/v1/queues"), ("POST", "/v1/tickets"), ("GET", "/v1/nothing"), ("PATCH", "/")]:
@@ -121,15 +121,15 @@ def test_without_a_valid_key_nobody_gets_in(shared_desk: Served, header: str | N
         assert response.headers["WWW-Authenticate"].startswith('Bearer realm="deskledger"')
 
 
-def test_the_scheme_is_not_case_sensitive(shared_desk: Served) -> None:
+def test_the_scheme_is_not_case_sensitive(shared_desk: RunningDesk) -> None:
     """RFC 9110, section 11.1."""
     assert with_key(shared_desk, f"bEARER  {shared_desk.staff}").status == 200
 
 
-def test_a_revoked_key_ends_within_three_seconds(shared_desk: Served) -> None:
+def test_a_revoked_key_ends_within_three_seconds(shared_desk: RunningDesk) -> None:
     """In both processes of the API, also for a key that was just used."""
     with connect(shared_desk.database, "test keys") as connection:
-        id_, key = create_key(connection, Wanted("short-lived", [Role.AUDITOR]), utc_now())
+        id_, key = create_key(connection, NewKey("short-lived", [Role.AUDITOR]), utc_now())
         for _ in range(20):
             assert with_key(shared_desk, f"Bearer {key}").status == 200
         revoke_key(connection, id_, utc_now())
@@ -139,21 +139,21 @@ def test_a_revoked_key_ends_within_three_seconds(shared_desk: Served) -> None:
         tries.append(0)
         return {with_key(shared_desk, f"Bearer {key}").status for _ in range(20)} == {401}
 
-    wait_until(ended, 3, "the revoked key ends")
+    wait_until(ended, "the revoked key ends")
     assert len(tries) > 1  # it was remembered for a moment, and asked for again
 
 
-def test_a_key_ends_when_it_expires(shared_desk: Served) -> None:
+def test_a_key_ends_when_it_expires(shared_desk: RunningDesk) -> None:
     """A key that has expired is unknown; one that expires while it is used ends within three seconds."""
     with connect(shared_desk.database, "test keys") as connection:
-        _, old = create_key(connection, Wanted("old", [Role.ADMIN], expires_in=timedelta(days=-1)), utc_now())
-        _, short = create_key(connection, Wanted("short", [Role.ADMIN], expires_in=timedelta(seconds=1)), utc_now())
+        _, old = create_key(connection, NewKey("old", [Role.ADMIN], expires_in=timedelta(days=-1)), utc_now())
+        _, short = create_key(connection, NewKey("short", [Role.ADMIN], expires_in=timedelta(seconds=1)), utc_now())
     assert with_key(shared_desk, f"Bearer {old}").status == 401
     assert with_key(shared_desk, f"Bearer {short}").status == 200
-    wait_until(lambda: with_key(shared_desk, f"Bearer {short}").status == 401, 4, "the key expires")
+    wait_until(lambda: with_key(shared_desk, f"Bearer {short}").status == 401, "the key expires")
 
 
-def test_the_process_is_alive_for_everybody(shared_desk: Served) -> None:
+def test_the_process_is_alive_for_everybody(shared_desk: RunningDesk) -> None:
     """/livez and /readyz need no key."""
     for path in ("/livez", "/readyz"):
         assert shared_desk.http.request("GET", shared_desk.base + path).status == 200
@@ -161,7 +161,7 @@ def test_the_process_is_alive_for_everybody(shared_desk: Served) -> None:
 
 @pytest.mark.parametrize(("standing", "command", "may"), MAY, ids=[f"{row[0]}-{row[1]}" for row in MAY])
 def test_a_command_is_for_the_roles_of_the_procedure(
-    shared_desk: Served, keys: dict[str, str], standing: str, command: str, may: set[str]
+    shared_desk: RunningDesk, keys: dict[str, str], standing: str, command: str, may: set[str]
 ) -> None:
     """Who lacks the role gets 403 naming it (a strange client 404), and nothing is recorded; who has it is obeyed."""
     ticket = brought(shared_desk, standing)
@@ -186,7 +186,9 @@ def test_a_command_is_for_the_roles_of_the_procedure(
 
 
 @pytest.mark.parametrize("standing", STANDINGS)
-def test_allowed_commands_are_what_this_caller_can_do(shared_desk: Served, keys: dict[str, str], standing: str) -> None:
+def test_allowed_commands_are_what_this_caller_can_do(
+    shared_desk: RunningDesk, keys: dict[str, str], standing: str
+) -> None:
     """Every command that is not among them is refused, or is true already and records nothing."""
     ticket = brought(shared_desk, standing)
     shared_desk.caught_up()
@@ -204,7 +206,7 @@ def test_allowed_commands_are_what_this_caller_can_do(shared_desk: Served, keys:
                 assert reply.status in (403, 409), (name, command, reply.data)
 
 
-def test_opening_and_the_directory_are_for_intake(shared_desk: Served, keys: dict[str, str]) -> None:
+def test_opening_and_the_directory_are_for_intake(shared_desk: RunningDesk, keys: dict[str, str]) -> None:
     """Requests and tickets come from intake; the directory is kept by intake and admin."""
     opening = {"client_user_id": "client-1", "channel": "web", "text": "x", "issue": ISSUE}
     asked: list[tuple[str, str, dict[str, Any], set[str]]] = [
@@ -223,7 +225,7 @@ def test_opening_and_the_directory_are_for_intake(shared_desk: Served, keys: dic
 
 @pytest.mark.parametrize(("path", "may"), READERS, ids=[row[0] for row in READERS])
 def test_a_query_is_for_the_roles_of_the_procedure(
-    shared_desk: Served, keys: dict[str, str], path: str, may: set[str]
+    shared_desk: RunningDesk, keys: dict[str, str], path: str, may: set[str]
 ) -> None:
     """Who may not read gets 403 naming a role that may; a client gets 404 for what is somebody else's."""
     ticket = brought(shared_desk, "tier1")
@@ -242,7 +244,9 @@ def test_a_query_is_for_the_roles_of_the_procedure(
 
 
 @pytest.mark.parametrize("queue", list(Queue))
-def test_a_queue_is_claimed_from_by_those_who_work_it(shared_desk: Served, keys: dict[str, str], queue: Queue) -> None:
+def test_a_queue_is_claimed_from_by_those_who_work_it(
+    shared_desk: RunningDesk, keys: dict[str, str], queue: Queue
+) -> None:
     """Agents claim from their level's queue, intake, quality and the IT manager from theirs; the others get 403."""
     for name, key in keys.items():
         reply = shared_desk.request("POST", f"/v1/queues/{queue}:claim_next", None, key)
@@ -253,7 +257,7 @@ def test_a_queue_is_claimed_from_by_those_who_work_it(shared_desk: Served, keys:
             assert ("agent of " if CLAIMERS[queue] in AGENTS else "") + CLAIMERS[queue] in detail
 
 
-def test_a_key_with_two_roles_may_do_what_either_may(shared_desk: Served) -> None:
+def test_a_key_with_two_roles_may_do_what_either_may(shared_desk: RunningDesk) -> None:
     """The event names the role in which it was done: the first that fits."""
     key = shared_desk.key(Role.INTAKE, Role.AGENT, levels=["tier1"])
     ticket = brought(shared_desk, "documented")
@@ -263,7 +267,7 @@ def test_a_key_with_two_roles_may_do_what_either_may(shared_desk: Served) -> Non
     assert [event["actor"]["role"] for event in events] == ["intake", "agent"]
 
 
-def test_a_client_knows_only_the_own_tickets(shared_desk: Served, keys: dict[str, str]) -> None:
+def test_a_client_knows_only_the_own_tickets(shared_desk: RunningDesk, keys: dict[str, str]) -> None:
     """Somebody else's ticket is 404 in every way, the same as one that does not exist; lists hold the own ones."""
     mine = [brought(shared_desk, "tier1", "stranger"), brought(shared_desk, "closed", "stranger")]
     others, unidentified = brought(shared_desk, "tier1"), brought(shared_desk, "received")
@@ -287,7 +291,7 @@ def test_a_client_knows_only_the_own_tickets(shared_desk: Served, keys: dict[str
     assert {row["ticket_id"] for row in entry["tickets"]["items"]} == set(mine)
 
 
-def test_a_client_acts_on_own_tickets(shared_desk: Served, keys: dict[str, str]) -> None:
+def test_a_client_acts_on_own_tickets(shared_desk: RunningDesk, keys: dict[str, str]) -> None:
     """Note, answer, approve, decline, cancel and reopen are recorded in the role of the client."""
     done = [
         ("tier1", "add_note"),
@@ -308,7 +312,7 @@ def test_a_client_acts_on_own_tickets(shared_desk: Served, keys: dict[str, str])
         assert [event["type"] for event in by_client] == [reply.json["events"][0]["type"]]
 
 
-def test_what_a_client_writes_is_visible_to_the_client(shared_desk: Served, keys: dict[str, str]) -> None:
+def test_what_a_client_writes_is_visible_to_the_client(shared_desk: RunningDesk, keys: dict[str, str]) -> None:
     """A client's note cannot be internal, whatever it says."""
     ticket = brought(shared_desk, "tier1")
     give(shared_desk, ticket, "add_note", keys["own"], text="I am still waiting", visibility="internal")
@@ -316,7 +320,7 @@ def test_what_a_client_writes_is_visible_to_the_client(shared_desk: Served, keys
     assert (seen["data"]["text"], seen["data"]["visibility"]) == ("I am still waiting", "client")
 
 
-def test_a_client_sees_the_client_visible_history(shared_desk: Served, keys: dict[str, str]) -> None:
+def test_a_client_sees_the_client_visible_history(shared_desk: RunningDesk, keys: dict[str, str]) -> None:
     """No internal notes, no assignment, no verdicts between levels: not in the history, and not in a 412."""
     ticket = brought(shared_desk, "tier2")
     for command, more in (
@@ -345,7 +349,9 @@ def test_a_client_sees_the_client_visible_history(shared_desk: Served, keys: dic
         assert b"SECRET" not in reply.data
 
 
-def test_the_dossier_that_a_client_approves_holds_no_internal_note(shared_desk: Served, keys: dict[str, str]) -> None:
+def test_the_dossier_that_a_client_approves_holds_no_internal_note(
+    shared_desk: RunningDesk, keys: dict[str, str]
+) -> None:
     """Every event is a line with its hash, and an internal note says only that there is one."""
     ticket = brought(shared_desk, "deciding")
     give(shared_desk, ticket, "add_note", text="SECRET opinion")
@@ -359,7 +365,7 @@ def test_the_dossier_that_a_client_approves_holds_no_internal_note(shared_desk: 
     assert b"SECRET" not in seen.data
 
 
-def test_a_request_that_was_taken_for_another_clients_stays_private(shared_desk: Served) -> None:
+def test_a_request_that_was_taken_for_another_clients_stays_private(shared_desk: RunningDesk) -> None:
     """Whose a ticket is now decides: the one named by mistake sees nothing of it, nor is named to the other."""
     wrong, right = client_key(shared_desk, "mistaken"), client_key(shared_desk, "rightful")
     ticket = brought(shared_desk, "received")
@@ -381,7 +387,7 @@ def test_a_request_that_was_taken_for_another_clients_stays_private(shared_desk:
     assert [row["ticket_id"] for row in walk(shared_desk, "/v1/tickets", key=right)] == [ticket]
 
 
-def test_a_reporter_reads_no_free_text(shared_desk: Served, keys: dict[str, str]) -> None:
+def test_a_reporter_reads_no_free_text(shared_desk: RunningDesk, keys: dict[str, str]) -> None:
     """Lists and queues come without summaries and assignees, and filters that would find words are refused."""
     ticket = brought(shared_desk, "tier1")
     assert shared_desk.do(ticket, "assign", assignee="call ANNA").status == 200
@@ -395,7 +401,7 @@ def test_a_reporter_reads_no_free_text(shared_desk: Served, keys: dict[str, str]
         problem(shared_desk.get(asked, keys["reporter"]), 403, "role_missing")
 
 
-def test_a_reporter_who_is_a_client_too_reads_no_summaries(shared_desk: Served) -> None:
+def test_a_reporter_who_is_a_client_too_reads_no_summaries(shared_desk: RunningDesk) -> None:
     """Queues show everybody's tickets: the second role opens nothing that neither opens."""
     shared_desk.ticket()
     shared_desk.caught_up()

@@ -14,30 +14,30 @@ import pytest
 
 from api.http.middleware import authentication as auth
 from api.http.middleware.authentication import Authentication
-from application.batching_desk import CombiningDesk
+from application.batching_desk import BatchingDesk
 from application.clock import utc_now
 from application.identity import api_key_uses as key_uses
 from application.identity import api_keys as keys
 from application.identity.api_key_uses import KeyUses
-from application.identity.api_keys import Wanted, create_key, hash_of, list_keys, principal, revoke_key
+from application.identity.api_keys import NewKey, create_key, hash_of, list_keys, principal, revoke_key
 from application.settings import Settings
 from application.store.postgres.database import connect
 from domain.values import Level, Role
 from tests.support.api_requests import problem
-from tests.support.running_desk import Served, wait_until
+from tests.support.running_desk import RunningDesk, wait_until
 
 
 @pytest.fixture(scope="module")
-def served(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDesk]:
     """The API alone, two processes of it."""
-    with Served(module_database, tmp_path_factory.mktemp("served"), parts=("api",)) as running:
+    with RunningDesk(module_database, tmp_path_factory.mktemp("served"), parts=("api",)) as running:
         yield running
 
 
 def made(database: str, **more: Any) -> tuple[str, str]:
     """A new key: its id, and the key."""
     with connect(database, "test keys") as connection:
-        return create_key(connection, Wanted("auditor", [Role.AUDITOR], **more), utc_now())
+        return create_key(connection, NewKey("auditor", [Role.AUDITOR], **more), utc_now())
 
 
 def revoked(database: str, id_: str) -> None:
@@ -52,12 +52,12 @@ def last_use(database: str, id_: str) -> Any:
         return next(key.last_used_at for key in list_keys(connection) if key.id == id_)
 
 
-def test_a_revoked_key_ends_within_seconds_in_every_process(served: Served) -> None:
+def test_a_revoked_key_ends_within_seconds_in_every_process(served: RunningDesk) -> None:
     """Also where it was used just before; and it stays ended."""
     id_, key = made(served.database)
     assert {served.get("/v1/queues", key).status for _ in range(20)} == {200}
     revoked(served.database, id_)
-    wait_until(lambda: {served.get("/v1/queues", key).status for _ in range(20)} == {401}, 3, "the key has ended")
+    wait_until(lambda: {served.get("/v1/queues", key).status for _ in range(20)} == {401}, "the key has ended")
     assert problem(served.get("/v1/queues", key), 401, "key_unknown")
 
 
@@ -67,10 +67,10 @@ def test_uses_are_written_at_once_and_at_the_end(database: str, tmp_path: Path) 
     (gone, ended), (over, old), (unused, _) = made(database), made(database, expires_in=timedelta(-1)), made(database)
     revoked(database, gone)
     before = utc_now()
-    with Served(database, tmp_path, workers=1, parts=("api",)) as served:
+    with RunningDesk(database, tmp_path, workers=1, parts=("api",)) as served:
         assert {served.get("/v1/queues", key).status for key in (ended, old)} == {401}
         assert served.get("/v1/queues", one).status == 200
-        wait_until(lambda: last_use(database, first), 10, "the use is written")
+        wait_until(lambda: last_use(database, first), "the use is written")
         assert served.get("/v1/queues", two).status == 200
     assert before <= last_use(database, first) <= last_use(database, second) <= utc_now()
     assert [last_use(database, id_) for id_ in (gone, over, unused)] == [None] * 3
@@ -78,8 +78,8 @@ def test_uses_are_written_at_once_and_at_the_end(database: str, tmp_path: Path) 
 
 def test_ended_keys_stay_in_the_list(connection: psycopg.Connection) -> None:
     """What somebody did with a key is in the history for ever, so the key stays in the list."""
-    gone, _ = create_key(connection, Wanted("gone", [Role.ADMIN]), utc_now())
-    create_key(connection, Wanted("over", [Role.ADMIN], expires_in=timedelta(days=-1)), utc_now())
+    gone, _ = create_key(connection, NewKey("gone", [Role.ADMIN]), utc_now())
+    create_key(connection, NewKey("over", [Role.ADMIN], expires_in=timedelta(days=-1)), utc_now())
     revoke_key(connection, gone, utc_now())
     assert [key.name for key in list_keys(connection)] == ["gone", "over"]
 
@@ -99,7 +99,7 @@ def run(database: str, work: Callable[[KeyUses], Awaitable[Any]]) -> Any:
 
 def test_uses_are_written_together_and_once_a_minute(connection: psycopg.Connection, database: str) -> None:
     """Many keys in one statement; a second use within the minute is not written, one after it is."""
-    keys = [create_key(connection, Wanted(f"k{n}", [Role.ADMIN]), utc_now())[0] for n in range(50)]
+    keys = [create_key(connection, NewKey(f"k{n}", [Role.ADMIN]), utc_now())[0] for n in range(50)]
     now = utc_now()
     for at, written in ((now, now), (now + timedelta(seconds=59), now), (now + timedelta(seconds=60),) * 2):
 
@@ -167,7 +167,7 @@ def test_a_long_answer_hears_that_its_key_has_ended(database: str, monkeypatch: 
     id_, key = made(database)
 
     async def ask() -> list[bool]:
-        desk = CombiningDesk(database)
+        desk = BatchingDesk(database)
         authentication = Authentication(desk, Settings(database_url=database))
         credential = await authentication._find(key, hash_of(key))
         said = [await credential.still_good()]
@@ -184,11 +184,11 @@ def test_a_long_answer_hears_that_its_key_has_ended(database: str, monkeypatch: 
 
 def test_what_is_remembered_is_bounded(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who was looked at longest ago is forgotten first, and looked up again when it comes."""
-    monkeypatch.setattr(auth, "MOST_REMEMBERED", 3)
+    monkeypatch.setattr(auth, "MOST_KEYS_REMEMBERED", 3)
     keys = [made(database)[1] for _ in range(5)]
 
     async def ask() -> list[bytes]:
-        desk = CombiningDesk(database)
+        desk = BatchingDesk(database)
         authentication = Authentication(desk, Settings(database_url=database))
         for key in (*keys, keys[3]):
             await authentication._find(key, hash_of(key))

@@ -23,7 +23,7 @@ from application.store.postgres.database import pool
 from domain.values import Channel, Level, Principal, Role
 from tests.support.api_requests import BODIES, ISSUE, path_to, problem
 from tests.support.oidc_issuer import KEYS, Issuer
-from tests.support.running_desk import Reply, Served
+from tests.support.running_desk import Reply, RunningDesk
 
 CALLERS = ("intake", "agent", "other", "quality", "manager", "owner", "stranger", "auditor", "reporter", "admin")
 CALLERS += ("nobody", "anonymous")
@@ -119,7 +119,7 @@ CHECKER = Principal("checker", "Checker", frozenset({Role.QUALITY}))
 class Stage:
     """A served desk, its callers, and a way to bring tickets to where they are wanted."""
 
-    def __init__(self, served: Served, desk: HelpDesk, issuer: Issuer) -> None:
+    def __init__(self, served: RunningDesk, desk: HelpDesk, issuer: Issuer) -> None:
         self.served, self.desk, self.issuer = served, desk, issuer
         for user_id in ("owner", "stranger"):
             contact = RegisterClient(user_id, f"{user_id}@example.org").contact()
@@ -189,7 +189,7 @@ def stage(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
     directory = tmp_path_factory.mktemp("served")
     with Issuer() as issuer:
         (directory / "keys.json").write_text(json.dumps(issuer.document(KEYS)))
-        served = Served(module_database, directory, parts=("api",))
+        served = RunningDesk(module_database, directory, parts=("api",))
         served.environment |= issuer.environment | {
             "DESKLEDGER_OIDC_JWKS_FILE": str(directory / "keys.json"),
         }

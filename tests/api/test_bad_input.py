@@ -13,7 +13,7 @@ import pytest
 
 from domain.values import Role
 from tests.support.api_requests import BODIES, ISSUE, JSON, PROBLEM, brought, filled, problem, request, version
-from tests.support.running_desk import ROOT, Reply, Served
+from tests.support.running_desk import ROOT, Reply, RunningDesk
 
 MIB = 1024 * 1024
 REQUEST = {"channel": "email", "text": "no network", "sender": {}}
@@ -24,7 +24,7 @@ MISSING = object()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def healthy(shared_desk: Served) -> Iterator[None]:
+def healthy(shared_desk: RunningDesk) -> Iterator[None]:
     """Whatever these tests send: the API never meets an error that it does not know, and still serves at the end."""
     shared_desk.client("client-1")
     yield
@@ -50,7 +50,7 @@ class Raw:
         return json.loads(self.data)
 
 
-def raw(served: Served, sent: bytes) -> Raw:
+def raw(served: RunningDesk, sent: bytes) -> Raw:
     """Sends bytes on a connection of their own, and reads until the server closes it."""
     received = b""
     with socket.create_connection(("127.0.0.1", served.port), timeout=20) as connection:
@@ -61,7 +61,7 @@ def raw(served: Served, sent: bytes) -> Raw:
 
 
 def asked(
-    served: Served, method: bytes, target: bytes, body: bytes | None = None, headers: tuple[bytes, ...] = ()
+    served: RunningDesk, method: bytes, target: bytes, body: bytes | None = None, headers: tuple[bytes, ...] = ()
 ) -> Raw:
     """A request written by hand, with a key that may do everything."""
     lines = [method + b" " + target + b" HTTP/1.1", b"Host: desk", b"Connection: close", *headers]
@@ -188,7 +188,7 @@ FIELDS: dict[str, list[tuple[str, list[Any]]]] = {
 }
 
 
-def sent(served: Served, name: str, ticket: str, body: Any) -> Reply:
+def sent(served: RunningDesk, name: str, ticket: str, body: Any) -> Reply:
     """The body to where bodies of that name go."""
     match name:
         case "requests" | "tickets":
@@ -198,14 +198,14 @@ def sent(served: Served, name: str, ticket: str, body: Any) -> Reply:
     return served.request("POST", f"/v1/tickets/{ticket}:{name}", body, headers={"If-Match": "*"})
 
 
-def proper(served: Served, name: str, ticket: str) -> dict[str, Any]:
+def proper(served: RunningDesk, name: str, ticket: str) -> dict[str, Any]:
     """A body that fits."""
     bodies = {"requests": REQUEST, "tickets": OPENING, "clients": ENTRY}
     return bodies.get(name) or filled(served, ticket, name)
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_a_field_that_does_not_fit_is_pointed_at(shared_desk: Served, name: str) -> None:
+def test_a_field_that_does_not_fit_is_pointed_at(shared_desk: RunningDesk, name: str) -> None:
     """422 with the JSON pointer of the field for a wrong type, a blank, a NUL, too much, or an unknown word; nothing is
     recorded."""
     ticket = request(shared_desk)
@@ -226,7 +226,7 @@ def test_a_field_that_does_not_fit_is_pointed_at(shared_desk: Served, name: str)
 
 
 @pytest.mark.parametrize("name", [*FIELDS, "create", "release", "close"])
-def test_an_unknown_field_is_refused(shared_desk: Served, name: str) -> None:
+def test_an_unknown_field_is_refused(shared_desk: RunningDesk, name: str) -> None:
     """422 points at a field that the command does not take, also beside right ones, also deep inside."""
     ticket = request(shared_desk)
     fitting = proper(shared_desk, name, ticket)
@@ -242,7 +242,7 @@ def test_an_unknown_field_is_refused(shared_desk: Served, name: str) -> None:
     assert version(shared_desk, ticket) == 1
 
 
-def test_a_field_that_stands_there_twice_is_refused(shared_desk: Served) -> None:
+def test_a_field_that_stands_there_twice_is_refused(shared_desk: RunningDesk) -> None:
     """422: JSON readers disagree on which one counts (RFC 8259, section 4), so none does."""
     for body, pointer in [
         (b'{"channel":"email","text":"a","text":"b","sender":{}}', "/text"),
@@ -280,28 +280,28 @@ def test_a_field_that_stands_there_twice_is_refused(shared_desk: Served) -> None
     ],
     ids=lambda body: repr(body[:24]),
 )
-def test_what_is_not_json_is_malformed(shared_desk: Served, body: bytes) -> None:
+def test_what_is_not_json_is_malformed(shared_desk: RunningDesk, body: bytes) -> None:
     """400, or 422 where a wrong value comes before the place at which the text breaks off."""
     told = problem(shared_desk.request("POST", "/v1/requests", body), 422 if len(body) > 10_000 else 400)
     assert told["code"] == ("invalid_body" if len(body) > 10_000 else "malformed_json")
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b"7", b'"text"', b"true", b"[" * 100_000, b"9" * 100_000, b"1e999"])
-def test_a_body_that_is_no_object_is_refused(shared_desk: Served, body: bytes) -> None:
+def test_a_body_that_is_no_object_is_refused(shared_desk: RunningDesk, body: bytes) -> None:
     """422, at any depth and of any size."""
     ticket = request(shared_desk)
     for path in ("/v1/requests", "/v1/tickets", f"/v1/tickets/{ticket}:close", "/v1/queues/tier1:claim_next"):
         problem(shared_desk.request("POST", path, body, headers={"If-Match": "*"}), 422, "invalid_body")
 
 
-def test_a_huge_number_is_no_text(shared_desk: Served) -> None:
+def test_a_huge_number_is_no_text(shared_desk: RunningDesk) -> None:
     """422 for numbers of any length in the place of a text."""
     for number in (b"9" * 500_000, b"-" + b"9" * 400, b"1e99999", b"0." + b"1" * 100_000):
         body = b'{"channel":"email","text":' + number + b',"sender":{}}'
         assert problem(shared_desk.request("POST", "/v1/requests", body), 422)["errors"][0]["pointer"] == "/text"
 
 
-def test_an_empty_body_stands_for_no_fields(shared_desk: Served) -> None:
+def test_an_empty_body_stands_for_no_fields(shared_desk: RunningDesk) -> None:
     """A command without fields needs no body and no Content-Type; one with fields names the first that is missing."""
     ticket = brought(shared_desk, "identified")
     response = shared_desk.http.request(
@@ -318,7 +318,7 @@ def test_an_empty_body_stands_for_no_fields(shared_desk: Served) -> None:
     "content_type",
     ["text/plain", "application/x-www-form-urlencoded", "application/xml", "json", "", "application/jsonx"],
 )
-def test_a_body_of_another_type_is_refused(shared_desk: Served, content_type: str) -> None:
+def test_a_body_of_another_type_is_refused(shared_desk: RunningDesk, content_type: str) -> None:
     """415 says what to send."""
     reply = shared_desk.request("POST", "/v1/requests", REQUEST, headers={"Content-Type": content_type})
     assert "application/json" in problem(reply, 415, "not_json")["detail"]
@@ -327,13 +327,13 @@ def test_a_body_of_another_type_is_refused(shared_desk: Served, content_type: st
 @pytest.mark.parametrize(
     "content_type", ["application/json; charset=utf-8", "Application/JSON", 'application/json;a="b"']
 )
-def test_parameters_of_the_content_type_do_no_harm(shared_desk: Served, content_type: str) -> None:
+def test_parameters_of_the_content_type_do_no_harm(shared_desk: RunningDesk, content_type: str) -> None:
     """The media type decides, whatever its case and parameters."""
     reply = shared_desk.request("POST", "/v1/requests", REQUEST, headers={"Content-Type": content_type})
     assert reply.status == 201
 
 
-def test_the_limits_of_texts_are_what_is_kept(shared_desk: Served) -> None:
+def test_the_limits_of_texts_are_what_is_kept(shared_desk: RunningDesk) -> None:
     """100,000 characters of any script are kept as they came; a body of exactly 1 MiB is read."""
     text = "🖨️ñ\n" * 20_000
     text += "x" * (100_000 - len(text))
@@ -345,7 +345,7 @@ def test_the_limits_of_texts_are_what_is_kept(shared_desk: Served) -> None:
     problem(shared_desk.request("POST", "/v1/requests", body + b" " * (MIB - len(body) + 1)), 413, "body_too_large")
 
 
-def test_a_text_cannot_keep_the_server_busy(shared_desk: Served) -> None:
+def test_a_text_cannot_keep_the_server_busy(shared_desk: RunningDesk) -> None:
     """A long text that is refused at its end is refused at once: no pattern goes back and forth over it."""
     for text in ("a" * 99_999 + "\0", " " * 100_000, "a " * 49_999 + "\0", " " * 99_999 + "\0"):
         body = json.dumps(REQUEST | {"text": text}).encode()
@@ -357,7 +357,7 @@ def test_a_text_cannot_keep_the_server_busy(shared_desk: Served) -> None:
 
 
 @pytest.mark.parametrize("size", [MIB + 1, 5 * MIB, 20 * MIB])
-def test_too_large_a_body_is_refused(shared_desk: Served, size: int) -> None:
+def test_too_large_a_body_is_refused(shared_desk: RunningDesk, size: int) -> None:
     """413, with Content-Length and in chunks, and the connection's next request is answered."""
     problem(shared_desk.request("POST", "/v1/requests", b"x" * size), 413, "body_too_large")
     if size < 16 * MIB:  # beyond that the server hangs up on whoever goes on sending
@@ -368,14 +368,14 @@ def test_too_large_a_body_is_refused(shared_desk: Served, size: int) -> None:
     assert shared_desk.get("/v1/queues").status == 200
 
 
-def test_a_length_that_is_announced_is_believed(shared_desk: Served) -> None:
+def test_a_length_that_is_announced_is_believed(shared_desk: RunningDesk) -> None:
     """413 before all of it has come."""
     key = b"Authorization: Bearer " + shared_desk.staff.encode() + b"\r\nConnection: close\r\n"
     head = b"POST /v1/requests HTTP/1.1\r\nHost: desk\r\nContent-Type: application/json\r\n" + key
     good(raw(shared_desk, head + b"Content-Length: 999999999999\r\n\r\nx"), 413)
 
 
-def test_what_is_not_http_is_answered_as_a_problem(shared_desk: Served) -> None:
+def test_what_is_not_http_is_answered_as_a_problem(shared_desk: RunningDesk) -> None:
     """400, 414, 431 or 501 for what cannot be read as a request; the connection ends, the server does not."""
     key = b"Authorization: Bearer " + shared_desk.staff.encode() + b"\r\n"
     start = b"GET /v1/queues HTTP/1.1\r\nHost: desk\r\n" + key
@@ -407,7 +407,7 @@ def test_what_is_not_http_is_answered_as_a_problem(shared_desk: Served) -> None:
         assert b"Traceback" not in answer.data
 
 
-def test_paths_and_queries_of_any_bytes_are_answered(shared_desk: Served) -> None:
+def test_paths_and_queries_of_any_bytes_are_answered(shared_desk: RunningDesk) -> None:
     """Bad percent-encoding, bytes that are no UTF-8, NUL, dots and slashes: 400, 404, 422, or what is meant."""
     ticket = request(shared_desk).encode()
     for odd in (
@@ -454,13 +454,13 @@ def test_paths_and_queries_of_any_bytes_are_answered(shared_desk: Served) -> Non
                 good(asked(shared_desk, b"GET", path + b"?" + query), 200, 400)
 
 
-def test_the_instance_of_a_problem_is_a_uri(shared_desk: Served) -> None:
+def test_the_instance_of_a_problem_is_a_uri(shared_desk: RunningDesk) -> None:
     """RFC 9457: `instance` is percent-encoded as a path has to be, and stands for what was asked."""
     answer = asked(shared_desk, b"GET", b"/v1/queues/%22%3Cb%3E%20%C3%A9%00")
     assert answer.json["instance"] == "/v1/queues/%22%3Cb%3E%20%C3%A9%00"
 
 
-def test_methods_that_nobody_knows_are_refused(shared_desk: Served) -> None:
+def test_methods_that_nobody_knows_are_refused(shared_desk: RunningDesk) -> None:
     """400 for a word that is no method, 405 for one that the address does not take."""
     for method, status in [(b"FOO", 400), (b"TRACE", 405), (b"CONNECT", 405), (b"PATCH", 405), (b"PROPFIND", 400)]:
         good(asked(shared_desk, method, b"/v1/queues"), status, 405)
@@ -469,7 +469,7 @@ def test_methods_that_nobody_knows_are_refused(shared_desk: Served) -> None:
     assert "GET" in options.headers["Allow"]
 
 
-def test_other_protocols_are_not_spoken(shared_desk: Served) -> None:
+def test_other_protocols_are_not_spoken(shared_desk: RunningDesk) -> None:
     """The wish for HTTP/2 is ignored: such a request needs its key, and is answered like any other. The handshake of a
     WebSocket is refused, with a key or without."""
     socket_ = (b"Upgrade: websocket", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", b"Sec-WebSocket-Version: 13")
@@ -481,7 +481,7 @@ def test_other_protocols_are_not_spoken(shared_desk: Served) -> None:
         good(raw(shared_desk, b"\r\n".join([*lines, b"", b""])), with_key)
 
 
-def test_a_body_where_none_is_wanted_does_no_harm(shared_desk: Served) -> None:
+def test_a_body_where_none_is_wanted_does_no_harm(shared_desk: RunningDesk) -> None:
     """A GET with a body is answered, and its body is not taken for the next request."""
     smuggled = b"DELETE /v1/queues HTTP/1.1\r\nHost: desk\r\n\r\n"
     answer = asked(shared_desk, b"GET", b"/v1/queues", smuggled)
@@ -496,7 +496,7 @@ def test_a_body_where_none_is_wanted_does_no_harm(shared_desk: Served) -> None:
     assert b"HTTP/1.1 405" not in answer.data
 
 
-def test_headers_that_come_twice_are_one_list(shared_desk: Served) -> None:
+def test_headers_that_come_twice_are_one_list(shared_desk: RunningDesk) -> None:
     """Two If-Match are a list, which is refused; two keys are no key."""
     ticket = request(shared_desk).encode()
     path, body = b"/v1/tickets/" + ticket + b":cancel", json.dumps(BODIES["cancel"]).encode()
@@ -507,7 +507,7 @@ def test_headers_that_come_twice_are_one_list(shared_desk: Served) -> None:
     assert version(shared_desk, ticket.decode()) == 1
 
 
-def test_one_connection_serves_good_and_bad_requests(shared_desk: Served) -> None:
+def test_one_connection_serves_good_and_bad_requests(shared_desk: RunningDesk) -> None:
     """After a refusal the connection goes on with the next request."""
     key = b"Host: desk\r\nAuthorization: Bearer " + shared_desk.staff.encode() + b"\r\n"
     bad = b"POST /v1/requests HTTP/1.1\r\n" + key + b"Content-Type: application/json\r\nContent-Length: 1\r\n\r\n{"
@@ -518,7 +518,7 @@ def test_one_connection_serves_good_and_bad_requests(shared_desk: Served) -> Non
     assert answer.data.count(b"HTTP/1.1 200") == 1
 
 
-def test_who_hangs_up_harms_nobody(shared_desk: Served) -> None:
+def test_who_hangs_up_harms_nobody(shared_desk: RunningDesk) -> None:
     """Connections that end in the middle of a request leave the server as it was."""
     head = b"POST /v1/requests HTTP/1.1\r\nHost: desk\r\nContent-Type: application/json\r\nContent-Length: 100\r\n"
     head += b"Authorization: Bearer " + shared_desk.staff.encode() + b"\r\n\r\n"
@@ -529,7 +529,7 @@ def test_who_hangs_up_harms_nobody(shared_desk: Served) -> None:
     assert shared_desk.get("/v1/queues").status == 200
 
 
-def test_secrets_and_internals_are_in_no_answer(shared_desk: Served) -> None:
+def test_secrets_and_internals_are_in_no_answer(shared_desk: RunningDesk) -> None:
     """Neither a key nor SQL nor a path of the server stands in what is refused."""
     ticket = request(shared_desk)
     replies = [
@@ -667,7 +667,7 @@ class Chance:
         return text[: self._random.randrange(len(text) + 1)] if self._seldom(12) else text
 
 
-def test_no_request_from_fragments_breaks_the_server(shared_desk: Served) -> None:
+def test_no_request_from_fragments_breaks_the_server(shared_desk: RunningDesk) -> None:
     """1,500 requests put together at random from good and bad parts: no 500, and every refusal is a problem."""
     tickets = [brought(shared_desk, standing) for standing in ("received", "tier1", "tier2", "deciding", "closed")]
     chance = Chance([*tickets, str(uuid4())])
@@ -686,7 +686,7 @@ def test_no_request_from_fragments_breaks_the_server(shared_desk: Served) -> Non
     assert seen[200] > FUZZ / 20, seen
 
 
-def test_clients_cannot_break_it_either(shared_desk: Served) -> None:
+def test_clients_cannot_break_it_either(shared_desk: RunningDesk) -> None:
     """The same for a key that may do nearly nothing: what it may not see is never more than refused."""
     key = shared_desk.key(Role.REPORTER)
     ticket = request(shared_desk)
@@ -697,6 +697,6 @@ def test_clients_cannot_break_it_either(shared_desk: Served) -> None:
 
 
 @pytest.mark.parametrize("words", ["-" * 40 + "a", "- " * 100 + "a", '-"' * 60, "a -b or -c", "((" * 50 + "!&|" * 50])
-def test_no_search_is_too_much_for_the_parser(shared_desk: Served, words: str) -> None:
+def test_no_search_is_too_much_for_the_parser(shared_desk: RunningDesk, words: str) -> None:
     """PostgreSQL takes 32 operators inside one another, and says so with an error of its own."""
     assert shared_desk.get(f"/v1/tickets?{urlencode({'q': words})}").status == 200

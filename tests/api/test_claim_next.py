@@ -14,7 +14,7 @@ from application.store.event_store import StoredRow
 from application.store.postgres.database import connect
 from domain.values import Level, Queue, Role
 from tests.support.api_requests import brought, give, problem, standing_still, version, walk
-from tests.support.running_desk import Reply, Served
+from tests.support.running_desk import Reply, RunningDesk
 from tests.support.write_side import NOW, append
 
 CROWD, TICKETS = 8, 60
@@ -31,12 +31,12 @@ WORKERS: list[tuple[Queue, str]] = [  # a queue, and a standing that is in it
 ]
 
 
-def claim(served: Served, queue: str, key: str | None = None, **headers: str) -> Reply:
+def claim(served: RunningDesk, queue: str, key: str | None = None, **headers: str) -> Reply:
     """Asks for the next ticket."""
     return served.request("POST", f"/v1/queues/{queue}:claim_next", None, key, headers)
 
 
-def emptied(served: Served, queue: str) -> None:
+def emptied(served: RunningDesk, queue: str) -> None:
     """Claims whatever is free in a queue."""
     served.caught_up()
     while claim(served, queue).status == 200:
@@ -44,7 +44,7 @@ def emptied(served: Served, queue: str) -> None:
 
 
 @pytest.fixture
-def crowd(shared_desk: Served) -> Iterator[list[str]]:
+def crowd(shared_desk: RunningDesk) -> Iterator[list[str]]:
     """Keys of agents of tier 1, each with an id of its own."""
     return [shared_desk.key(Role.AGENT, levels=[Level.TIER1], name=f"agent-{n}") for n in range(CROWD)]
 
@@ -61,7 +61,7 @@ def together(work: list[Callable[[], Any]]) -> list[Any]:
         return list(pool.map(begin, work))
 
 
-def test_a_crowd_never_gets_the_same_ticket(shared_desk: Served, crowd: list[str]) -> None:
+def test_a_crowd_never_gets_the_same_ticket(shared_desk: RunningDesk, crowd: list[str]) -> None:
     """Eight claim from sixty at once: each ticket goes to one of them, all are given, then 204; urgent ones first."""
     emptied(shared_desk, "tier1")
     grades = [("low", "low"), ("high", "high"), ("medium", "medium")]
@@ -92,7 +92,7 @@ def test_a_crowd_never_gets_the_same_ticket(shared_desk: Served, crowd: list[str
     assert walk(shared_desk, "/v1/queues/tier1?unassigned=true") == []
 
 
-def test_two_who_ask_for_the_last_ticket(shared_desk: Served, crowd: list[str]) -> None:
+def test_two_who_ask_for_the_last_ticket(shared_desk: RunningDesk, crowd: list[str]) -> None:
     """One gets it, all others 204, again and again."""
     emptied(shared_desk, "tier1")
     for _ in range(10):
@@ -104,7 +104,7 @@ def test_two_who_ask_for_the_last_ticket(shared_desk: Served, crowd: list[str]) 
 
 
 @pytest.mark.parametrize(("queue", "standing"), WORKERS)
-def test_every_queue_gives_its_first_free_ticket(shared_desk: Served, queue: Queue, standing: str) -> None:
+def test_every_queue_gives_its_first_free_ticket(shared_desk: RunningDesk, queue: Queue, standing: str) -> None:
     """200 with the ticket, assigned to the caller, ETag and commands; the assigned one in front is left alone."""
     emptied(shared_desk, queue)
     first, second = brought(shared_desk, standing), brought(shared_desk, standing)
@@ -119,7 +119,7 @@ def test_every_queue_gives_its_first_free_ticket(shared_desk: Served, queue: Que
         assert (last["type"], last["actor"]["id"]) == ("Ticket.Assigned", reply.json["assignee"])
 
 
-def test_a_dossier_that_the_client_looks_at_is_left_alone(shared_desk: Served) -> None:
+def test_a_dossier_that_the_client_looks_at_is_left_alone(shared_desk: RunningDesk) -> None:
     """A claim is activity and would void the dossier: such a ticket is passed over, also while the list is late."""
     emptied(shared_desk, "it_manager")
     waiting, approved, late = (brought(shared_desk, name) for name in ("awaiting_approval", "approved", "deciding"))
@@ -133,7 +133,7 @@ def test_a_dossier_that_the_client_looks_at_is_left_alone(shared_desk: Served) -
     assert states == ["awaiting_approval", "approved", "awaiting_approval"]
 
 
-def test_the_most_urgent_is_next_and_then_the_oldest(shared_desk: Served) -> None:
+def test_the_most_urgent_is_next_and_then_the_oldest(shared_desk: RunningDesk) -> None:
     """Priority, then time of entry; a ticket made urgent moves to the front."""
     emptied(shared_desk, "tier2")
     tickets = [shared_desk.ticket("order", grade, grade) for grade in ("low", "high", "low", "medium")]
@@ -147,7 +147,9 @@ def test_the_most_urgent_is_next_and_then_the_oldest(shared_desk: Served) -> Non
 
 
 @pytest.mark.parametrize("command", ["assign", "escalate", "cancel", "resolve"])
-def test_what_the_list_shows_too_late_is_not_given_away(shared_desk: Served, crowd: list[str], command: str) -> None:
+def test_what_the_list_shows_too_late_is_not_given_away(
+    shared_desk: RunningDesk, crowd: list[str], command: str
+) -> None:
     """A ticket that was assigned or left the queue is passed over while the list still has it, also for a caller who
     could claim it where it is now."""
     for key in (crowd[0], shared_desk.staff):
@@ -163,7 +165,7 @@ def test_what_the_list_shows_too_late_is_not_given_away(shared_desk: Served, cro
             assert version(shared_desk, gone) == before
 
 
-def test_a_free_ticket_is_found_behind_many_that_are_gone(shared_desk: Served) -> None:
+def test_a_free_ticket_is_found_behind_many_that_are_gone(shared_desk: RunningDesk) -> None:
     """However late the list is, and however much of it is gone, the one that is free is given."""
     emptied(shared_desk, "tier1")
     gone = [shared_desk.ticket("many", "high", "high") for _ in range(51)]
@@ -176,7 +178,7 @@ def test_a_free_ticket_is_found_behind_many_that_are_gone(shared_desk: Served) -
         assert claim(shared_desk, "tier1").status == 204
 
 
-def test_a_released_ticket_can_be_claimed_again(shared_desk: Served, crowd: list[str]) -> None:
+def test_a_released_ticket_can_be_claimed_again(shared_desk: RunningDesk, crowd: list[str]) -> None:
     """Claim, release, claim by somebody else."""
     emptied(shared_desk, "tier1")
     ticket = shared_desk.ticket("again")
@@ -191,7 +193,7 @@ def test_a_released_ticket_can_be_claimed_again(shared_desk: Served, crowd: list
     assert second.json["assignee"] != first.json["assignee"]
 
 
-def test_claiming_while_tickets_move_away(shared_desk: Served, crowd: list[str]) -> None:
+def test_claiming_while_tickets_move_away(shared_desk: RunningDesk, crowd: list[str]) -> None:
     """Agents of tier 1 claim while others escalate: each claimed ticket was at tier 1 when it was assigned."""
     emptied(shared_desk, "tier1")
     tickets = [shared_desk.ticket("moving") for _ in range(20)]
@@ -206,7 +208,7 @@ def test_claiming_while_tickets_move_away(shared_desk: Served, crowd: list[str])
     assert len({ticket["ticket_id"] for ticket in claimed}) == len(claimed)
 
 
-def test_an_unknown_queue_and_a_body_are_refused(shared_desk: Served) -> None:
+def test_an_unknown_queue_and_a_body_are_refused(shared_desk: RunningDesk) -> None:
     """404 names the queues; a claim takes no fields."""
     assert "tier1" in problem(claim(shared_desk, "tier9"), 404, "unknown_queue")["detail"]
     path = "/v1/queues/tier1:claim_next"
@@ -214,7 +216,7 @@ def test_an_unknown_queue_and_a_body_are_refused(shared_desk: Served) -> None:
     assert shared_desk.request("POST", path, {}).status in (200, 204)
 
 
-def test_a_claim_of_several_levels_takes_from_the_queue_that_was_named(shared_desk: Served) -> None:
+def test_a_claim_of_several_levels_takes_from_the_queue_that_was_named(shared_desk: RunningDesk) -> None:
     """An agent of two levels gets from one queue what is in that queue."""
     key = shared_desk.key(Role.AGENT, levels=[Level.TIER1, Level.TIER2])
     emptied(shared_desk, "tier1")
@@ -229,7 +231,7 @@ def test_a_claim_of_several_levels_takes_from_the_queue_that_was_named(shared_de
 
 def test_a_ticket_that_cannot_be_read_is_passed_over(database: str, tmp_path: Path) -> None:
     """It is for the operator; whoever claims gets the one behind it."""
-    with Served(database, tmp_path, workers=1) as served:
+    with RunningDesk(database, tmp_path, workers=1) as served:
         served.client()
         broken, sound = served.ticket(impact="high", urgency="high"), served.ticket()
         served.caught_up()

@@ -19,7 +19,7 @@ from tests.support.api_requests import (
     request,
     version,
 )
-from tests.support.running_desk import Served
+from tests.support.running_desk import RunningDesk
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?Z")
 NUMBER = re.compile(r"T-\d{6}")
@@ -97,14 +97,14 @@ REFUSED: list[tuple[str, str, dict[str, Any], str, str | None]] = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def directory(shared_desk: Served) -> Iterator[None]:
+def directory(shared_desk: RunningDesk) -> Iterator[None]:
     """The clients of this module."""
     shared_desk.client("client-1")
     shared_desk.client("other")
     return
 
 
-def whose(served: Served, command: str) -> str:
+def whose(served: RunningDesk, command: str) -> str:
     """Who gives a command here: the staff's key, a second pair of eyes for QC, the client to reopen."""
     match command:
         case "verify":
@@ -114,7 +114,7 @@ def whose(served: Served, command: str) -> str:
     return served.staff
 
 
-def post(served: Served, ticket: str, command: str, body: dict[str, Any], key: str, if_match: str = "*") -> Any:
+def post(served: RunningDesk, ticket: str, command: str, body: dict[str, Any], key: str, if_match: str = "*") -> Any:
     """A command whatever version the ticket is at."""
     return served.request("POST", f"/v1/tickets/{ticket}:{command}", body, key, {"If-Match": if_match})
 
@@ -125,7 +125,7 @@ def post(served: Served, ticket: str, command: str, body: dict[str, Any], key: s
     ids=[f"{row[0]}-{row[1]}-{row[3]}" for row in HAPPY],
 )
 def test_a_command_answers_what_it_recorded_and_its_second_time_changes_nothing(
-    shared_desk: Served,
+    shared_desk: RunningDesk,
     standing: str,
     command: str,
     other: dict[str, Any],
@@ -173,7 +173,7 @@ def test_a_command_answers_what_it_recorded_and_its_second_time_changes_nothing(
 
 @pytest.mark.parametrize(("standing", "command", "other", "code", "step"), REFUSED)
 def test_a_rule_refuses_with_its_code_the_missing_step_and_what_is_possible(
-    shared_desk: Served, standing: str, command: str, other: dict[str, Any], code: str, step: str | None
+    shared_desk: RunningDesk, standing: str, command: str, other: dict[str, Any], code: str, step: str | None
 ) -> None:
     """409 names the rule, the step of the procedure and the commands that are possible; nothing is recorded."""
     ticket, key = brought(shared_desk, standing), whose(shared_desk, command)
@@ -189,7 +189,7 @@ def test_a_rule_refuses_with_its_code_the_missing_step_and_what_is_possible(
     assert [item["type"] for item in history[before["version"] :] if item["type"] != "Ticket.ClosureEmailSent"] == []
 
 
-def test_quality_control_is_refused_to_the_resolver(shared_desk: Served) -> None:
+def test_quality_control_is_refused_to_the_resolver(shared_desk: RunningDesk) -> None:
     """Rule 5: the key that resolved gets 409 four_eyes, and does not see verify among its commands."""
     ticket = brought(shared_desk, "resolved")
     told = problem(post(shared_desk, ticket, "verify", BODIES["verify"], shared_desk.staff), 409, "four_eyes")
@@ -198,7 +198,7 @@ def test_quality_control_is_refused_to_the_resolver(shared_desk: Served) -> None
     assert "verify" in shared_desk.get(f"/v1/tickets/{ticket}", shared_desk.checker).json["allowed_commands"]
 
 
-def test_opening_a_ticket_records_all_of_it_at_once(shared_desk: Served) -> None:
+def test_opening_a_ticket_records_all_of_it_at_once(shared_desk: RunningDesk) -> None:
     """201 with Location, ETag and the five events of steps 1 to 4."""
     body = {"client_user_id": "client-1", "channel": "phone", "text": "no network", "issue": ISSUE}
     reply = shared_desk.request("POST", "/v1/tickets", body)
@@ -218,7 +218,7 @@ def test_opening_a_ticket_records_all_of_it_at_once(shared_desk: Served) -> None
     assert shared_desk.get(reply.headers["Location"]).json["issue"] == ISSUE
 
 
-def test_opening_a_ticket_without_an_issue_stops_before_step_4(shared_desk: Served) -> None:
+def test_opening_a_ticket_without_an_issue_stops_before_step_4(shared_desk: RunningDesk) -> None:
     """Without `issue` the ticket is created, and waits in intake for its documentation."""
     reply = shared_desk.request("POST", "/v1/tickets", {"client_user_id": "client-1", "channel": "web", "text": "?"})
     told = reply.json
@@ -226,7 +226,7 @@ def test_opening_a_ticket_without_an_issue_stops_before_step_4(shared_desk: Serv
     assert "document_issue" in told["allowed_commands"]
 
 
-def test_a_request_is_received_from_whomever(shared_desk: Served) -> None:
+def test_a_request_is_received_from_whomever(shared_desk: RunningDesk) -> None:
     """201: one event, no number yet, and the sender as far as the channel tells."""
     body = {"channel": "email", "text": "Hilfe! 🖨️ ñ", "sender": {"name": "Ann", "email": "ann@example.org"}}
     reply = shared_desk.request("POST", "/v1/requests", body)
@@ -237,7 +237,7 @@ def test_a_request_is_received_from_whomever(shared_desk: Served) -> None:
     assert (seen["text"], seen["sender"]) == (body["text"], body["sender"])
 
 
-def test_a_client_is_registered_once_and_changed_after(shared_desk: Served) -> None:
+def test_a_client_is_registered_once_and_changed_after(shared_desk: RunningDesk) -> None:
     """PUT answers 201 for a new client, 200 after; the same entry again records nothing."""
     path, entry = "/v1/clients/new.client+1@example", {"name": "New", "email": "new@example.org", "phone": "1"}
     first, same = shared_desk.request("PUT", path, entry), shared_desk.request("PUT", path, entry)
@@ -253,7 +253,7 @@ def test_a_client_is_registered_once_and_changed_after(shared_desk: Served) -> N
     assert shared_desk.get(path).json == changed.json | {"tickets": {"items": [], "next": None}}
 
 
-def test_the_earlier_name_stays_on_a_ticket_when_the_directory_changes(shared_desk: Served) -> None:
+def test_the_earlier_name_stays_on_a_ticket_when_the_directory_changes(shared_desk: RunningDesk) -> None:
     """What was recorded of a ticket is not changed by what the directory says later."""
     shared_desk.client("renamed")
     ticket = brought(shared_desk, "identified", "renamed")
@@ -261,7 +261,7 @@ def test_the_earlier_name_stays_on_a_ticket_when_the_directory_changes(shared_de
     assert shared_desk.get(f"/v1/tickets/{ticket}").json["client"] == {"user_id": "renamed", "name": "Client renamed"}
 
 
-def test_an_approval_counts_only_while_nothing_happens_after_the_dossier(shared_desk: Served) -> None:
+def test_an_approval_counts_only_while_nothing_happens_after_the_dossier(shared_desk: RunningDesk) -> None:
     """Rule 8: a note after the approval voids it, and the NOC does not get the ticket."""
     ticket = brought(shared_desk, "approved")
     assert shared_desk.get(f"/v1/tickets/{ticket}").json["dossier"]["approved"] is True
@@ -270,7 +270,7 @@ def test_an_approval_counts_only_while_nothing_happens_after_the_dossier(shared_
     problem(post(shared_desk, ticket, "route", {"to": "noc"}, shared_desk.staff), 409, "not_approved")
 
 
-def test_a_new_resolution_voids_the_check_and_the_details_of_the_old_one(shared_desk: Served) -> None:
+def test_a_new_resolution_voids_the_check_and_the_details_of_the_old_one(shared_desk: RunningDesk) -> None:
     """Rule 6: after QCFailed and a new resolution, closing demands QC and details again."""
     ticket = brought(shared_desk, "resolved")
     post(shared_desk, ticket, "document_resolution", BODIES["document_resolution"], shared_desk.staff)
@@ -282,7 +282,7 @@ def test_a_new_resolution_voids_the_check_and_the_details_of_the_old_one(shared_
     problem(post(shared_desk, ticket, "close", {}, shared_desk.staff), 409, "details_missing")
 
 
-def test_if_match_is_required_on_every_command_but_add_note(shared_desk: Served) -> None:
+def test_if_match_is_required_on_every_command_but_add_note(shared_desk: RunningDesk) -> None:
     """428 without If-Match, whatever the command; a note needs none."""
     ticket = brought(shared_desk, "tier1")
     for command in BODIES:
@@ -296,7 +296,7 @@ def test_if_match_is_required_on_every_command_but_add_note(shared_desk: Served)
 
 
 @pytest.mark.parametrize("tag", ['W/"6"', '"06"', '"5"', '"7"', '"0"', '"x"', '""', '"99999999999999999999"', '"٦"'])
-def test_a_tag_that_is_not_the_present_one_is_stale(shared_desk: Served, tag: str) -> None:
+def test_a_tag_that_is_not_the_present_one_is_stale(shared_desk: RunningDesk, tag: str) -> None:
     """412 for an old, future, weak or foreign tag: If-Match compares strongly (RFC 9110, section 13.1.1)."""
     ticket = brought(shared_desk, "tier1")
     assert version(shared_desk, ticket) == 5
@@ -310,7 +310,7 @@ def test_a_tag_that_is_not_the_present_one_is_stale(shared_desk: Served, tag: st
     assert version(shared_desk, ticket) == 6
 
 
-def test_stale_tells_what_was_missed_in_words(shared_desk: Served) -> None:
+def test_stale_tells_what_was_missed_in_words(shared_desk: RunningDesk) -> None:
     """412 carries the events since the version that the caller knew, in the shape of the history."""
     ticket = brought(shared_desk, "tier1")
     post(shared_desk, ticket, "add_note", {"text": "the cat did it"}, shared_desk.staff)
@@ -325,7 +325,7 @@ def test_stale_tells_what_was_missed_in_words(shared_desk: Served) -> None:
     assert [event | {"position": None} for event in history[5:]] == told["missed_events"]
 
 
-def test_a_note_with_a_stale_tag_is_refused_too(shared_desk: Served) -> None:
+def test_a_note_with_a_stale_tag_is_refused_too(shared_desk: RunningDesk) -> None:
     """Who names a version gets it checked, also where none is required."""
     ticket = brought(shared_desk, "tier1")
     problem(post(shared_desk, ticket, "add_note", BODIES["add_note"], shared_desk.staff, '"2"'), 412)
@@ -333,14 +333,14 @@ def test_a_note_with_a_stale_tag_is_refused_too(shared_desk: Served) -> None:
 
 
 @pytest.mark.parametrize("tag", ["5", "'5'", '"5', '"4", "5"', "", '"a"b"', "W/5"])
-def test_an_if_match_that_is_none_is_malformed(shared_desk: Served, tag: str) -> None:
+def test_an_if_match_that_is_none_is_malformed(shared_desk: RunningDesk, tag: str) -> None:
     """400 says how If-Match is written."""
     ticket = brought(shared_desk, "received")
     told = problem(post(shared_desk, ticket, "cancel", BODIES["cancel"], shared_desk.staff, tag), 400, "bad_if_match")
     assert '"5"' in told["detail"]
 
 
-def test_prefer_wait_answers_when_the_lists_hold_the_change(shared_desk: Served) -> None:
+def test_prefer_wait_answers_when_the_lists_hold_the_change(shared_desk: RunningDesk) -> None:
     """`Preference-Applied: wait` says that queue and list show the ticket at the answer's version."""
     for prefer in ("respond-async, WAIT=10", 'wait = "10"', "wait=10, respond-async"):
         ticket = brought(shared_desk, "documented")
@@ -354,7 +354,7 @@ def test_prefer_wait_answers_when_the_lists_hold_the_change(shared_desk: Served)
 
 
 @pytest.mark.parametrize("prefer", ["wait=0", "wait=-1", "wait=x", "wait", "return=minimal", "wait=99999999", ""])
-def test_a_preference_that_cannot_be_met_is_no_error(shared_desk: Served, prefer: str) -> None:
+def test_a_preference_that_cannot_be_met_is_no_error(shared_desk: RunningDesk, prefer: str) -> None:
     """RFC 7240: preferences are ignored where they make no sense; the command is done all the same."""
     ticket = brought(shared_desk, "received")
     headers = {"If-Match": "*", "Prefer": prefer}
@@ -362,7 +362,7 @@ def test_a_preference_that_cannot_be_met_is_no_error(shared_desk: Served, prefer
     assert (reply.status, reply.json["state"]) == (200, "cancelled")
 
 
-def test_the_journey_of_a_request_is_kept_in_its_events(shared_desk: Served) -> None:
+def test_the_journey_of_a_request_is_kept_in_its_events(shared_desk: RunningDesk) -> None:
     """X-Correlation-Id of the command stands in each event that it recorded; one that cannot be kept is left out."""
     ticket = request(shared_desk, headers={"X-Correlation-Id": "journey-7"})
     for correlation in ("journey-8", "x" * 201, "tab\there"):
@@ -373,7 +373,7 @@ def test_the_journey_of_a_request_is_kept_in_its_events(shared_desk: Served) -> 
     assert [event["correlation_id"] for event in history] == ["journey-7", "journey-8", None, None]
 
 
-def test_numbers_are_given_once(shared_desk: Served) -> None:
+def test_numbers_are_given_once(shared_desk: RunningDesk) -> None:
     """Every created ticket has a number of its own, and keeps it."""
     tickets = [shared_desk.ticket() for _ in range(5)]
     numbers = [shared_desk.get(f"/v1/tickets/{ticket}").json["number"] for ticket in tickets]
@@ -382,7 +382,7 @@ def test_numbers_are_given_once(shared_desk: Served) -> None:
     assert shared_desk.get(f"/v1/tickets/{tickets[0]}").json["number"] == numbers[0]
 
 
-def test_four_eyes_and_levels_are_recorded_by_who_acted(shared_desk: Served) -> None:
+def test_four_eyes_and_levels_are_recorded_by_who_acted(shared_desk: RunningDesk) -> None:
     """Each event names who did it, in which role, at which level and in which step of the source."""
     ticket = brought(shared_desk, "tier2_can")
     shared_desk.do(ticket, "resolve", shared_desk.key(Role.AGENT, levels=["tier2"]), resolution="patched")

@@ -13,7 +13,7 @@ import pytest
 
 from api.http.resources.service.contract_resources import BUNDLE, POLICY, REDOC, VERSION
 from api.openapi.operations import ENDPOINTS
-from tests.support.running_desk import ROOT, Served
+from tests.support.running_desk import ROOT, RunningDesk
 
 CHROMIUM = shutil.which("chromium")
 
@@ -36,7 +36,7 @@ def test_the_wheel_has_the_bundle(tmp_path: Path) -> None:
     assert {Path(name).name for name in names} == {path.name for path in BUNDLE.parent.iterdir()}
 
 
-def test_the_page_needs_nothing_from_elsewhere(shared_desk: Served) -> None:
+def test_the_page_needs_nothing_from_elsewhere(shared_desk: RunningDesk) -> None:
     """The page needs no key, its policy lets a browser load from the desk alone, and its script is kept for ever."""
     page = shared_desk.http.request("GET", f"{shared_desk.base}/docs")
     assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
@@ -49,7 +49,7 @@ def test_the_page_needs_nothing_from_elsewhere(shared_desk: Served) -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the path to look at the page with")
-def test_a_browser_shows_every_operation(shared_desk: Served, tmp_path: Path) -> None:
+def test_a_browser_shows_every_operation(shared_desk: RunningDesk, tmp_path: Path) -> None:
     """In a real browser that can reach nothing else, every operation stands on the page, with its address."""
     command = [CHROMIUM or "", "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
     command += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--disable-background-networking"]

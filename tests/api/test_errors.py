@@ -11,7 +11,7 @@ from application.store.postgres.database import connect
 from domain.errors import StaleVersion
 from domain.values import Role
 from tests.support.api_requests import client_key, problem, request, version
-from tests.support.running_desk import Served, wait_until
+from tests.support.running_desk import RunningDesk, wait_until
 from tests.support.write_side import NOW, append
 
 FUTURE = "Ticket.FromTheFuture"
@@ -40,7 +40,7 @@ def test_a_version_ahead_of_the_ticket_is_said_to_be_so() -> None:
     assert StaleVersion(TICKET, 9, 3).detail == StaleVersion(TICKET).detail == StaleVersion.__doc__
 
 
-def test_a_ticket_with_an_unreadable_event_is_a_problem_and_no_other_is(shared_desk: Served) -> None:
+def test_a_ticket_with_an_unreadable_event_is_a_problem_and_no_other_is(shared_desk: RunningDesk) -> None:
     """Ticket, history and commands of that ticket: 503 that names the event; other tickets go on, also in one batch."""
     broken, sound = request(shared_desk), request(shared_desk)
     with connect(shared_desk.database, "test future") as connection:
@@ -58,11 +58,11 @@ def test_a_ticket_with_an_unreadable_event_is_a_problem_and_no_other_is(shared_d
     assert version(shared_desk, sound) == 1
     assert shared_desk.do(sound, "add_note", text="a note").status == 200
     log = shared_desk.directory / "api.log"
-    wait_until(lambda: log.read_text().count(FUTURE) >= len(replies), 5, "the log names the event")
+    wait_until(lambda: log.read_text().count(FUTURE) >= len(replies), "the log names the event")
     assert "Traceback" not in log.read_text()
 
 
-def test_a_word_that_does_not_fit_is_answered_with_those_that_do(shared_desk: Served) -> None:
+def test_a_word_that_does_not_fit_is_answered_with_those_that_do(shared_desk: RunningDesk) -> None:
     """Bodies, their inner objects and parameters: the error lists the values of the enum."""
     body = {"channel": "fax", "text": "no network", "sender": {}}
     said = problem(shared_desk.request("POST", "/v1/requests", body), 422)["errors"]
@@ -75,7 +75,7 @@ def test_a_word_that_does_not_fit_is_answered_with_those_that_do(shared_desk: Se
     assert said == [{"pointer": "/level", "detail": "it takes one of tier1, tier2, tier3, onsite, it_manager, noc"}]
 
 
-def test_what_is_given_twice_or_is_not_there_is_said_plainly(shared_desk: Served) -> None:
+def test_what_is_given_twice_or_is_not_there_is_said_plainly(shared_desk: RunningDesk) -> None:
     """A parameter that comes twice, a version that is not there, a method that nobody knows: in words of the desk."""
     ticket = request(shared_desk)
     twice = problem(shared_desk.get("/v1/tickets?limit=1&limit=2"), 400, "invalid_parameter")
@@ -88,7 +88,7 @@ def test_what_is_given_twice_or_is_not_there_is_said_plainly(shared_desk: Served
     assert "OPTIONS" in problem(shared_desk.request("FOO", "/v1/queues"), 400)["detail"]
 
 
-def test_a_client_is_told_no_more_of_an_unreadable_ticket(shared_desk: Served) -> None:
+def test_a_client_is_told_no_more_of_an_unreadable_ticket(shared_desk: RunningDesk) -> None:
     """A client whose ticket has such an event gets the same problem; nothing of the event but its name is shown."""
     key = client_key(shared_desk, "client-9")
     ticket = request(shared_desk)
@@ -101,7 +101,7 @@ def test_a_client_is_told_no_more_of_an_unreadable_ticket(shared_desk: Served) -
 
 def test_a_database_that_takes_no_writes_is_unavailable(database: str, tmp_path: Path) -> None:
     """A standby, after its primary was lost: 503, read on, and try again. Nothing of it is our mistake."""
-    with Served(database, tmp_path, workers=1, parts=("api",)) as served:
+    with RunningDesk(database, tmp_path, workers=1, parts=("api",)) as served:
         ticket, admin = request(served), served.key(Role.ADMIN, Role.INTAKE)
         with connect(database, "test") as connection:
             name = connection.info.dbname

@@ -22,11 +22,11 @@ from application.store.sealing import seal_all
 from domain.client import client_stream
 from domain.values import Role
 from projections.queries.event_feed import EventFilters, FeedRow
-from projections.queries.log_tail import POLL_SECONDS, Happened, Tail, _hand_out
+from projections.queries.log_tail import LOG_TAIL_POLL_SECONDS, Happened, LogTail, _hand_out
 from tests.benchmarks.population import populate
 from tests.support.api_requests import problem
 from tests.support.read_models import Asked
-from tests.support.running_desk import Served, wait_until
+from tests.support.running_desk import RunningDesk, wait_until
 from tests.support.stream_readers import NDJSON, SSE, Told, read, stream, told
 from tests.support.write_side import append, beside, notes, rows
 
@@ -49,7 +49,7 @@ def test_who_hangs_up_anywhere_and_resumes_misses_nothing(database: str, tmp_pat
     """10,000 events, most of them there and the others written meanwhile; the reader hangs up after any number of
     bytes, mostly in the middle of a line, and goes on from what was complete: all events, once, in order."""
     populate(database, 1_100, processes=1)
-    with Served(database, tmp_path) as served, connect(database, "test") as connection:
+    with RunningDesk(database, tmp_path) as served, connect(database, "test") as connection:
         with beside(
             lambda: read_in_pieces(served, accept, random.Random(accept)), *[lambda: write(served)] * 2
         ) as done:
@@ -61,7 +61,7 @@ def test_who_hangs_up_anywhere_and_resumes_misses_nothing(database: str, tmp_pat
     assert done[0].result()[:GOAL] == expected
 
 
-def read_in_pieces(served: Served, accept: str, choose: random.Random) -> list[tuple[int, UUID, int]]:
+def read_in_pieces(served: RunningDesk, accept: str, choose: random.Random) -> list[tuple[int, UUID, int]]:
     """What a reader has got when it has got so much: position, stream, version."""
     got: list[tuple[int, UUID, int]] = []
     position = 0
@@ -82,7 +82,7 @@ def stream_of(event: dict[str, str]) -> UUID:
     return UUID(event["ticket_id"]) if event["ticket_id"] else client_stream(event["client_user_id"])
 
 
-def write(served: Served) -> None:
+def write(served: RunningDesk) -> None:
     """Opens tickets until the log is long enough."""
     while int(served.get("/v1/events?limit=1").headers["Deskledger-Position"]) <= GOAL:
         served.ticket()
@@ -103,19 +103,19 @@ def test_a_place_is_free_again_when_the_reader_is_gone(database: str, tmp_path: 
                 assert problem(refused, 503, "streams_full")
                 assert refused.headers["Retry-After"] == "5"
                 assert served.get("/v1/events").status == 200
-        wait_until(lambda: let_in(served) == 3, 20, "there is room again")
+        wait_until(lambda: let_in(served) == 3, "there is room again")
 
 
-def let_in(served: Served) -> int:
+def let_in(served: RunningDesk) -> int:
     """How many of three streams of two keys are let in at once."""
     admin = served.key(Role.ADMIN)
     with stream(served, SSE) as one, stream(served, SSE) as two, stream(served, SSE, key=admin) as three:
         return [answer.status for answer in (one, two, three)].count(200)
 
 
-def small(database: str, directory: Path, **environment: str) -> Served:
+def small(database: str, directory: Path, **environment: str) -> RunningDesk:
     """An API of one process, without a worker, with these settings."""
-    served = Served(database, directory, workers=1, parts=("api",))
+    served = RunningDesk(database, directory, workers=1, parts=("api",))
     served.environment |= environment
     return served
 
@@ -153,17 +153,17 @@ def test_streams_end_with_the_server(database: str, tmp_path: Path) -> None:
         assert ended.result() == 0
 
 
-def terminated(served: Served) -> int:
+def terminated(served: RunningDesk) -> int:
     """SIGTERM, once somebody waits for a page; the exit status."""
     with connect(served.database, "test") as connection:
         query = "select count(*) from pg_stat_activity where application_name = 'deskledger api stream' and datname ="
-        wait_until(lambda: connection.execute(query + " current_database()").fetchone() != (0,), 10, "somebody waits")
+        wait_until(lambda: connection.execute(query + " current_database()").fetchone() != (0,), "somebody waits")
     process = served.processes["api"]
     process.terminate()
     return process.wait(8)
 
 
-def test_a_reader_that_does_not_read_is_dropped(many: Served) -> None:
+def test_a_reader_that_does_not_read_is_dropped(many: RunningDesk) -> None:
     """After a time its connection is cut, and others go on meanwhile."""
     said = "its reader does not read"
     with socket.create_connection(("127.0.0.1", many.port), 20) as full:
@@ -171,7 +171,7 @@ def test_a_reader_that_does_not_read_is_dropped(many: Served) -> None:
         full.sendall(f"{asked}Authorization: Bearer {many.key(Role.AUDITOR)}\r\n\r\n".encode())
         with stream(many, NDJSON, f"after={MANY - 1000}") as response:
             assert len(told(NDJSON, response.read(), 0).events) == 1000
-        wait_until(lambda: said in (many.directory / "api.log").read_text(), 20, "its connection is cut")
+        wait_until(lambda: said in (many.directory / "api.log").read_text(), "its connection is cut")
         total, last = 0, b""
         while part := full.recv(1 << 20):
             total, last = total + len(part), part
@@ -183,7 +183,7 @@ def test_a_reader_that_does_not_read_is_dropped(many: Served) -> None:
 
 
 @pytest.fixture(scope="module")
-def many(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def many(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDesk]:
     """An API of one process on a long log, which drops readers that do not read after a second."""
     with connect(module_database, "test", 60) as connection:
         connection.execute(FILL, (MANY,))
@@ -193,7 +193,7 @@ def many(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield served
 
 
-def test_a_long_stream_takes_no_memory(many: Served) -> None:
+def test_a_long_stream_takes_no_memory(many: RunningDesk) -> None:
     """50,000 events, and the process is as large at the end as after the first ones."""
     (process,) = children(many.processes["api"].pid)
     sizes, count = [], 0
@@ -237,7 +237,7 @@ def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
 
 
-def test_streams_share_two_connections(many: Served) -> None:
+def test_streams_share_two_connections(many: RunningDesk) -> None:
     """However many read at once, queries and commands have all of theirs; each reader gets all events."""
     with connect(many.database, "test") as connection:
         with beside(*[lambda: reads(many)] * 8) as done:
@@ -246,7 +246,7 @@ def test_streams_share_two_connections(many: Served) -> None:
         assert 0 < max(seen, busy(connection)) <= 2
 
 
-def reads(served: Served) -> int:
+def reads(served: RunningDesk) -> int:
     """How many events a reader got."""
     with stream(served, NDJSON, f"after={MANY - 2000}") as response:
         return len(told(NDJSON, response.read(), 0).events)
@@ -266,7 +266,7 @@ def test_a_hundred_who_wait_share_one_query(connection: psycopg.Connection) -> N
     asked = Asked(connection)
 
     async def follow() -> tuple[list[int], list[int]]:
-        tail = Tail(asked.fetch)
+        tail = LogTail(asked.fetch)
         wishes = [tail.follow(EventFilters(ticket_id=UUID(str(stream_id))), 0) for stream_id in streams]
         wishes += [tail.follow(EventFilters(type="Ticket.Nothing", client_user_id=f"c-{n}"), 0) for n in range(50)]
         append(connection, notes(UUID(int=7), 1, 3))
@@ -277,7 +277,7 @@ def test_a_hundred_who_wait_share_one_query(connection: psycopg.Connection) -> N
     counts, positions = asyncio.run(follow())
     assert counts == [3 if number == 7 else 0 for number in range(1, 101)]
     assert positions == [3] * 50
-    assert 2 <= asked.times <= 2 * (0.5 / POLL_SECONDS + 2)  # those of clients are read for apart
+    assert 2 <= asked.times <= 2 * (0.5 / LOG_TAIL_POLL_SECONDS + 2)  # those of clients are read for apart
 
 
 def test_what_comes_in_the_moment_in_which_the_time_is_over_counts() -> None:
@@ -285,7 +285,7 @@ def test_what_comes_in_the_moment_in_which_the_time_is_over_counts() -> None:
 
     async def meet(found_after: float) -> tuple[list[FeedRow], int]:
         loop = asyncio.get_running_loop()
-        tail = Tail(nothing_new)
+        tail = LogTail(nothing_new)
         wish = tail.follow(EventFilters(), 5)
         row = FeedRow(6, uuid4(), 1, utc_now(), "Ticket.NoteAdded", b"{}", b"{}")
 
@@ -308,7 +308,7 @@ def test_whoever_is_told_that_it_is_over_is_not_moved_on() -> None:
     """The process ends while a query is under way: what it finds is for whoever resumes."""
 
     async def meet() -> tuple[list[FeedRow], int]:
-        tail = Tail(nothing_new)
+        tail = LogTail(nothing_new)
         wish = tail.follow(EventFilters(), 5)
         tail.end()
         row = FeedRow(6, uuid4(), 1, utc_now(), "Ticket.NoteAdded", b"{}", b"{}")

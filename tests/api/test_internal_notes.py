@@ -7,7 +7,7 @@ import pytest
 
 from domain.values import Role
 from tests.support.api_requests import brought, client_key, give
-from tests.support.running_desk import Served
+from tests.support.running_desk import RunningDesk
 
 SECRET, OPEN = "unspeakable", "pronounceable"
 WAYS: dict[str, tuple[str, str, dict[str, str], Any, int]] = {
@@ -37,7 +37,7 @@ WAYS: dict[str, tuple[str, str, dict[str, str], Any, int]] = {
 
 
 @pytest.fixture(scope="module")
-def noted(shared_desk: Served) -> str:
+def noted(shared_desk: RunningDesk) -> str:
     """A ticket of the owner with an internal note and an open one, sealed and in every list."""
     ticket = brought(shared_desk, "tier1", "owner")
     for text, visibility in ((SECRET, "internal"), (OPEN, "client")):
@@ -47,7 +47,7 @@ def noted(shared_desk: Served) -> str:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_an_internal_note_never_reaches_a_client(shared_desk: Served, noted: str, way: str) -> None:
+def test_an_internal_note_never_reaches_a_client(shared_desk: RunningDesk, noted: str, way: str) -> None:
     """Not its text, nor that a word is in it; not in a header either. What is meant for the client is there."""
     method, path, headers, body, status = WAYS[way]
     key = client_key(shared_desk, "owner")
@@ -58,7 +58,7 @@ def test_an_internal_note_never_reaches_a_client(shared_desk: Served, noted: str
     assert (OPEN.encode() in reply.data) == (way in ("the history", "a stale version"))
 
 
-def test_a_search_finds_no_note(shared_desk: Served, noted: str) -> None:
+def test_a_search_finds_no_note(shared_desk: RunningDesk, noted: str) -> None:
     """Or somebody could guess a note word by word; the words of the request are found."""
     for key in (client_key(shared_desk, "owner"), shared_desk.key(Role.INTAKE), shared_desk.key(Role.AUDITOR)):
         assert shared_desk.get(f"/v1/tickets?q={SECRET}", key).json["items"] == []
@@ -66,7 +66,7 @@ def test_a_search_finds_no_note(shared_desk: Served, noted: str) -> None:
         assert noted in {row["ticket_id"] for row in found}
 
 
-def test_a_client_replays_nobody_elses_answer(shared_desk: Served, noted: str) -> None:
+def test_a_client_replays_nobody_elses_answer(shared_desk: RunningDesk, noted: str) -> None:
     """Under the key of a note of the desk, a client does what the client asks: such keys are the caller's own."""
     headers = {"Idempotency-Key": str(uuid4()), "If-Match": "*"}
     path = f"/v1/tickets/{noted}:add_note"

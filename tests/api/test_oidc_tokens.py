@@ -15,7 +15,7 @@ from application.settings import Settings, SettingsError
 from domain.values import Role
 from tests.support.api_requests import brought, client_key, give, problem, walk
 from tests.support.oidc_issuer import DISCOVERY, KEYS, Issuer, jwk, private_key, without_signature
-from tests.support.running_desk import Reply, Served, wait_until
+from tests.support.running_desk import Reply, RunningDesk, wait_until
 from tests.support.write_side import beside
 
 OWN, OTHER = private_key("RS256"), private_key("RS256", 2)
@@ -31,15 +31,15 @@ def issuer() -> Iterator[Issuer]:
 
 
 @pytest.fixture(scope="module")
-def served(module_database: str, issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(module_database: str, issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDesk]:
     """A desk that trusts the issuer; one process, so that fetches can be counted."""
-    desk = Served(module_database, tmp_path_factory.mktemp("served"), workers=1)
+    desk = RunningDesk(module_database, tmp_path_factory.mktemp("served"), workers=1)
     desk.environment |= issuer.environment | {"DESKLEDGER_FAILED_SIGN_INS": "0"}
     with desk as running:
         yield running
 
 
-def read(served: Served, token: str) -> Reply:
+def read(served: RunningDesk, token: str) -> Reply:
     """A query that an auditor may make."""
     return served.get("/v1/queues", token)
 
@@ -54,7 +54,7 @@ def refused(reply: Reply) -> str:
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
-def test_a_token_of_the_issuer_is_taken(served: Served, issuer: Issuer, algorithm: str) -> None:
+def test_a_token_of_the_issuer_is_taken(served: RunningDesk, issuer: Issuer, algorithm: str) -> None:
     """Signed by any of its keys, with an algorithm that the settings allow, for this audience among others."""
     assert read(served, issuer.token(algorithm)).status == 200
     assert read(served, issuer.token(algorithm, aud=["other", "desk"])).status == 200
@@ -123,7 +123,7 @@ BAD: dict[str, tuple[Callable[[Issuer], str], str]] = {
 
 
 @pytest.mark.parametrize("wrong", BAD)
-def test_a_bad_token_is_401(served: Served, issuer: Issuer, wrong: str) -> None:
+def test_a_bad_token_is_401(served: RunningDesk, issuer: Issuer, wrong: str) -> None:
     """With a challenge that says so (RFC 6750), and a word of why; nothing of the token comes back."""
     make, says = BAD[wrong]
     token = make(issuer)
@@ -132,21 +132,21 @@ def test_a_bad_token_is_401(served: Served, issuer: Issuer, wrong: str) -> None:
     assert token[:40].encode() not in reply.data
 
 
-def test_no_address_in_a_token_is_ever_asked(served: Served, issuer: Issuer) -> None:
+def test_no_address_in_a_token_is_ever_asked(served: RunningDesk, issuer: Issuer) -> None:
     """What a token names beside its issuer is not fetched, whoever signed it."""
     for name in ("jku", "x5u"):
         refused(read(served, issuer.forged("RS256", OTHER, kid="elsewhere", **{name: issuer.url + "/own"})))
     assert set(issuer.asked) == {"/realm" + DISCOVERY, "/realm" + KEYS}
 
 
-def test_an_expired_token_is_taken_for_seconds_only(served: Served, issuer: Issuer) -> None:
+def test_an_expired_token_is_taken_for_seconds_only(served: RunningDesk, issuer: Issuer) -> None:
     """Clocks differ by some seconds: a token that has just expired is taken, and not remembered."""
     token = issuer.token(exp=past(8))
     assert read(served, token).status == 200
-    wait_until(lambda: read(served, token).status == 401, 6, "the token has expired")
+    wait_until(lambda: read(served, token).status == 401, "the token has expired")
 
 
-def test_a_remembered_token_ends_with_its_time(served: Served, issuer: Issuer) -> None:
+def test_a_remembered_token_ends_with_its_time(served: RunningDesk, issuer: Issuer) -> None:
     """A token is checked again when its time is over, at the latest, and is refused then."""
     token = issuer.token(exp=past(7))
     statuses = []
@@ -155,14 +155,14 @@ def test_a_remembered_token_ends_with_its_time(served: Served, issuer: Issuer) -
         statuses.append(read(served, token).status)
         return statuses[-1] == 401
 
-    wait_until(ended, 6, "the token has ended")
+    wait_until(ended, "the token has ended")
     assert set(statuses) == {200, 401}
 
 
 # ── Whom a token stands for ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_history_shows_whom_the_token_names(served: Served, issuer: Issuer) -> None:
+def test_the_history_shows_whom_the_token_names(served: RunningDesk, issuer: Issuer) -> None:
     """The actor's id is `oidc:` and the subject, the name is the claim's: no key can have such an id."""
     ticket = served.ticket()
     token = issuer.token(sub="248289761001", name="Night Shift", roles=["agent"], levels=["tier1"])
@@ -174,7 +174,7 @@ def test_the_history_shows_whom_the_token_names(served: Served, issuer: Issuer) 
     assert served.get(f"/v1/tickets/{ticket}/history").json["items"][-1]["actor"]["id"].startswith("oidc-248289761001-")
 
 
-def test_a_token_acts_at_its_levels_only(served: Served, issuer: Issuer) -> None:
+def test_a_token_acts_at_its_levels_only(served: RunningDesk, issuer: Issuer) -> None:
     """An agent's levels come from the token, as those of a key do."""
     ticket = served.ticket()
     assert (
@@ -185,7 +185,7 @@ def test_a_token_acts_at_its_levels_only(served: Served, issuer: Issuer) -> None
     )
 
 
-def test_a_client_with_a_token_sees_what_a_client_with_a_key_sees(served: Served, issuer: Issuer) -> None:
+def test_a_client_with_a_token_sees_what_a_client_with_a_key_sees(served: RunningDesk, issuer: Issuer) -> None:
     """The own tickets, and nothing of others."""
     own, other = brought(served, "tier1", "c-own"), brought(served, "tier1", "c-other")
     served.caught_up()
@@ -202,7 +202,7 @@ def test_a_client_with_a_token_sees_what_a_client_with_a_key_sees(served: Served
     ids=str,
 )
 def test_a_token_without_a_role_that_we_know_may_nothing(
-    served: Served, issuer: Issuer, claims: dict[str, object]
+    served: RunningDesk, issuer: Issuer, claims: dict[str, object]
 ) -> None:
     """403 for whatever it tries; a client's role without a client is none."""
     token = issuer.token(**claims)
@@ -217,7 +217,7 @@ def test_a_token_without_a_role_that_we_know_may_nothing(
         problem(served.request(method, path, body, token), 403, "role_missing")
 
 
-def test_idempotency_keys_of_a_token_are_the_persons_own(served: Served, issuer: Issuer) -> None:
+def test_idempotency_keys_of_a_token_are_the_persons_own(served: RunningDesk, issuer: Issuer) -> None:
     """Another token of the same person repeats a request; another person under the same key does another one."""
     ticket, once = brought(served, "tier1"), {"Idempotency-Key": "note-1"}
 
@@ -233,7 +233,7 @@ def test_idempotency_keys_of_a_token_are_the_persons_own(served: Served, issuer:
 # ── The issuer's keys ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_unknown_kids_cause_one_fetch_in_a_while(served: Served, issuer: Issuer) -> None:
+def test_unknown_kids_cause_one_fetch_in_a_while(served: RunningDesk, issuer: Issuer) -> None:
     """Whoever sends tokens with random kids makes the desk ask the issuer once in a cool-down, and not more."""
     begun, before = time.monotonic(), issuer.fetches
     for number in range(60):
@@ -241,34 +241,34 @@ def test_unknown_kids_cause_one_fetch_in_a_while(served: Served, issuer: Issuer)
     assert issuer.fetches - before <= 1 + (time.monotonic() - begun) / COOL_DOWN_SECONDS
 
 
-def test_a_new_key_is_found_and_a_withdrawn_one_ends(served: Served, issuer: Issuer) -> None:
+def test_a_new_key_is_found_and_a_withdrawn_one_ends(served: RunningDesk, issuer: Issuer) -> None:
     """A token under a key that was published just now is taken within the cool-down; one under a withdrawn key not."""
     under_spare = issuer.forged("EdDSA", SPARE, kid="spare")  # the same one again: what was let in is remembered
     assert read(served, under_spare).status == 200
     del issuer.keys["spare"]  # first: who fetches in between must not be shown both
     issuer.keys["next"] = jwk("next", "RS256", OTHER)
-    wait_until(lambda: read(served, issuer.forged("RS256", OTHER, kid="next")).status == 200, 8, "the new key")
+    wait_until(lambda: read(served, issuer.forged("RS256", OTHER, kid="next")).status == 200, "the new key")
     assert "no such key" in refused(read(served, under_spare))
 
 
-def test_keys_are_kept_while_the_issuer_is_down(served: Served, issuer: Issuer) -> None:
+def test_keys_are_kept_while_the_issuer_is_down(served: RunningDesk, issuer: Issuer) -> None:
     """It answers with errors: tokens under known keys are taken all the same, also new ones."""
     before, issuer.status = len(issuer.asked), 503
     try:
-        wait_until(lambda: asks_in_vain(served, issuer) and len(issuer.asked) > before, 8, "the issuer was asked")
+        wait_until(lambda: asks_in_vain(served, issuer) and len(issuer.asked) > before, "the issuer was asked")
         assert read(served, issuer.token(jti="new")).status == 200
     finally:
         issuer.status = 200
 
 
-def test_nobody_waits_for_an_issuer_that_hangs(served: Served, issuer: Issuer) -> None:
+def test_nobody_waits_for_an_issuer_that_hangs(served: RunningDesk, issuer: Issuer) -> None:
     """Its keys are fetched beside the event loop: who brings a token under a known key is answered meanwhile."""
     before = len(issuer.asked)
     issuer.held.clear()
     try:
-        ask = lambda: wait_until(lambda: asks_in_vain(served, issuer) and len(issuer.asked) > before, 20, "")  # noqa: E731
+        ask = lambda: wait_until(lambda: asks_in_vain(served, issuer) and len(issuer.asked) > before, "")  # noqa: E731
         with beside(ask) as asking:
-            wait_until(lambda: len(issuer.asked) > before, 8, "the issuer was asked")
+            wait_until(lambda: len(issuer.asked) > before, "the issuer was asked")
             assert {read(served, issuer.token(jti=str(number))).status for number in range(20)} == {200}
             assert not asking[0].done()  # who brings an unknown key waits still
             issuer.held.set()
@@ -276,7 +276,7 @@ def test_nobody_waits_for_an_issuer_that_hangs(served: Served, issuer: Issuer) -
         issuer.held.set()
 
 
-def asks_in_vain(served: Served, issuer: Issuer) -> bool:
+def asks_in_vain(served: RunningDesk, issuer: Issuer) -> bool:
     """Sends a token under a key that the issuer does not have."""
     return bool(refused(read(served, issuer.token(headers={"kid": "unheard-of"}))))
 
@@ -285,14 +285,14 @@ def test_without_keys_no_token_can_be_checked(database: str, tmp_path: Path) -> 
     """The issuer was never reached: 503 with Retry-After, keys of the desk work; when it answers, tokens work."""
     with Issuer() as issuer:
         issuer.status = 500
-        desk = Served(database, tmp_path, workers=1, parts=("api",))
+        desk = RunningDesk(database, tmp_path, workers=1, parts=("api",))
         desk.environment |= issuer.environment
         with desk:
             reply = read(desk, issuer.token())
             assert (problem(reply, 503, "issuer_unavailable"), reply.headers["Retry-After"]) == (reply.json, "5")
             assert desk.get("/v1/queues").status == 200
             issuer.status = 200
-            wait_until(lambda: read(desk, issuer.token()).status == 200, 8, "the keys are there")
+            wait_until(lambda: read(desk, issuer.token()).status == 200, "the keys are there")
 
 
 def issuer_keys(issuer: Issuer, url: str | None = None) -> IssuerKeys:
@@ -351,13 +351,13 @@ def test_keys_from_a_file_need_no_issuer_that_answers(database: str, tmp_path: P
     with Issuer() as issuer:
         file = tmp_path / "keys.json"
         file.write_text(json.dumps(issuer.document(KEYS)))
-        desk = Served(database, tmp_path, workers=1, parts=("api",))
+        desk = RunningDesk(database, tmp_path, workers=1, parts=("api",))
         desk.environment |= issuer.environment | {"DESKLEDGER_OIDC_JWKS_FILE": str(file)}
         with desk:
             assert read(desk, issuer.token()).status == 200
             issuer.keys["next"] = jwk("next", "RS256", OTHER)
             file.write_text(json.dumps(issuer.document(KEYS)))
-            wait_until(lambda: read(desk, issuer.forged("RS256", OTHER, kid="next")).status == 200, 8, "the new key")
+            wait_until(lambda: read(desk, issuer.forged("RS256", OTHER, kid="next")).status == 200, "the new key")
             assert issuer.asked == []
 
 
@@ -440,6 +440,6 @@ def test_who_hangs_up_takes_no_fetch_from_others(issuer: Issuer) -> None:
         issuer.held.set()
 
 
-def test_an_end_beyond_all_time_is_no_token(served: Served, issuer: Issuer) -> None:
+def test_an_end_beyond_all_time_is_no_token(served: RunningDesk, issuer: Issuer) -> None:
     """Only an issuer could sign it, and it is refused all the same."""
     refused(read(served, issuer.token(exp=int("9" * 310))))

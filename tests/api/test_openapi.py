@@ -16,32 +16,41 @@ from openapi_spec_validator import validate
 from api.http import request_parsing as decoding
 from api.http.app import create_app
 from api.openapi.descriptions import PARAMETERS
-from api.openapi.document import document, encoded
+from api.openapi.document import encoded, openapi_document
 from api.openapi.operation import Endpoint
 from api.openapi.operations import ENDPOINTS
-from api.openapi.sample_ticket import BY, CHECKER, CLIENT, OTHER_ID, REGISTRATION, STORY, TICKET_ID, USER_ID
+from api.openapi.sample_ticket import (
+    BY,
+    CHECKER,
+    CLIENT_PRINCIPAL,
+    OTHER_ID,
+    REGISTRATION,
+    SAMPLE_USER_ID,
+    STORY,
+    TICKET_ID,
+)
 from application.commands.procedure_commands import COMMANDS
 from application.settings import Settings
 from domain.values import Level, Principal, Role
 from tests.support.reference_pages import lines, spans
-from tests.support.running_desk import STAFF, Served
+from tests.support.running_desk import STAFF, RunningDesk
 
 NOWHERE = Settings(database_url="postgresql://nobody@127.0.0.1/nothing")
-EVERYBODY = Principal("all", "all", frozenset(Role), frozenset(Level), USER_ID)
+EVERYBODY = Principal("all", "all", frozenset(Role), frozenset(Level), SAMPLE_USER_ID)
 ON_WEBHOOKS = ("enable", "disable", "rotate_secret", "replay", "ping")
 BY_NAME = {endpoint.name: endpoint for endpoint in ENDPOINTS}
 
 
 def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Every operation of the document: its path, its method in capitals, and what is said of it."""
-    for path, item in document()["paths"].items():
+    for path, item in openapi_document()["paths"].items():
         yield from ((path, method.upper(), operation) for method, operation in item.items())
 
 
 def test_the_document_is_openapi() -> None:
     """The document passes the validator of OpenAPI 3.1."""
-    assert document()["openapi"].startswith("3.1")
-    validate(document())
+    assert openapi_document()["openapi"].startswith("3.1")
+    validate(openapi_document())
 
 
 def test_every_route_is_in_the_document_and_the_reverse() -> None:
@@ -120,13 +129,13 @@ def test_only_what_is_open_is_described_as_open() -> None:
     """Every operation takes a key, but for those of operations and of the contract itself."""
     open_ones = {path for path, _, operation in operations() if operation.get("security") == []}
     assert open_ones == {"/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/redoc-2.5.4.js"}
-    assert document()["security"] == [{"bearer": []}]
+    assert openapi_document()["security"] == [{"bearer": []}]
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.name)
 def test_every_example_is_of_its_shape(endpoint: Endpoint) -> None:
     """Each body and each answer in each of its forms has an example; its own struct decodes that of JSON of ours."""
-    operation = document()["paths"][endpoint.path][endpoint.method.lower()]
+    operation = openapi_document()["paths"][endpoint.path][endpoint.method.lower()]
     if endpoint.body:
         shown = operation["requestBody"]["content"]["application/json"]["examples"]["story"]["value"]
         msgspec.json.decode(msgspec.json.encode(shown), type=endpoint.body)
@@ -141,24 +150,24 @@ def test_every_example_is_of_its_shape(endpoint: Endpoint) -> None:
 def coded(status: int, answer: dict[str, Any]) -> set[tuple[str, str]]:
     """The codes of one status of the document."""
     name = answer["content"]["application/problem+json"]["schema"]["$ref"].rpartition("/")[2]
-    schema = document()["components"]["schemas"][name]["properties"]["code"]
+    schema = openapi_document()["components"]["schemas"][name]["properties"]["code"]
     return {(str(status), code) for code in schema.get("enum", [schema.get("const")])}
 
 
 def test_every_code_is_in_the_document() -> None:
     """The document has each code of http.md with its status, and no other."""
-    answers = document()["components"]["responses"].values()
+    answers = openapi_document()["components"]["responses"].values()
     found = set()
     for answer in answers:
         name = answer["content"]["application/problem+json"]["schema"]["$ref"].rpartition("/")[2]
-        status = document()["components"]["schemas"][name]["properties"]["status"]["enum"][0]
+        status = openapi_document()["components"]["schemas"][name]["properties"]["status"]["enum"][0]
         found |= coded(status, answer)
     told = {("409", spans(code)[0]) for code, _ in lines("http.md", "Code", "Meaning")}
     told |= {(status, code) for status, said, *_ in lines("http.md", "Status", "Code") for code in spans(said)}
     assert found == {(status, code) for status, code in told if status != "any other"}
 
 
-def test_the_document_is_served_without_a_key_and_kept(shared_desk: Served) -> None:
+def test_the_document_is_served_without_a_key_and_kept(shared_desk: RunningDesk) -> None:
     """/openapi.json needs no key, is the same from every process, and is 304 for who has it already."""
     got = [shared_desk.http.request("GET", f"{shared_desk.base}/openapi.json") for _ in range(8)]
     assert {reply.data for reply in got} == {encoded()}
@@ -170,13 +179,13 @@ def test_the_document_is_served_without_a_key_and_kept(shared_desk: Served) -> N
     assert (same.status, same.data, same.headers["ETag"]) == (304, b"", got[0].headers["ETag"])
 
 
-def test_every_example_command_works(shared_desk: Served) -> None:
+def test_every_example_command_works(shared_desk: RunningDesk) -> None:
     """The examples of the commands, one after the other, take a ticket along the story; each answers as is shown."""
     served, shown = shared_desk, json.loads(shared_desk.get("/openapi.json").data)
     levels = [level for level in Level if level is not Level.IT_MANAGER]
     keys = {None: served.key(*STAFF, levels=levels), CHECKER: served.checker}
-    keys[CLIENT] = served.key(Role.CLIENT, client=USER_ID)
-    assert served.request("PUT", f"/v1/clients/{USER_ID}", REGISTRATION).status == 201
+    keys[CLIENT_PRINCIPAL] = served.key(Role.CLIENT, client=SAMPLE_USER_ID)
+    assert served.request("PUT", f"/v1/clients/{SAMPLE_USER_ID}", REGISTRATION).status == 201
     ids: dict[str, str] = {}
     version, given = 0, set()
     for name in ("open_ticket", *STORY):

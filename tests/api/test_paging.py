@@ -11,7 +11,7 @@ import pytest
 
 from application.clock import utc_now
 from tests.support.api_requests import brought, give, pages, problem, request, walk
-from tests.support.running_desk import Served, wait_until
+from tests.support.running_desk import RunningDesk, wait_until
 
 BUSY = 3  # rounds of work beside a walk
 MANY = 55  # more than a page has when nobody says how many
@@ -31,7 +31,7 @@ LISTS = (
 
 
 @pytest.fixture(scope="module")
-def tickets(shared_desk: Served) -> Iterator[list[str]]:
+def tickets(shared_desk: RunningDesk) -> Iterator[list[str]]:
     """Tickets enough for several pages, in two queues, some of them closed."""
     found = [shared_desk.ticket("pager", *(("low", "medium", "high")[n % k] for k in (2, 3))) for n in range(MANY)]
     for _ in range(8):
@@ -41,7 +41,7 @@ def tickets(shared_desk: Served) -> Iterator[list[str]]:
     return found
 
 
-def quiet(served: Served) -> None:
+def quiet(served: RunningDesk) -> None:
     """Waits until every closed ticket has the outcome of its e-mail, and the lists have it too."""
 
     def settled() -> bool:
@@ -49,13 +49,13 @@ def quiet(served: Served) -> None:
         closed, sent = (len(walk(served, f"/v1/events?type=Ticket.{name}")) for name in ("Closed", "ClosureEmailSent"))
         return closed == sent
 
-    wait_until(settled, 20, "all closing e-mails are sent")
+    wait_until(settled, "all closing e-mails are sent")
 
 
 class Busy:
     """A desk at work in the background: tickets come, move, get notes and are closed."""
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: RunningDesk) -> None:
         self._served, self._stop = served, Event()
         self._thread = Thread(target=self._work)
         self.done = 0
@@ -83,7 +83,7 @@ class Busy:
 
 
 @pytest.mark.parametrize("path", LISTS)
-def test_every_size_of_page_gives_the_same_list(shared_desk: Served, tickets: list[str], path: str) -> None:
+def test_every_size_of_page_gives_the_same_list(shared_desk: RunningDesk, tickets: list[str], path: str) -> None:
     """Walked by 1, 7, 50 and 200, a list is the same list."""
     quiet(shared_desk)
     whole = walk(shared_desk, path, 200)
@@ -94,7 +94,7 @@ def test_every_size_of_page_gives_the_same_list(shared_desk: Served, tickets: li
 
 @pytest.mark.parametrize("limit", [1, 7, 200])
 def test_a_walk_through_a_busy_list_misses_nothing_and_sees_nothing_twice(
-    shared_desk: Served, tickets: list[str], limit: int
+    shared_desk: RunningDesk, tickets: list[str], limit: int
 ) -> None:
     """What was there before the walk and stays there is read once, whatever comes and goes beside it."""
     for path, expected in (
@@ -110,7 +110,7 @@ def test_a_walk_through_a_busy_list_misses_nothing_and_sees_nothing_twice(
                     assert len(rows) == len(set(rows))
 
 
-def test_a_walk_through_the_busy_log_reads_every_position_once(shared_desk: Served, tickets: list[str]) -> None:
+def test_a_walk_through_the_busy_log_reads_every_position_once(shared_desk: RunningDesk, tickets: list[str]) -> None:
     """The log only grows: a walk by 7 reads 1, 2, 3 … and what came on the way."""
     with Busy(shared_desk) as busy:
         while busy.done < BUSY:
@@ -119,14 +119,14 @@ def test_a_walk_through_the_busy_log_reads_every_position_once(shared_desk: Serv
             assert len(positions) > 5 * MANY
 
 
-def test_a_page_has_fifty_items_when_nobody_says_how_many(shared_desk: Served, tickets: list[str]) -> None:
+def test_a_page_has_fifty_items_when_nobody_says_how_many(shared_desk: RunningDesk, tickets: list[str]) -> None:
     """The default limit; the rest is on the next page."""
     shared_desk.caught_up()
     sizes = [len(page.json["items"]) for page in pages(shared_desk, "/v1/tickets?client_user_id=pager")]
     assert sizes == [50, MANY - 50]
 
 
-def test_the_last_page_says_so(shared_desk: Served, tickets: list[str]) -> None:
+def test_the_last_page_says_so(shared_desk: RunningDesk, tickets: list[str]) -> None:
     """`next` is null and Link is missing on the last page, also when it is full; an empty list is one page."""
     shared_desk.caught_up()
     full = shared_desk.get(f"/v1/tickets?client_user_id=pager&limit={MANY}")
@@ -135,7 +135,7 @@ def test_the_last_page_says_so(shared_desk: Served, tickets: list[str]) -> None:
     assert shared_desk.get("/v1/tickets?client_user_id=none").json == {"items": [], "next": None}
 
 
-def test_the_link_is_the_next_page(shared_desk: Served, tickets: list[str]) -> None:
+def test_the_link_is_the_next_page(shared_desk: RunningDesk, tickets: list[str]) -> None:
     """Link keeps path, filters and limit, and carries the cursor that `next` names."""
     for path in ("/v1/tickets?client_user_id=pager&state=in_support", "/v1/queues/tier1?unassigned=true"):
         reply = shared_desk.get(f"{path}&limit=3")
@@ -146,7 +146,7 @@ def test_the_link_is_the_next_page(shared_desk: Served, tickets: list[str]) -> N
 @pytest.mark.parametrize(
     "path", ["/v1/tickets", "/v1/queues/tier1", "/v1/events", "/v1/closure_mails", "/v1/clients/x"]
 )
-def test_a_limit_is_a_number_from_1_to_200(shared_desk: Served, path: str, limit: str) -> None:
+def test_a_limit_is_a_number_from_1_to_200(shared_desk: RunningDesk, path: str, limit: str) -> None:
     """400 for any other, named by its pointer."""
     told = problem(shared_desk.get(f"{path}?limit={limit}"), 400, "invalid_parameter")
     assert [error["pointer"] for error in told["errors"]] == ["/limit"]
@@ -184,13 +184,13 @@ GARBAGE = [
 
 @pytest.mark.parametrize("path", ["/v1/tickets", "/v1/queues/tier1", "/v1/closure_mails"])
 @pytest.mark.parametrize("cursor", GARBAGE)
-def test_a_cursor_that_the_desk_did_not_give_is_refused(shared_desk: Served, path: str, cursor: str) -> None:
+def test_a_cursor_that_the_desk_did_not_give_is_refused(shared_desk: RunningDesk, path: str, cursor: str) -> None:
     """400 bad_cursor, which says how to begin anew."""
     told = problem(shared_desk.get(f"{path}?cursor={cursor}"), 400)
     assert told["code"] == ("invalid_parameter" if cursor == "%00" else "bad_cursor")
 
 
-def test_a_number_too_large_for_the_database_is_no_error_of_the_server(shared_desk: Served) -> None:
+def test_a_number_too_large_for_the_database_is_no_error_of_the_server(shared_desk: RunningDesk) -> None:
     """A forged cursor of the right shape pages from where it says, or is refused."""
     for place in (10**30, -(10**30)):
         queue = encoded(json.dumps(["queue", "tier1", None, place, "2026-11-23T09:00:00", str(uuid4())]))
@@ -199,7 +199,7 @@ def test_a_number_too_large_for_the_database_is_no_error_of_the_server(shared_de
             assert shared_desk.get(path).status in (200, 400)
 
 
-def test_a_cursor_of_another_list_is_refused(shared_desk: Served, tickets: list[str]) -> None:
+def test_a_cursor_of_another_list_is_refused(shared_desk: RunningDesk, tickets: list[str]) -> None:
     """400: a cursor goes on in its own list, its own queue and its own past."""
     brought(shared_desk, "closed")
     shared_desk.caught_up()
@@ -217,7 +217,7 @@ def test_a_cursor_of_another_list_is_refused(shared_desk: Served, tickets: list[
                 problem(reply, 400, "bad_cursor")
 
 
-def test_history_is_one_page(shared_desk: Served) -> None:
+def test_history_is_one_page(shared_desk: RunningDesk) -> None:
     """A ticket's history comes whole, oldest first, in the shape of a list."""
     ticket = brought(shared_desk, "tier1")
     for _ in range(60):

@@ -12,7 +12,7 @@ from application.store.postgres.database import connect
 from application.store.snapshots import take_all_snapshots
 from domain.values import Queue
 from tests.support.api_requests import brought, client_key, filled, give, path_to, problem, request, walk
-from tests.support.running_desk import Served
+from tests.support.running_desk import RunningDesk
 from tests.support.write_side import append, notes
 
 Row = dict[str, Any]
@@ -20,7 +20,7 @@ STEPS = 60  # of the random walk
 PASSING = {"cancel", "reopen"}  # they would end the walk early
 
 
-def looked_at(served: Served, ticket: str) -> Row:
+def looked_at(served: RunningDesk, ticket: str) -> Row:
     """The ticket as it stands, without what the caller may do now."""
     return {
         name: value for name, value in served.get(f"/v1/tickets/{ticket}").json.items() if name != "allowed_commands"
@@ -33,7 +33,7 @@ def moment() -> str:
 
 
 @pytest.fixture(scope="module")
-def told(module_desk: Served) -> Iterator[tuple[str, list[Row], list[Row]]]:
+def told(module_desk: RunningDesk) -> Iterator[tuple[str, list[Row], list[Row]]]:
     """A ticket with how it looked after each of its events while they happened, and its history."""
     module_desk.client("client-1")
     ticket = request(module_desk)
@@ -50,7 +50,7 @@ def told(module_desk: Served) -> Iterator[tuple[str, list[Row], list[Row]]]:
 
 @pytest.mark.parametrize("by", ["version", "as_of", "position"])
 def test_a_ticket_of_the_past_is_what_people_saw_then(
-    module_desk: Served, told: tuple[str, list[Row], list[Row]], by: str
+    module_desk: RunningDesk, told: tuple[str, list[Row], list[Row]], by: str
 ) -> None:
     """By version, by time and by position: the same ticket as it was answered at that time, with that ETag."""
     ticket, looks, events = told
@@ -63,7 +63,7 @@ def test_a_ticket_of_the_past_is_what_people_saw_then(
         assert int(reply.headers["Deskledger-Position"]) >= event["position"]
 
 
-def test_a_long_ticket_of_the_past_is_the_same_with_snapshots(module_desk: Served) -> None:
+def test_a_long_ticket_of_the_past_is_the_same_with_snapshots(module_desk: RunningDesk) -> None:
     """By version, time and position, just before, at and behind a snapshot; and what a stale command has missed."""
     ticket = brought(module_desk, "tier2")
     with connect(module_desk.database, "test") as connection:
@@ -88,7 +88,9 @@ def test_a_long_ticket_of_the_past_is_the_same_with_snapshots(module_desk: Serve
         assert looks() == before
 
 
-def test_between_two_events_the_earlier_one_counts(module_desk: Served, told: tuple[str, list[Row], list[Row]]) -> None:
+def test_between_two_events_the_earlier_one_counts(
+    module_desk: RunningDesk, told: tuple[str, list[Row], list[Row]]
+) -> None:
     """A microsecond before an event, or at the position before it, the ticket is at the version before."""
     ticket, _, events = told
     for event in events[1:]:
@@ -101,7 +103,9 @@ def test_between_two_events_the_earlier_one_counts(module_desk: Served, told: tu
         assert module_desk.get(f"/v1/tickets/{ticket}?position={position}").version == event["version"] - 1
 
 
-def test_before_its_first_event_there_is_no_ticket(module_desk: Served, told: tuple[str, list[Row], list[Row]]) -> None:
+def test_before_its_first_event_there_is_no_ticket(
+    module_desk: RunningDesk, told: tuple[str, list[Row], list[Row]]
+) -> None:
     """404 before the creation, by time and by position."""
     ticket, _, events = told
     for query in (f"position={events[0]['position'] - 1}", "position=0", "as_of=2020-01-01T00:00:00Z"):
@@ -109,7 +113,9 @@ def test_before_its_first_event_there_is_no_ticket(module_desk: Served, told: tu
         assert told_["detail"] == "The ticket did not exist yet."
 
 
-def test_a_version_that_is_not_there_is_not_found(module_desk: Served, told: tuple[str, list[Row], list[Row]]) -> None:
+def test_a_version_that_is_not_there_is_not_found(
+    module_desk: RunningDesk, told: tuple[str, list[Row], list[Row]]
+) -> None:
     """404 says how many versions there are; a future time or position is simply the present."""
     ticket, looks, events = told
     for number in (len(events) + 1, 10**9, 10**30):
@@ -142,27 +148,29 @@ def test_a_version_that_is_not_there_is_not_found(module_desk: Served, told: tup
     ],
 )
 def test_one_well_formed_moment_may_be_named(
-    module_desk: Served, told: tuple[str, list[Row], list[Row]], query: str
+    module_desk: RunningDesk, told: tuple[str, list[Row], list[Row]], query: str
 ) -> None:
     """400 for two at once, for what is none, and for a time without its zone."""
     problem(module_desk.get(f"/v1/tickets/{told[0]}?{query}"), 400, "invalid_parameter")
 
 
-def test_a_time_of_another_zone_is_the_same_moment(module_desk: Served, told: tuple[str, list[Row], list[Row]]) -> None:
+def test_a_time_of_another_zone_is_the_same_moment(
+    module_desk: RunningDesk, told: tuple[str, list[Row], list[Row]]
+) -> None:
     """RFC 3339 offsets are understood, with the plus sign percent-encoded."""
     ticket, looks, events = told
     other = events[4]["at"].replace("Z", "%2B00:00")
     assert module_desk.get(f"/v1/tickets/{ticket}?as_of={other}").json == looks[4] | {"allowed_commands": []}
 
 
-def test_an_empty_query_is_the_present(module_desk: Served) -> None:
+def test_an_empty_query_is_the_present(module_desk: RunningDesk) -> None:
     """`?` and `?&` ask for nothing: the ticket as it stands, with the commands."""
     ticket = brought(module_desk, "tier1")
     for path in (f"/v1/tickets/{ticket}?", f"/v1/tickets/{ticket}?&"):
         assert module_desk.get(path).json["allowed_commands"]
 
 
-def test_a_client_sees_the_past_of_an_own_ticket(module_desk: Served) -> None:
+def test_a_client_sees_the_past_of_an_own_ticket(module_desk: RunningDesk) -> None:
     """Also from before the client was identified: it was the client's request all along."""
     ticket, key = brought(module_desk, "tier1", "looking"), client_key(module_desk, "looking")
     states = [module_desk.get(f"/v1/tickets/{ticket}?version={n}", key).json["state"] for n in range(1, 6)]
@@ -170,7 +178,7 @@ def test_a_client_sees_the_past_of_an_own_ticket(module_desk: Served) -> None:
 
 
 @pytest.fixture(scope="module")
-def walked(module_desk: Served) -> Iterator[list[tuple[str, dict[str, list[Row]]]]]:
+def walked(module_desk: RunningDesk) -> Iterator[list[tuple[str, dict[str, list[Row]]]]]:
     """The pages of all queues as they were read live, with the time, while things happened at random."""
     chance = random.Random(20261123)
     tickets = [module_desk.ticket("walker", *chance.choices(["low", "medium", "high"], k=2)) for _ in range(6)]
@@ -195,20 +203,20 @@ def walked(module_desk: Served) -> Iterator[list[tuple[str, dict[str, list[Row]]
     return pictures
 
 
-def moment_after(served: Served) -> str:
+def moment_after(served: RunningDesk) -> str:
     """Now, when the projections hold everything."""
     served.caught_up()
     return moment()
 
 
-def pages_of(served: Served) -> dict[str, list[Row]]:
+def pages_of(served: RunningDesk) -> dict[str, list[Row]]:
     """Every queue as it is shown now."""
     served.caught_up()
     return {str(queue): walk(served, f"/v1/queues/{queue}") for queue in Queue}
 
 
 def test_a_queue_of_the_past_is_what_its_page_showed_then(
-    module_desk: Served, walked: list[tuple[str, dict[str, list[Row]]]]
+    module_desk: RunningDesk, walked: list[tuple[str, dict[str, list[Row]]]]
 ) -> None:
     """Row for row and in the same order: membership, priority, assignee, version and all, at every recorded time."""
     seen = {queue for _, picture in walked for queue, rows in picture.items() if rows}
@@ -220,7 +228,7 @@ def test_a_queue_of_the_past_is_what_its_page_showed_then(
 
 
 def test_at_the_very_moment_of_a_move_a_ticket_is_in_one_queue(
-    module_desk: Served, walked: list[tuple[str, dict[str, list[Row]]]]
+    module_desk: RunningDesk, walked: list[tuple[str, dict[str, list[Row]]]]
 ) -> None:
     """Rule 11, as of the time of each event: in the queue that the ticket of that moment names, and in no other."""
     tickets = {row["ticket_id"] for _, picture in walked for rows in picture.values() for row in rows}
@@ -237,7 +245,7 @@ def test_at_the_very_moment_of_a_move_a_ticket_is_in_one_queue(
 
 
 def test_a_queue_of_the_past_is_read_page_by_page(
-    module_desk: Served, walked: list[tuple[str, dict[str, list[Row]]]]
+    module_desk: RunningDesk, walked: list[tuple[str, dict[str, list[Row]]]]
 ) -> None:
     """The cursor of a past page goes on in the same past."""
     for time, picture in walked[:: STEPS // 4]:
@@ -245,7 +253,7 @@ def test_a_queue_of_the_past_is_read_page_by_page(
             assert walk(module_desk, f"/v1/queues/{queue}?as_of={time}", limit=1) == rows
 
 
-def test_a_queue_before_and_after_everything(module_desk: Served) -> None:
+def test_a_queue_before_and_after_everything(module_desk: RunningDesk) -> None:
     """Empty before the desk existed; the present in the future."""
     brought(module_desk, "tier1")
     module_desk.caught_up()
@@ -254,7 +262,7 @@ def test_a_queue_before_and_after_everything(module_desk: Served) -> None:
     assert walk(module_desk, "/v1/queues/tier1?as_of=9999-12-31T23:59:59Z") == live != []
 
 
-def test_the_past_does_not_change_when_more_happens(module_desk: Served) -> None:
+def test_the_past_does_not_change_when_more_happens(module_desk: RunningDesk) -> None:
     """A ticket and a queue as of a time stay the same whatever is done after."""
     ticket = brought(module_desk, "tier1")
     module_desk.caught_up()

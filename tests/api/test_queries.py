@@ -23,7 +23,7 @@ from tests.support.api_requests import (
     version,
     walk,
 )
-from tests.support.running_desk import Served, wait_until
+from tests.support.running_desk import RunningDesk, wait_until
 
 Row = dict[str, Any]
 TICKET = {
@@ -102,7 +102,7 @@ OWNERS = ("anna", "bert", "carl")
 
 
 @pytest.fixture(scope="module")
-def world(shared_desk: Served) -> Iterator[dict[str, Row]]:
+def world(shared_desk: RunningDesk) -> Iterator[dict[str, Row]]:
     """Tickets in many standings, of three clients, with four priorities; each as its own address shows it."""
     served = shared_desk
     tickets = [brought(served, standing, OWNERS[n % 3]) for n, standing in enumerate(STANDINGS)]
@@ -113,12 +113,12 @@ def world(shared_desk: Served) -> Iterator[dict[str, Row]]:
     give(served, tickets[-1], "change_priority", impact="high", urgency="high")
     closed = tickets[STANDINGS.index("closed")]
     mailed = "Ticket.ClosureEmailSent"
-    wait_until(lambda: mailed in (event["type"] for event in history(served, closed)), 10, "the closing e-mail is sent")
+    wait_until(lambda: mailed in (event["type"] for event in history(served, closed)), "the closing e-mail is sent")
     served.caught_up()
     return {ticket: served.get(f"/v1/tickets/{ticket}").json for ticket in tickets}
 
 
-def history(served: Served, ticket: str) -> list[Row]:
+def history(served: RunningDesk, ticket: str) -> list[Row]:
     """Every event of a ticket."""
     return served.get(f"/v1/tickets/{ticket}/history").json["items"]
 
@@ -139,7 +139,7 @@ def test_a_ticket_has_the_fields_of_the_contract(world: dict[str, Row]) -> None:
         assert at(ticket["created_at"]) <= at(ticket["updated_at"])
 
 
-def test_what_was_done_stands_in_the_ticket(shared_desk: Served, world: dict[str, Row]) -> None:
+def test_what_was_done_stands_in_the_ticket(shared_desk: RunningDesk, world: dict[str, Row]) -> None:
     """Resolution, quality control, details and issue with who and when, as they were given."""
     closed = next(ticket for ticket in world.values() if ticket["state"] == "closed")
     by_type = {event["type"].removeprefix("Ticket."): event for event in history(shared_desk, closed["ticket_id"])}
@@ -164,14 +164,14 @@ def test_what_was_done_stands_in_the_ticket(shared_desk: Served, world: dict[str
     assert closed["priority"] == 2
 
 
-def test_the_etag_of_a_ticket_is_its_version(shared_desk: Served, world: dict[str, Row]) -> None:
+def test_the_etag_of_a_ticket_is_its_version(shared_desk: RunningDesk, world: dict[str, Row]) -> None:
     """ETag on the ticket and on its history."""
     for ticket, seen in world.items():
         for path in ("", "/history"):
             assert shared_desk.get(f"/v1/tickets/{ticket}{path}").version == seen["version"]
 
 
-def test_history_tells_everything_in_order(shared_desk: Served, world: dict[str, Row]) -> None:
+def test_history_tells_everything_in_order(shared_desk: RunningDesk, world: dict[str, Row]) -> None:
     """Versions without a gap, rising positions and times, every event in words, with its step of the source."""
     for ticket, seen in world.items():
         events = history(shared_desk, ticket)
@@ -187,7 +187,7 @@ def test_history_tells_everything_in_order(shared_desk: Served, world: dict[str,
             assert event["actor"].keys() == {"id", "name", "role"}
 
 
-def test_history_names_the_steps_of_the_source(shared_desk: Served) -> None:
+def test_history_names_the_steps_of_the_source(shared_desk: RunningDesk) -> None:
     """Each event of the way up to the NOC names its step; supporting events name none."""
     ticket = brought(shared_desk, "noc")
     give(shared_desk, ticket, "add_note")
@@ -213,7 +213,7 @@ def test_history_names_the_steps_of_the_source(shared_desk: Served) -> None:
     assert events[5]["words"] == "Escalated from Tier 1 Support to Tier 2 Support: beyond our means"
 
 
-def test_what_does_not_exist_is_not_found(shared_desk: Served) -> None:
+def test_what_does_not_exist_is_not_found(shared_desk: RunningDesk) -> None:
     """404 for unknown tickets, queues, clients, commands and addresses; the stream of a client is no ticket."""
     nobody = str(uuid4())
     for path, code in [
@@ -256,7 +256,7 @@ def test_what_does_not_exist_is_not_found(shared_desk: Served) -> None:
     ],
 )
 def test_a_method_that_an_address_does_not_take_is_named(
-    shared_desk: Served, method: str, path: str, allow: set[str]
+    shared_desk: RunningDesk, method: str, path: str, allow: set[str]
 ) -> None:
     """405 with Allow."""
     reply = shared_desk.request(method, path.format(ticket=request(shared_desk)), key=shared_desk.staff)
@@ -264,7 +264,7 @@ def test_a_method_that_an_address_does_not_take_is_named(
     assert set(reply.headers["Allow"].split(", ")) == allow
 
 
-def test_head_answers_as_get_without_the_body(shared_desk: Served, world: dict[str, Row]) -> None:
+def test_head_answers_as_get_without_the_body(shared_desk: RunningDesk, world: dict[str, Row]) -> None:
     """RFC 9110, section 9.3.2: the same status and headers, and nothing more."""
     shared_desk.caught_up()  # what other tests wrote must not come in between the two
     for path in (
@@ -313,14 +313,14 @@ def owned(ticket: Row) -> tuple[str, str, str]:
 
 @pytest.mark.parametrize(("query", "fits"), FILTERS, ids=[row[0] for row in FILTERS])
 def test_a_filter_of_the_list_finds_exactly_what_fits(
-    shared_desk: Served, world: dict[str, Row], query: str, fits: Callable[[Row], bool]
+    shared_desk: RunningDesk, world: dict[str, Row], query: str, fits: Callable[[Row], bool]
 ) -> None:
     """Every filter alone and together with others, newest first."""
     rows = [row for row in walk(shared_desk, f"/v1/tickets?{quote(query, safe='=&')}") if row["ticket_id"] in world]
     assert [row["ticket_id"] for row in rows] == [ticket for ticket in reversed(world) if fits(world[ticket])]
 
 
-def test_a_row_of_the_list_says_what_the_ticket_says(shared_desk: Served, world: dict[str, Row]) -> None:
+def test_a_row_of_the_list_says_what_the_ticket_says(shared_desk: RunningDesk, world: dict[str, Row]) -> None:
     """Field by field; summary, category and client stand flat in the row."""
     for row in walk(shared_desk, "/v1/tickets"):
         if ticket := world.get(row["ticket_id"]):
@@ -331,7 +331,7 @@ def test_a_row_of_the_list_says_what_the_ticket_says(shared_desk: Served, world:
             assert row["client_user_id"] == client.get("user_id")
 
 
-def test_the_list_is_cut_by_time_of_creation(shared_desk: Served, world: dict[str, Row]) -> None:
+def test_the_list_is_cut_by_time_of_creation(shared_desk: RunningDesk, world: dict[str, Row]) -> None:
     """`created_from` takes that moment in, `created_to` leaves it out."""
     times = [ticket["created_at"] for ticket in world.values()]
     for start, end in [(times[2], times[7]), (times[2], times[2]), (times[0], None), (None, times[-1])]:
@@ -344,7 +344,7 @@ def test_the_list_is_cut_by_time_of_creation(shared_desk: Served, world: dict[st
         }
 
 
-def test_a_ticket_is_found_by_its_number(shared_desk: Served, world: dict[str, Row]) -> None:
+def test_a_ticket_is_found_by_its_number(shared_desk: RunningDesk, world: dict[str, Row]) -> None:
     """q takes the number as it is printed."""
     for ticket, seen in world.items():
         if seen["number"]:
@@ -352,7 +352,7 @@ def test_a_ticket_is_found_by_its_number(shared_desk: Served, world: dict[str, R
             assert [row["ticket_id"] for row in found] == [ticket]
 
 
-def test_the_overview_counts_every_open_ticket_once(shared_desk: Served, world: dict[str, Row]) -> None:
+def test_the_overview_counts_every_open_ticket_once(shared_desk: RunningDesk, world: dict[str, Row]) -> None:
     """Nine queues; size, unassigned, priorities and the oldest entry agree with the queue's own pages."""
     shared_desk.caught_up()
     overview = shared_desk.get("/v1/queues").json
@@ -370,7 +370,7 @@ def test_the_overview_counts_every_open_ticket_once(shared_desk: Served, world: 
             assert count == sum(str(row["priority"]).lower() == rank for row in rows)
 
 
-def test_a_queue_is_in_the_order_in_which_it_is_worked(shared_desk: Served, world: dict[str, Row]) -> None:
+def test_a_queue_is_in_the_order_in_which_it_is_worked(shared_desk: RunningDesk, world: dict[str, Row]) -> None:
     """Priority first, what has none last; then the time of entry. The rows say what the tickets say."""
     for queue in Queue:
         rows = walk(shared_desk, f"/v1/queues/{queue}")
@@ -401,7 +401,7 @@ def test_a_queue_is_in_the_order_in_which_it_is_worked(shared_desk: Served, worl
     ],
 )
 def test_a_filter_of_a_queue_finds_exactly_what_fits(
-    shared_desk: Served, world: dict[str, Row], query: str, fits: Callable[[Row], bool]
+    shared_desk: RunningDesk, world: dict[str, Row], query: str, fits: Callable[[Row], bool]
 ) -> None:
     """Every filter, in every queue, in the queue's order."""
     for queue in Queue:
@@ -411,7 +411,7 @@ def test_a_filter_of_a_queue_finds_exactly_what_fits(
         assert walk(shared_desk, f"/v1/queues/{queue}?{query}") == expected
 
 
-def test_a_client_entry_lists_the_clients_tickets(shared_desk: Served, world: dict[str, Row]) -> None:
+def test_a_client_entry_lists_the_clients_tickets(shared_desk: RunningDesk, world: dict[str, Row]) -> None:
     """The directory entry, and the tickets newest first, page by page."""
     for user_id in OWNERS:
         expected = [t for t in reversed(world) if world[t]["client"] and world[t]["client"]["user_id"] == user_id]
@@ -428,7 +428,7 @@ def test_a_client_entry_lists_the_clients_tickets(shared_desk: Served, world: di
         assert found == expected
 
 
-def test_the_feed_is_the_one_order_of_all_events(shared_desk: Served, world: dict[str, Row]) -> None:
+def test_the_feed_is_the_one_order_of_all_events(shared_desk: RunningDesk, world: dict[str, Row]) -> None:
     """Positions 1, 2, 3 … without a gap; every ticket's history is in it, event for event."""
     shared_desk.caught_up()
     last = shared_desk.get("/v1/events?limit=1").headers["Deskledger-Position"]
@@ -442,7 +442,7 @@ def test_the_feed_is_the_one_order_of_all_events(shared_desk: Served, world: dic
     assert {event["type"] for event in of_clients} <= {"Client.Registered", "Client.ContactChanged"}
 
 
-def test_a_filter_of_the_feed_finds_exactly_what_fits(shared_desk: Served, world: dict[str, Row]) -> None:
+def test_a_filter_of_the_feed_finds_exactly_what_fits(shared_desk: RunningDesk, world: dict[str, Row]) -> None:
     """type, ticket_id, client_user_id (directory and tickets), actor, level, from and to, alone and together."""
     shared_desk.caught_up()
     events = walk(shared_desk, "/v1/events")
@@ -477,7 +477,7 @@ def created_before(event: Row, end: str) -> bool:
     return event["type"] == "Ticket.Created" and event["at"] < end
 
 
-def test_a_follower_of_the_feed_goes_on_where_it_stopped(shared_desk: Served) -> None:
+def test_a_follower_of_the_feed_goes_on_where_it_stopped(shared_desk: RunningDesk) -> None:
     """`after` of a page is where the next reading begins, also when nothing of the page fitted the filter."""
     shared_desk.caught_up()
     empty = shared_desk.get("/v1/events?type=Ticket.Linked").json
@@ -491,7 +491,7 @@ def test_a_follower_of_the_feed_goes_on_where_it_stopped(shared_desk: Served) ->
     assert (again["items"], again["after"]) == ([], page["after"])
 
 
-def test_a_follower_of_one_client_misses_nothing(shared_desk: Served) -> None:
+def test_a_follower_of_one_client_misses_nothing(shared_desk: RunningDesk) -> None:
     """Whoever polls the events of a client from `after` to `after` gets all of a ticket opened meanwhile, also when the
     projection that knows whose it is comes late."""
     shared_desk.client("followed")
@@ -514,14 +514,14 @@ def test_a_follower_of_one_client_misses_nothing(shared_desk: Served) -> None:
     ]
 
 
-def test_the_outbox_shows_what_became_of_each_closing_mail(shared_desk: Served) -> None:
+def test_the_outbox_shows_what_became_of_each_closing_mail(shared_desk: RunningDesk) -> None:
     """Newest first; sent, refused for good, or due; the ticket tells the outcome too."""
     shared_desk.mailbox.verdicts[:] = ["550 no such user"]
     refused = brought(shared_desk, "closed", "unreachable")
     failed = "/v1/closure_mails?state=failed"
-    wait_until(lambda: walk(shared_desk, failed), 20, "the mail is refused")
+    wait_until(lambda: walk(shared_desk, failed), "the mail is refused")
     sent = brought(shared_desk, "closed", "reachable")
-    wait_until(lambda: history(shared_desk, sent)[-1]["type"] == "Ticket.ClosureEmailSent", 20, "the mail is sent")
+    wait_until(lambda: history(shared_desk, sent)[-1]["type"] == "Ticket.ClosureEmailSent", "the mail is sent")
     shared_desk.caught_up()
     rows = {row["ticket_id"]: row for row in walk(shared_desk, "/v1/closure_mails")}
     assert (rows[refused]["state"], rows[sent]["state"]) == ("failed", "sent")
@@ -533,7 +533,7 @@ def test_the_outbox_shows_what_became_of_each_closing_mail(shared_desk: Served) 
     assert list(rows) == sorted(rows, reverse=True)
 
 
-def test_lists_say_where_they_stand(shared_desk: Served) -> None:
+def test_lists_say_where_they_stand(shared_desk: RunningDesk) -> None:
     """Deskledger-Position is on every list, and reaches the change that a command waited for."""
     for path in (
         "/v1/tickets",
@@ -586,14 +586,14 @@ def test_lists_say_where_they_stand(shared_desk: Served) -> None:
         "/v1/tickets?q=%00",
     ],
 )
-def test_a_parameter_that_makes_no_sense_is_refused(shared_desk: Served, path: str) -> None:
+def test_a_parameter_that_makes_no_sense_is_refused(shared_desk: RunningDesk, path: str) -> None:
     """400 for an unknown, repeated, mistyped or out-of-range parameter; it is never ignored."""
     shared_desk.client("anna")
     told = problem(shared_desk.get(path), 400, "invalid_parameter")
     assert len(told["detail"]) > 10
 
 
-def test_a_refused_parameter_is_named(shared_desk: Served) -> None:
+def test_a_refused_parameter_is_named(shared_desk: RunningDesk) -> None:
     """`errors` points at the parameter, and says what it takes."""
     for query, pointer in [("colour=red", "/colour"), ("priority=9", "/priority"), ("created_to=2026", "/created_to")]:
         told = problem(shared_desk.get(f"/v1/tickets?{query}"), 400, "invalid_parameter")
@@ -601,14 +601,14 @@ def test_a_refused_parameter_is_named(shared_desk: Served) -> None:
         assert told["errors"][0]["detail"]
 
 
-def test_a_reader_sees_no_commands(shared_desk: Served, world: dict[str, Row]) -> None:
+def test_a_reader_sees_no_commands(shared_desk: RunningDesk, world: dict[str, Row]) -> None:
     """An auditor reads everything and may do nothing."""
     auditor = shared_desk.key(Role.AUDITOR)
     for ticket in world:
         assert shared_desk.get(f"/v1/tickets/{ticket}", auditor).json["allowed_commands"] == []
 
 
-def test_the_pages_of_the_feed_are_linked(shared_desk: Served, world: dict[str, Row]) -> None:
+def test_the_pages_of_the_feed_are_linked(shared_desk: RunningDesk, world: dict[str, Row]) -> None:
     """Link goes on behind the last event of the page, and keeps the filters."""
     first = next(pages(shared_desk, "/v1/events?type=Ticket.Created", 2))
     assert first.headers["Link"].startswith("</v1/events?type=Ticket.Created&limit=2&after=")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from api.openapi.operations import ENDPOINTS
-from tests.support.running_desk import Reply, Served
+from tests.support.running_desk import Reply, RunningDesk
 
 PAGE = "https://desk.example.org"
 SAFE = {
@@ -17,15 +17,15 @@ SAFE = {
 
 
 @pytest.fixture(scope="module")
-def desk(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def desk(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDesk]:
     """A desk that lets the pages of one other origin use it."""
-    served = Served(module_database, tmp_path_factory.mktemp("manners"), workers=1)
+    served = RunningDesk(module_database, tmp_path_factory.mktemp("manners"), workers=1)
     served.environment["DESKLEDGER_CORS_ORIGINS"] = PAGE
     with served:
         yield served
 
 
-def ask(desk: Served, method: str, path: str, **headers: str) -> Reply:
+def ask(desk: RunningDesk, method: str, path: str, **headers: str) -> Reply:
     """A request without a key."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Reply(desk.http.request(method, desk.base + path, headers=named))
@@ -41,7 +41,7 @@ def ask(desk: Served, method: str, path: str, **headers: str) -> Reply:
         ("/docs", "GET, HEAD, OPTIONS"),
     ],
 )
-def test_options_says_what_an_address_takes(desk: Served, path: str, methods: str) -> None:
+def test_options_says_what_an_address_takes(desk: RunningDesk, path: str, methods: str) -> None:
     """OPTIONS answers 204 with Allow, without a key; any other method is 405 with the same Allow."""
     reply = ask(desk, "OPTIONS", path)
     assert (reply.status, reply.data, reply.headers["Allow"]) == (204, b"", methods)
@@ -52,14 +52,14 @@ def test_options_says_what_an_address_takes(desk: Served, path: str, methods: st
     )
 
 
-def test_options_of_nothing_is_404(desk: Served) -> None:
+def test_options_of_nothing_is_404(desk: RunningDesk) -> None:
     """An address that is none takes no method."""
     reply = ask(desk, "OPTIONS", "/v1/nothing")
     assert (reply.status, reply.json["code"]) == (404, "not_found")
 
 
 @pytest.mark.parametrize("path", ["/v1/queues", "/v1/nothing", "/livez", "/metrics", "/v1/events?limit=0"])
-def test_every_answer_is_safe_in_a_browser(desk: Served, path: str) -> None:
+def test_every_answer_is_safe_in_a_browser(desk: RunningDesk, path: str) -> None:
     """Answers and errors alike are not kept, not sniffed, not framed, and load nothing."""
     headers = desk.get(path).headers
     assert {name: headers[name] for name in SAFE} == SAFE
@@ -74,7 +74,7 @@ GETS = [
 
 
 @pytest.mark.parametrize("path", GETS)
-def test_head_is_get_without_the_body(desk: Served, path: str) -> None:
+def test_head_is_get_without_the_body(desk: RunningDesk, path: str) -> None:
     """Whatever answers GET answers HEAD, with the same status and headers, and without a body."""
     desk.client()
     got, head = desk.get(path), desk.request("HEAD", path)
@@ -100,14 +100,14 @@ def test_head_is_get_without_the_body(desk: Served, path: str) -> None:
         ("/v1/events?limit=1", "application/x-ndjson", 200),
     ],
 )
-def test_an_accept_that_nothing_fits_is_406(desk: Served, path: str, accept: str, status: int) -> None:
+def test_an_accept_that_nothing_fits_is_406(desk: RunningDesk, path: str, accept: str, status: int) -> None:
     """Who names only what there is not is told what there is; everybody else gets it."""
     reply = desk.request("GET", path, headers={"Accept": accept})
     assert reply.status == status
     assert status == 200 or reply.json["code"] == "not_acceptable"
 
 
-def test_a_command_that_could_not_be_answered_is_not_done(desk: Served) -> None:
+def test_a_command_that_could_not_be_answered_is_not_done(desk: RunningDesk) -> None:
     """406 comes before anything is recorded."""
     desk.caught_up()  # with what other tests have recorded
     before = desk.get("/v1/events").headers["Deskledger-Position"]
@@ -118,7 +118,7 @@ def test_a_command_that_could_not_be_answered_is_not_done(desk: Served) -> None:
     assert (reply.status, desk.get("/v1/events").headers["Deskledger-Position"]) == (406, before)
 
 
-def test_a_page_of_a_named_origin_may_use_the_api(desk: Served) -> None:
+def test_a_page_of_a_named_origin_may_use_the_api(desk: RunningDesk) -> None:
     """A preflight needs no key; answers and errors say that the page may read them, and which headers of theirs."""
     asked = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": "authorization, if-match"}
     preflight = ask(desk, "OPTIONS", "/v1/requests", Origin=PAGE, **asked)
@@ -138,7 +138,7 @@ def test_a_page_of_a_named_origin_may_use_the_api(desk: Served) -> None:
         assert "Access-Control-Allow-Credentials" not in reply.headers
 
 
-def test_a_page_of_another_origin_may_not(desk: Served) -> None:
+def test_a_page_of_another_origin_may_not(desk: RunningDesk) -> None:
     """Whoever is not in the setting gets no leave, and a shared cache keeps both answers apart."""
     asked = {"Access_Control_Request_Method": "GET"}
     for reply in (
@@ -149,7 +149,7 @@ def test_a_page_of_another_origin_may_not(desk: Served) -> None:
         assert "Origin" in reply.headers["Vary"]
 
 
-def test_without_the_setting_no_page_may(shared_desk: Served) -> None:
+def test_without_the_setting_no_page_may(shared_desk: RunningDesk) -> None:
     """Off is the default."""
     reply = ask(shared_desk, "GET", "/livez", Origin=PAGE)
     assert not [name for name in reply.headers if name.lower().startswith("access-control")]

@@ -13,7 +13,7 @@ import urllib3
 
 from domain.values import Role
 from tests.support.oidc_issuer import KEYS, Issuer
-from tests.support.running_desk import ROOT, Served, free_port, wait_until
+from tests.support.running_desk import ROOT, RunningDesk, free_port, wait_until
 
 MAIL_PASSWORD, DATABASE_PASSWORD = "mail-Pa55w0rd", "database-Pa55w0rd"
 
@@ -31,10 +31,10 @@ def issuer() -> Iterator[Issuer]:
 
 
 @pytest.fixture
-def served(database: str, issuer: Issuer, tmp_path: Path) -> Iterator[Served]:
+def served(database: str, issuer: Issuer, tmp_path: Path) -> Iterator[RunningDesk]:
     """A whole desk that says all that it can say, with passwords in its URLs."""
     (tmp_path / "keys.json").write_text(json.dumps(issuer.document(KEYS)))
-    desk = Served(database, tmp_path, workers=1)
+    desk = RunningDesk(database, tmp_path, workers=1)
     desk.environment |= issuer.environment | {
         "DATABASE_URL": with_password(database),
         "DESKLEDGER_SMTP_URL": desk.environment["DESKLEDGER_SMTP_URL"].replace("//", f"//desk:{MAIL_PASSWORD}@"),
@@ -46,7 +46,7 @@ def served(database: str, issuer: Issuer, tmp_path: Path) -> Iterator[Served]:
         yield running
 
 
-def raw(served: Served, request: str) -> bytes:
+def raw(served: RunningDesk, request: str) -> bytes:
     """What comes back for bytes that need not be HTTP."""
     with socket.create_connection(("127.0.0.1", served.port), 10) as connection:
         connection.sendall(request.encode())
@@ -54,7 +54,7 @@ def raw(served: Served, request: str) -> bytes:
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
-def use_everywhere(served: Served, secret: str) -> set[int]:
+def use_everywhere(served: RunningDesk, secret: str) -> set[int]:
     """A secret in every place where somebody might put it; the statuses of the answers."""
     bearer = {"Authorization": f"Bearer {secret}"}
     ticket = f"/v1/tickets/{served.ticket()}"
@@ -92,7 +92,7 @@ def use_everywhere(served: Served, secret: str) -> set[int]:
     return found
 
 
-def end_without_a_database(served: Served) -> None:
+def end_without_a_database(served: RunningDesk) -> None:
     """API, worker and a command, each told of a database that does not answer."""
     port = free_port()
     url = f"postgresql://desk:{DATABASE_PASSWORD}@127.0.0.1:{free_port()}/desk"
@@ -106,10 +106,10 @@ def end_without_a_database(served: Served) -> None:
         try:
             subprocess.run([*command, "keys", "list"], cwd=ROOT, env=environment, stdout=log, stderr=log, timeout=60)
             said = served.directory / "away.log"
-            wait_until(lambda: "worker failed" in said.read_text(), 20, "the worker misses its database")
+            wait_until(lambda: "worker failed" in said.read_text(), "the worker misses its database")
             headers = {"Authorization": f"Bearer {served.staff}"}
             address = f"http://127.0.0.1:{port}/v1/queues"
-            wait_until(lambda: answers(served, address, headers) == 503, 20, "the API misses its database")
+            wait_until(lambda: answers(served, address, headers) == 503, "the API misses its database")
         finally:
             parts[0].terminate()
             parts[1].kill()  # it would wait for a connection, for as long as the pool does
@@ -117,7 +117,7 @@ def end_without_a_database(served: Served) -> None:
                 part.wait(30)
 
 
-def answers(served: Served, address: str, headers: dict[str, str]) -> int | None:
+def answers(served: RunningDesk, address: str, headers: dict[str, str]) -> int | None:
     """The status of an answer; None while nobody listens."""
     try:
         return served.http.request("GET", address, headers=headers).status
@@ -125,7 +125,7 @@ def answers(served: Served, address: str, headers: dict[str, str]) -> int | None
         return None
 
 
-def test_no_secret_is_in_a_log(served: Served, issuer: Issuer) -> None:
+def test_no_secret_is_in_a_log(served: RunningDesk, issuer: Issuer) -> None:
     """At level debug, whatever was done with keys and tokens, the lines hold no part of them that could be used."""
     token = issuer.token(roles=["intake", "auditor"])
     keys = [served.key(Role.INTAKE, Role.AUDITOR, name="logged"), "dl_" + "Zq" * 21, served.staff, served.checker]
@@ -133,7 +133,7 @@ def test_no_secret_is_in_a_log(served: Served, issuer: Issuer) -> None:
     found = use_everywhere(served, keys[0]) | use_everywhere(served, token) | use_everywhere(served, keys[1])
     assert {200, 400, 401, 404, 429} <= found
     served.close(served.ticket())
-    wait_until(lambda: mails_in_vain(served), 20, "the mail server was tried")
+    wait_until(lambda: mails_in_vain(served), "the mail server was tried")
     end_without_a_database(served)
     for part in ("api", "work"):
         served.end(part)
@@ -146,6 +146,6 @@ def test_no_secret_is_in_a_log(served: Served, issuer: Issuer) -> None:
         assert [secret for secret in secrets if secret in text or secret[8:40] in text] == [], name
 
 
-def mails_in_vain(served: Served) -> bool:
+def mails_in_vain(served: RunningDesk) -> bool:
     """Whether a closing e-mail was tried, and the mail server did not want the password."""
     return any(mail["last_error"] for mail in served.get("/v1/closure_mails").json["items"])

@@ -19,11 +19,11 @@ import pytest
 
 from api.http.middleware.response_headers import STRICT
 from api.http.resources.service.contract_resources import BUNDLE, REDOC
-from api.server.connection_guard import CROWDED_IDLE_SECONDS, IDLE_SECONDS
+from api.server.connection_guard import CROWDED_IDLE_SECONDS, KEEPALIVE_SECONDS
 from application.store.postgres.database import connect
 from tests.support.api_requests import MEMBERS, PROBLEM
 from tests.support.raw_http import Answer, Cut, connected, read_answer, written
-from tests.support.running_desk import ROOT, Served, wait_until
+from tests.support.running_desk import ROOT, RunningDesk, wait_until
 
 SLOW = 200  # connections that send a byte now and then
 HEADER_SECONDS, BODY_SECONDS = 2.0, 3.0  # in place of 10 and 30, so that the tests need not wait so long
@@ -46,7 +46,7 @@ guard.UNREAD_SECONDS = {UNREAD_SECONDS}
 SMALL = f"server.MOST_CONNECTIONS = {MOST}"
 
 
-class Hasty(Served):
+class Hasty(RunningDesk):
     """A desk that waits less long for what comes slowly, or takes fewer connections."""
 
     limits = HASTY
@@ -85,7 +85,7 @@ def small(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield running
 
 
-def answers(desk: Served, sent: bytes, count: int = 1) -> list[Answer]:
+def answers(desk: RunningDesk, sent: bytes, count: int = 1) -> list[Answer]:
     """Sends bytes on a connection of their own; so many answers, and nothing behind them once the server hangs up."""
 
     async def talk() -> list[Answer]:
@@ -96,7 +96,7 @@ def answers(desk: Served, sent: bytes, count: int = 1) -> list[Answer]:
     return asyncio.run(talk())
 
 
-def whole(desk: Served, sent: bytes) -> bytes:
+def whole(desk: RunningDesk, sent: bytes) -> bytes:
     """Everything that comes back until the server hangs up."""
 
     async def talk() -> bytes:
@@ -107,19 +107,21 @@ def whole(desk: Served, sent: bytes) -> bytes:
     return asyncio.run(talk())
 
 
-def get(desk: Served, path: str = "/v1/queues", *lines: bytes, first: bytes = b"") -> bytes:
+def get(desk: RunningDesk, path: str = "/v1/queues", *lines: bytes, first: bytes = b"") -> bytes:
     """A GET with more header lines."""
     return head(desk, first or f"GET {path} HTTP/1.1".encode(), *lines) + b"\r\n"
 
 
-def post(desk: Served, *lines: bytes, body: bytes = REQUEST, path: str = "/v1/requests", length: bool = True) -> bytes:
+def post(
+    desk: RunningDesk, *lines: bytes, body: bytes = REQUEST, path: str = "/v1/requests", length: bool = True
+) -> bytes:
     """A POST of JSON with more header lines."""
     size = [b"Content-Length: %d" % len(body)] if length else []
     type_ = [] if any(line.startswith(b"Content-Type") for line in lines) else [b"Content-Type: application/json"]
     return head(desk, f"POST {path} HTTP/1.1".encode(), *type_, *size, *lines) + b"\r\n" + body
 
 
-def head(desk: Served, first: bytes, *lines: bytes, host: bytes = b"Host: desk") -> bytes:
+def head(desk: RunningDesk, first: bytes, *lines: bytes, host: bytes = b"Host: desk") -> bytes:
     """The first line and headers."""
     given = [host] * bool(host) + [b"Authorization: Bearer " + desk.staff.encode(), *lines]
     return b"".join(line + b"\r\n" for line in [first, *given])
@@ -363,7 +365,7 @@ def test_a_body_that_breaks_off_is_no_body(desk: Hasty) -> None:
         assert answers(desk, again)[0].status == 201, kind
 
 
-def known(desk: Served) -> tuple[int, int]:
+def known(desk: RunningDesk) -> tuple[int, int]:
     """How many requests have come in, and how many keys are remembered."""
     query = (
         "select (select count(*) from events where type = 'Ticket.RequestReceived'), (select count(*) from idempotency)"
@@ -411,7 +413,7 @@ def test_an_idle_connection_is_kept_for_the_next_request(desk: Hasty) -> None:
             return statuses
 
     assert asyncio.run(talk()) == [200, 200]
-    assert IDLE_SECONDS > 60  # as long as proxies keep theirs
+    assert KEEPALIVE_SECONDS > 60  # as long as proxies keep theirs
 
 
 def test_a_later_request_that_comes_slowly_is_told_so(desk: Hasty) -> None:
@@ -463,7 +465,7 @@ async def waiting(desk: Hasty, stack: AsyncExitStack, count: int) -> list[tuple[
 def emptied(desk: Hasty) -> None:
     """Waits until the connections of earlier tests have ended."""
     desk.hang_up()
-    wait_until(lambda: sum(shares(desk)) == 0, 60, "the connections of earlier tests have ended")
+    wait_until(lambda: sum(shares(desk)) == 0, "the connections of earlier tests have ended")
 
 
 def test_idle_connections_make_room_where_there_are_many(small: Hasty) -> None:
@@ -600,7 +602,7 @@ def test_a_body_of_which_the_rest_will_never_come_is_refused(desk: Hasty) -> Non
     assert b"body_cut_off" in received
 
 
-def whole_closed(desk: Served, sent: bytes) -> bytes:
+def whole_closed(desk: RunningDesk, sent: bytes) -> bytes:
     """Everything that comes back after the client has closed its side."""
 
     async def talk() -> bytes:
@@ -653,7 +655,7 @@ def test_requests_that_are_sent_together_leave_others_their_turn(desk: Hasty) ->
 # ── Those who send slowly, many at once ─────────────────────────────────────────────────────────────────────
 
 
-async def dribble(desk: Served, sent: bytes, chance: Random) -> str:
+async def dribble(desk: RunningDesk, sent: bytes, chance: Random) -> str:
     """Sends a byte now and then until the server has had enough; what it said."""
     async with connected(desk.port) as (reader, writer), asyncio.timeout(30):
         writer.write(sent[: chance.randint(0, 40)])
@@ -672,7 +674,7 @@ async def dribble(desk: Served, sent: bytes, chance: Random) -> str:
         return str(document["code"])
 
 
-async def probe(desk: Served, until: asyncio.Event) -> int:
+async def probe(desk: RunningDesk, until: asyncio.Event) -> int:
     """Asks and commands all the time, as everybody else does; each must be answered. How many were."""
     answered = 0
     while not until.is_set():

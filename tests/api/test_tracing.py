@@ -18,7 +18,7 @@ from api.telemetry.process_watch import sends_spans
 from application.observability.trace_context import child_of, trace_of
 from application.settings import Settings
 from application.store.postgres.database import connect
-from tests.support.running_desk import ROOT, Served, wait_until
+from tests.support.running_desk import ROOT, RunningDesk, wait_until
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SENT = f"00-{TRACE}-{SPAN}-01"
@@ -62,14 +62,14 @@ def test_nothing_has_no_trace(given: str | None) -> None:
     assert trace_of(given) is None
 
 
-def events(served: Served, ticket: str) -> list[tuple[str, str]]:
+def events(served: RunningDesk, ticket: str) -> list[tuple[str, str]]:
     """The type of each event of a ticket and the traceparent that is kept with it."""
     query = "select type, meta->>'traceparent' from events where stream_id = %s order by version"
     with connect(served.database, "test") as connection:
         return connection.execute(query, (ticket,)).fetchall()
 
 
-def test_from_the_request_to_the_mail(served: Served) -> None:
+def test_from_the_request_to_the_mail(served: RunningDesk) -> None:
     """The trace of the command that closes a ticket is in its event, in the mail, and in the event of the mail."""
     ticket = served.ticket()
     verdict = {"satisfied": True, "confirmed_via": "phone", "comment": "it prints again"}
@@ -79,17 +79,17 @@ def test_from_the_request_to_the_mail(served: Served) -> None:
     served.do(ticket, "document_resolution", **details)
     headers = {"If-Match": "*", "traceparent": SENT}
     assert served.request("POST", f"/v1/tickets/{ticket}:close", {}, headers=headers).status == 200
-    wait_until(lambda: served.mailbox.messages, 10, "the mail has come")
+    wait_until(lambda: served.mailbox.messages, "the mail has come")
     by_type = dict(events(served, ticket))
     (mail,) = served.mailbox.messages
     assert WELL_FORMED.fullmatch(by_type["Ticket.Closed"])
     assert trace_of(mail["traceparent"]) == trace_of(by_type["Ticket.Closed"]) == TRACE
     assert mail["traceparent"] != by_type["Ticket.Closed"]
-    wait_until(lambda: "Ticket.ClosureEmailSent" in dict(events(served, ticket)), 10, "the outcome is recorded")
+    wait_until(lambda: "Ticket.ClosureEmailSent" in dict(events(served, ticket)), "the outcome is recorded")
     assert trace_of(dict(events(served, ticket))["Ticket.ClosureEmailSent"]) == trace_of(by_type["Ticket.Closed"])
 
 
-def test_events_keep_the_trace_that_was_sent(served: Served) -> None:
+def test_events_keep_the_trace_that_was_sent(served: RunningDesk) -> None:
     """With a span of the request's own; one that is known to nobody else is in the log and in problems only."""
     ticket = served.ticket()
     path = f"/v1/tickets/{ticket}:add_note"
@@ -162,7 +162,7 @@ def collector() -> Iterator[Collector]:
 def test_spans_reach_a_collector(database: str, tmp_path: Path, collector: Collector) -> None:
     """A request's span has the sent one for a parent, the command's has the request's, loading and appending the
     command's; what is recorded names the request's span, and the worker's spans are linked to it."""
-    served = Served(database, tmp_path, workers=1)
+    served = RunningDesk(database, tmp_path, workers=1)
     served.environment |= {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
     with served:
         ticket = served.ticket()

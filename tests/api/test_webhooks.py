@@ -15,9 +15,16 @@ from standardwebhooks import Webhook
 from application.store.postgres.database import connect
 from application.webhooks.address_rules import read_hosts
 from application.webhooks.signing import Locked, Vault, new_secret, read_keys
-from application.webhooks.subscriptions import MOST, Beside, Record, TooMany, UnknownWebhook, new_ping
+from application.webhooks.subscriptions import (
+    MOST_WEBHOOKS,
+    Beside,
+    TooMany,
+    UnknownWebhook,
+    WebhookCommandRecord,
+    new_ping,
+)
 from domain.values import Role
-from tests.support.running_desk import Reply, Served, wait_until
+from tests.support.running_desk import Reply, RunningDesk, wait_until
 from tests.support.webhook_receiver import OK, Clock, Desk, Receiver, nowhere, with_webhooks
 
 KEY, OTHER = "a" * 43 + "=", "b" * 43 + "="
@@ -31,30 +38,30 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def admin(shared_desk: Served) -> str:
+def admin(shared_desk: RunningDesk) -> str:
     """The key of an admin."""
     return shared_desk.key(Role.ADMIN)
 
 
 @pytest.fixture
-def auditor(shared_desk: Served) -> str:
+def auditor(shared_desk: RunningDesk) -> str:
     """The key of an auditor."""
     return shared_desk.key(Role.AUDITOR)
 
 
-def post(desk: Served, path: str, key: str, once: str | None = None, **body: Any) -> Reply:
+def post(desk: RunningDesk, path: str, key: str, once: str | None = None, **body: Any) -> Reply:
     """A command about webhooks."""
     return desk.request("POST", f"/v1/webhooks{path}", body, key, {"Idempotency-Key": once} if once else None)
 
 
-def make(desk: Served, key: str, url: str, **body: Any) -> Any:
+def make(desk: RunningDesk, key: str, url: str, **body: Any) -> Any:
     """A new subscription."""
     reply = post(desk, "", key, url=url, **body)
     assert reply.status == 201, reply.data
     return reply.json
 
 
-def test_a_webhook_gets_what_happens_from_then_on(shared_desk: Served, admin: str, receiver: Receiver) -> None:
+def test_a_webhook_gets_what_happens_from_then_on(shared_desk: RunningDesk, admin: str, receiver: Receiver) -> None:
     """What happened before is not sent; what happens then is, signed with the secret that was shown once."""
     shared_desk.ticket()
     shared_desk.caught_up()
@@ -64,7 +71,7 @@ def test_a_webhook_gets_what_happens_from_then_on(shared_desk: Served, admin: st
     trace = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
     note = {"text": "ring twice", "visibility": "internal"}
     shared_desk.request("POST", f"/v1/tickets/{ticket}:add_note", note, None, trace)
-    wait_until(lambda: receiver.received, 20, "the note was sent")
+    wait_until(lambda: receiver.received, "the note was sent")
     (one,) = receiver.received
     assert Webhook(made["secret"]).verify(one.body, one.headers) == one.json
     shown = shared_desk.get(f"/v1/events?ticket_id={ticket}&type=Ticket.NoteAdded").json["items"][0]
@@ -75,7 +82,7 @@ def test_a_webhook_gets_what_happens_from_then_on(shared_desk: Served, admin: st
     shared_desk.request("DELETE", f"/v1/webhooks/{made['id']}", key=admin)
 
 
-def test_what_is_answered_stays_without_the_secret(shared_desk: Served, admin: str, auditor: str) -> None:
+def test_what_is_answered_stays_without_the_secret(shared_desk: RunningDesk, admin: str, auditor: str) -> None:
     """The list, the subscription, its deliveries and every command show no secret, and no log line has one."""
     made = make(shared_desk, admin, nowhere(), level="noc", ticket_id=str(uuid4()), actor="a", client_user_id="c")
     path = f"/v1/webhooks/{made['id']}"
@@ -98,7 +105,7 @@ def test_what_is_answered_stays_without_the_secret(shared_desk: Served, admin: s
 
 
 @pytest.mark.parametrize("role", [role for role in Role if role not in (Role.ADMIN, Role.SYSTEM)])
-def test_admins_manage_and_auditors_read(shared_desk: Served, admin: str, role: Role) -> None:
+def test_admins_manage_and_auditors_read(shared_desk: RunningDesk, admin: str, role: Role) -> None:
     """Nobody else does either."""
     levels, client = (["tier1"] if role is Role.AGENT else []), ("client-1" if role is Role.CLIENT else None)
     key = shared_desk.key(role, levels=levels, client=client)
@@ -131,7 +138,7 @@ def test_admins_manage_and_auditors_read(shared_desk: Served, admin: str, role: 
     ],
 )
 def test_what_cannot_be_meant_is_refused(
-    shared_desk: Served, admin: str, body: dict[str, Any], code: str, pointer: str
+    shared_desk: RunningDesk, admin: str, body: dict[str, Any], code: str, pointer: str
 ) -> None:
     """422 with the place in the body, and nothing is made."""
     before = len(shared_desk.get("/v1/webhooks", admin).json["items"])
@@ -140,7 +147,7 @@ def test_what_cannot_be_meant_is_refused(
     assert len(shared_desk.get("/v1/webhooks", admin).json["items"]) == before
 
 
-def test_a_webhook_that_is_not_there(shared_desk: Served, admin: str) -> None:
+def test_a_webhook_that_is_not_there(shared_desk: RunningDesk, admin: str) -> None:
     """404 for everything about it, also after it was deleted; an unknown command is named."""
     made = make(shared_desk, admin, nowhere())
     path = f"/v1/webhooks/{made['id']}"
@@ -156,7 +163,7 @@ def test_a_webhook_that_is_not_there(shared_desk: Served, admin: str) -> None:
     assert post(shared_desk, f"/{made['id']}:sing", admin).json["code"] == "unknown_command"
 
 
-def test_a_request_that_is_sent_again_is_done_once(shared_desk: Served, admin: str) -> None:
+def test_a_request_that_is_sent_again_is_done_once(shared_desk: RunningDesk, admin: str) -> None:
     """Under an idempotency key the first answer comes again byte for byte, with the same secret; for another: 422."""
     url = nowhere()
     first, again = (post(shared_desk, "", admin, once="hook-1", url=url) for _ in range(2))
@@ -169,7 +176,7 @@ def test_a_request_that_is_sent_again_is_done_once(shared_desk: Served, admin: s
     shared_desk.request("DELETE", f"/v1/webhooks/{first.json['id']}", key=admin)
 
 
-def test_changes_are_those_that_are_named(shared_desk: Served, admin: str) -> None:
+def test_changes_are_those_that_are_named(shared_desk: RunningDesk, admin: str) -> None:
     """What is left out stays; null takes a filter away; a URL is checked again."""
     made = make(shared_desk, admin, nowhere(), types=["Ticket.Closed"], client_user_id="client-1", level="noc")
     path, url = f"/v1/webhooks/{made['id']}", nowhere()
@@ -186,17 +193,17 @@ def test_changes_are_those_that_are_named(shared_desk: Served, admin: str) -> No
 
 
 def test_a_ping_is_sent_once_and_what_became_of_it_is_there(
-    shared_desk: Served, admin: str, receiver: Receiver
+    shared_desk: RunningDesk, admin: str, receiver: Receiver
 ) -> None:
     """It has one attempt, and stands in the list of deliveries; switched off, there is nobody to ping."""
     made = make(shared_desk, admin, receiver.url, types=["Ticket.Reopened"])
     receiver.verdict = lambda _: (500, {})
     path = f"/v1/webhooks/{made['id']}/deliveries"
     assert post(shared_desk, f"/{made['id']}:ping", admin).status == 200
-    wait_until(lambda: shared_desk.get(f"{path}?state=failed", admin).json["items"], 20, "the ping has failed")
+    wait_until(lambda: shared_desk.get(f"{path}?state=failed", admin).json["items"], "the ping has failed")
     receiver.verdict = lambda _: OK
     assert post(shared_desk, f"/{made['id']}:ping", admin).status == 200
-    wait_until(lambda: shared_desk.get(f"{path}?state=delivered", admin).json["items"], 20, "the ping was sent")
+    wait_until(lambda: shared_desk.get(f"{path}?state=delivered", admin).json["items"], "the ping was sent")
     newest = shared_desk.get(f"{path}?limit=1", admin)
     (one,) = newest.json["items"]
     assert (one["type"], one["position"], one["attempts"], one["last_status"]) == ("Webhook.Ping", None, 1, 204)
@@ -211,21 +218,21 @@ def test_a_ping_is_sent_once_and_what_became_of_it_is_there(
     shared_desk.request("DELETE", f"/v1/webhooks/{made['id']}", key=admin)
 
 
-def test_a_replay_over_http(shared_desk: Served, admin: str, receiver: Receiver) -> None:
+def test_a_replay_over_http(shared_desk: RunningDesk, admin: str, receiver: Receiver) -> None:
     """From a position on, everything is sent again; a position that the log has not come to is refused."""
     ticket = shared_desk.ticket()
     shared_desk.caught_up()
     made = make(shared_desk, admin, receiver.url, ticket_id=ticket, after=0)
-    wait_until(lambda: len(receiver.received) == 5, 20, "the ticket so far")
+    wait_until(lambda: len(receiver.received) == 5, "the ticket so far")
     again = post(shared_desk, f"/{made['id']}:replay", admin, after=receiver.positions[1])
     assert again.json["position"] == receiver.positions[1]
-    wait_until(lambda: len(receiver.received) == 8, 20, "the last three again")
+    wait_until(lambda: len(receiver.received) == 8, "the last three again")
     assert receiver.positions[5:] == receiver.positions[2:5]
     assert post(shared_desk, f"/{made['id']}:replay", admin, after=10**9).json["code"] == "unknown_position"
     shared_desk.request("DELETE", f"/v1/webhooks/{made['id']}", key=admin)
 
 
-def test_the_list_comes_in_pages(shared_desk: Served, admin: str) -> None:
+def test_the_list_comes_in_pages(shared_desk: RunningDesk, admin: str) -> None:
     """Each subscription is on one page."""
     made = {make(shared_desk, admin, nowhere())["id"] for _ in range(3)}
     seen, cursor = [], ""
@@ -239,7 +246,7 @@ def test_the_list_comes_in_pages(shared_desk: Served, admin: str) -> None:
         shared_desk.request("DELETE", f"/v1/webhooks/{one}", key=admin)
 
 
-def test_kill_9_of_the_workers_loses_nothing(served: Served) -> None:
+def test_kill_9_of_the_workers_loses_nothing(served: RunningDesk) -> None:
     """Two workers, killed again and again: every event is delivered, those of a ticket in their order."""
     chance, tickets = random.Random(23), [served.ticket(f"client-{n}") for n in range(8)]
     admin = served.key(Role.ADMIN)
@@ -255,7 +262,7 @@ def test_kill_9_of_the_workers_loses_nothing(served: Served) -> None:
                     before = len(receiver.received)
                     served.start("work")
                     workers.append(served.processes.pop("work"))
-                    wait_until(lambda: len(receiver.received) > before, 30, "something is sent")  # noqa: B023
+                    wait_until(lambda: len(receiver.received) > before, "something is sent")  # noqa: B023
                     killed = workers.pop(0)
                     killed.kill()
                     killed.wait()
@@ -268,7 +275,7 @@ def test_kill_9_of_the_workers_loses_nothing(served: Served) -> None:
                 known = {position for (position,) in connection.execute(every)}
                 return len(known) == expected and known <= set(receiver.positions)
 
-            wait_until(all_there, 40, "everything was delivered")
+            wait_until(all_there, "everything was delivered")
         finally:
             for worker in workers:
                 worker.kill()
@@ -296,7 +303,9 @@ def test_a_change_waits_for_nobody_and_loses_nothing(database: str, connection: 
         return msgspec.structs.replace(stored, url="https://second.example.org/")
 
     now = datetime.now(UTC)
-    with_webhooks(database, lambda all_: all_.change(webhook.id, change, Beside(), now, Record(), lambda _: ""))
+    with_webhooks(
+        database, lambda all_: all_.change(webhook.id, change, Beside(), now, WebhookCommandRecord(), lambda _: "")
+    )
     stored = desk.find(webhook)
     assert (seen, stored.description, stored.url) == ([1, 2], "first", "https://second.example.org/")
 
@@ -304,7 +313,7 @@ def test_a_change_waits_for_nobody_and_loses_nothing(database: str, connection: 
 def test_there_are_as_many_as_are_served_and_no_more(database: str, connection: psycopg.Connection) -> None:
     """A thread is kept for each: the one too many is refused, until one is deleted."""
     desk = Desk(database, connection, Clock())
-    made = [desk.subscribe("https://desk.example.org/") for _ in range(MOST)]
+    made = [desk.subscribe("https://desk.example.org/") for _ in range(MOST_WEBHOOKS)]
     with pytest.raises(TooMany):
         desk.subscribe("https://desk.example.org/")
     with_webhooks(database, lambda all_: all_.delete(made[0].id, datetime.now(UTC)))
@@ -322,7 +331,9 @@ def test_a_ping_fails_for_good_and_an_event_does_not(database: str, connection: 
     desk = Desk(database, connection, Clock())
     webhook, now = desk.subscribe(nowhere()), datetime.now(UTC)
     ping = new_ping()
-    with_webhooks(database, lambda all_: all_.change(webhook.id, lambda it: it, ping, now, Record(), lambda _: ""))
+    with_webhooks(
+        database, lambda all_: all_.change(webhook.id, lambda it: it, ping, now, WebhookCommandRecord(), lambda _: "")
+    )
     desk.happen(uuid4())
     desk.clock.move(seconds=1)
     desk.settle()

@@ -31,7 +31,7 @@ from application.commands import supporting_commands as s
 from application.commands.deciding import Trace
 from application.commands.procedure_commands import CloseTicket, DocumentResolution, ResolveTicket, VerifyTicket
 from application.helpdesk import HelpDesk
-from application.mail.closure_mail import ClosureMailer, follow, is_final, pause, reason_of
+from application.mail.closure_mail import ClosureMailer, is_final, mail_backoff, queue_due_mails, reason_of
 from application.mail.mail_text import closing_mail
 from application.mail.smtp import smtp_send
 from application.store.event_store import StoredRow
@@ -179,7 +179,7 @@ def closed(desk: HelpDesk, contact: Contact = CONTACT, summary: str = ISSUE.summ
 def queue(connection: psycopg.Connection[Any], now: datetime = NOW) -> int:
     """What the worker does before it sends: seals, and follows the log."""
     seal_all(connection)
-    return follow(connection, "example.org", now)
+    return queue_due_mails(connection, "example.org", now)
 
 
 def outbox(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
@@ -340,7 +340,7 @@ def test_an_unreachable_mail_server_is_waited_for(
 def test_pauses_grow_up_to_an_hour() -> None:
     """Twice as long each time, up to an hour, with some chance in it so that a mail server is not stormed."""
     for attempts, seconds in [(1, 5), (2, 10), (3, 20), (10, 2560), (11, 3600), (1_000, 3600)]:
-        pauses = {pause(attempts).total_seconds() for _ in range(50)}
+        pauses = {mail_backoff(attempts).total_seconds() for _ in range(50)}
         assert all(0.8 * seconds <= one <= 1.2 * seconds for one in pauses)
         assert len(pauses) > 1
 
@@ -641,10 +641,10 @@ def test_following_twice_queues_once(desk: HelpDesk, connection: psycopg.Connect
     seal_all(connection)
     with connect(database, "test other") as other:
         other.execute("begin")
-        assert follow(other, "example.org", NOW) == 10
-        assert follow(connection, "example.org", NOW) == 0
+        assert queue_due_mails(other, "example.org", NOW) == 10
+        assert queue_due_mails(connection, "example.org", NOW) == 0
         other.execute("commit")
-    assert follow(connection, "example.org", NOW) == 0
+    assert queue_due_mails(connection, "example.org", NOW) == 0
     assert len(outbox(connection)) == 1
 
 

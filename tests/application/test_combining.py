@@ -9,10 +9,10 @@ import psycopg
 import pytest
 import uvloop
 
-from application.batching_desk import CombiningDesk
+from application.batching_desk import BatchingDesk
 from application.commands.deciding import Outcome, new_stream_id
 from application.commands.supporting_commands import AddNote
-from application.identity.api_keys import Wanted, create_key, hash_of, revoke_key
+from application.identity.api_keys import NewKey, create_key, hash_of, revoke_key
 from application.store import batcher
 from application.store.batcher import Combined
 from application.store.idempotency_records import IdempotencyRecord
@@ -50,9 +50,9 @@ def run() -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
 
 
 @pytest.fixture
-def shell(database: str, run: Any) -> Iterator[CombiningDesk]:
+def shell(database: str, run: Any) -> Iterator[BatchingDesk]:
     """A combining desk on the test's database."""
-    opened = CombiningDesk(database)
+    opened = BatchingDesk(database)
     yield opened
     run(opened.close())
 
@@ -71,7 +71,7 @@ async def all_of(*work: Awaitable[Any]) -> list[Any]:
         return await asyncio.gather(*work, return_exceptions=True)
 
 
-async def tickets(shell: CombiningDesk, count: int) -> list[UUID]:
+async def tickets(shell: BatchingDesk, count: int) -> list[UUID]:
     """Tickets at tier 1, at version 5, opened at once."""
     await shell.register_client("client-1", CONTACT, STAFF, NOW)
     ids = [new_stream_id(NOW) for _ in range(count)]
@@ -80,12 +80,12 @@ async def tickets(shell: CombiningDesk, count: int) -> list[UUID]:
     return ids
 
 
-def start(shell: CombiningDesk, ticket_id: UUID, command: AddNote = NOTE, **more: Any) -> Task:
+def start(shell: BatchingDesk, ticket_id: UUID, command: AddNote = NOTE, **more: Any) -> Task:
     """A command on its way."""
     return asyncio.create_task(shell.execute(request(ticket_id, command, **more)))
 
 
-async def hold_up(shell: CombiningDesk, rival: psycopg.Connection[Any], ticket_id: UUID) -> Task:
+async def hold_up(shell: BatchingDesk, rival: psycopg.Connection[Any], ticket_id: UUID) -> Task:
     """A command whose trip to the database stands still until the rival's transaction ends."""
     append(rival, notes(ticket_id))
     held = start(shell, ticket_id)
@@ -94,7 +94,7 @@ async def hold_up(shell: CombiningDesk, rival: psycopg.Connection[Any], ticket_i
     return held
 
 
-async def until_queued(shell: CombiningDesk, count: int) -> None:
+async def until_queued(shell: BatchingDesk, count: int) -> None:
     """Until so many commands wait together for the next trip."""
     async with asyncio.timeout(20):
         while len(shell._append._waiting) < count:
@@ -110,7 +110,7 @@ def end(connection: psycopg.Connection[Any], function: str, line: str) -> None:
     assert connection.execute(query, (f"deskledger api {line}",)).fetchall() == [(True,)]
 
 
-def test_commands_at_once_go_out_together(shell: CombiningDesk, run: Any, connection: psycopg.Connection) -> None:
+def test_commands_at_once_go_out_together(shell: BatchingDesk, run: Any, connection: psycopg.Connection) -> None:
     """Sixty commands on sixty tickets take a few commits, not sixty, and each request gets its own answer."""
 
     async def work() -> tuple[list[UUID], list[Outcome]]:
@@ -126,7 +126,7 @@ def test_commands_at_once_go_out_together(shell: CombiningDesk, run: Any, connec
 
 
 def test_what_one_trip_does_not_take_goes_with_the_next(
-    shell: CombiningDesk, run: Any, connection: psycopg.Connection
+    shell: BatchingDesk, run: Any, connection: psycopg.Connection
 ) -> None:
     """A trip takes two hundred wants at most; nobody is forgotten, and every ticket has a number of its own."""
     run(tickets(shell, 450))
@@ -136,7 +136,7 @@ def test_what_one_trip_does_not_take_goes_with_the_next(
 
 
 def test_a_command_that_lost_leaves_the_rest_of_its_batch(
-    shell: CombiningDesk, run: Any, connection: psycopg.Connection, rival: psycopg.Connection
+    shell: BatchingDesk, run: Any, connection: psycopg.Connection, rival: psycopg.Connection
 ) -> None:
     """(a) In one batch the winners are recorded whole and the losers not at all, and each is told its own."""
 
@@ -157,7 +157,7 @@ def test_a_command_that_lost_leaves_the_rest_of_its_batch(
 
 
 def test_a_bad_command_harms_only_itself(
-    shell: CombiningDesk, run: Any, connection: psycopg.Connection, rival: psycopg.Connection
+    shell: BatchingDesk, run: Any, connection: psycopg.Connection, rival: psycopg.Connection
 ) -> None:
     """(c) A batch that the database refuses is repeated command by command; only the culprit fails."""
 
@@ -175,7 +175,7 @@ def test_a_bad_command_harms_only_itself(
 
 
 def test_who_went_away_before_the_trip_is_not_recorded(
-    shell: CombiningDesk, run: Any, connection: psycopg.Connection, rival: psycopg.Connection
+    shell: BatchingDesk, run: Any, connection: psycopg.Connection, rival: psycopg.Connection
 ) -> None:
     """(d) A request that was cut off while it waited takes nobody with it and leaves nothing behind."""
 
@@ -194,7 +194,7 @@ def test_who_went_away_before_the_trip_is_not_recorded(
 
 
 def test_a_batch_of_those_who_went_away_is_no_trip(
-    shell: CombiningDesk, run: Any, connection: psycopg.Connection, rival: psycopg.Connection
+    shell: BatchingDesk, run: Any, connection: psycopg.Connection, rival: psycopg.Connection
 ) -> None:
     """(d) When all of a batch are gone, the desk goes on with the next one."""
 
@@ -212,7 +212,7 @@ def test_a_batch_of_those_who_went_away_is_no_trip(
 
 
 def test_who_goes_away_during_the_trip_takes_nobody_along(
-    shell: CombiningDesk, run: Any, connection: psycopg.Connection, rival: psycopg.Connection
+    shell: BatchingDesk, run: Any, connection: psycopg.Connection, rival: psycopg.Connection
 ) -> None:
     """(d) Cut off while it is being recorded, a command is recorded whole, and the next on its ticket sees it."""
 
@@ -262,7 +262,7 @@ def test_each_want_gets_its_own_answer(run: Any, fails: bool) -> None:
 
 @pytest.mark.parametrize("others", [0, 1])
 def test_a_key_that_was_under_way_at_the_second_try_stops_its_own_command_only(
-    shell: CombiningDesk, run: Any, rival: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, others: int
+    shell: BatchingDesk, run: Any, rival: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, others: int
 ) -> None:
     """(c) A batch failed, and while it is tried again, the key of one of its commands is recorded elsewhere."""
     keyed, *free = (uuid4() for _ in range(1 + others))
@@ -344,9 +344,7 @@ def test_a_load_that_takes_long_holds_up_no_append(run: Any) -> None:
     assert run(go()) == 2
 
 
-def test_many_commands_on_one_ticket_all_succeed(
-    shell: CombiningDesk, run: Any, connection: psycopg.Connection
-) -> None:
+def test_many_commands_on_one_ticket_all_succeed(shell: BatchingDesk, run: Any, connection: psycopg.Connection) -> None:
     """(e) Commands without a version on one ticket are recorded one behind the other, each once."""
 
     async def work() -> tuple[UUID, list[Any]]:
@@ -360,7 +358,7 @@ def test_many_commands_on_one_ticket_all_succeed(
 
 
 def test_one_of_many_commands_with_one_version_wins(
-    shell: CombiningDesk, run: Any, connection: psycopg.Connection
+    shell: BatchingDesk, run: Any, connection: psycopg.Connection
 ) -> None:
     """(e) Of several commands that name the same version exactly one is recorded; the others see its event."""
 
@@ -375,12 +373,12 @@ def test_one_of_many_commands_with_one_version_wins(
 
 
 def test_two_processes_on_the_same_tickets(
-    shell: CombiningDesk, run: Any, database: str, connection: psycopg.Connection
+    shell: BatchingDesk, run: Any, database: str, connection: psycopg.Connection
 ) -> None:
     """Two desks that know nothing of each other lose nothing on tickets that both work at."""
 
     async def work() -> tuple[list[UUID], list[Any]]:
-        other, ids = CombiningDesk(database), await tickets(shell, 6)
+        other, ids = BatchingDesk(database), await tickets(shell, 6)
         answers = await all_of(*(start(desk, one) for _ in range(8) for one in ids for desk in (shell, other)))
         await other.close()
         return ids, answers
@@ -391,7 +389,7 @@ def test_two_processes_on_the_same_tickets(
 
 
 def test_numbers_given_before_do_not_stop_a_batch(
-    shell: CombiningDesk, run: Any, connection: psycopg.Connection
+    shell: BatchingDesk, run: Any, connection: psycopg.Connection
 ) -> None:
     """Tickets opened at once, some of whose numbers others have already: each gets one of its own."""
 
@@ -405,9 +403,9 @@ def test_numbers_given_before_do_not_stop_a_batch(
     assert len(set(numbers)) == len(numbers) == 17
 
 
-def test_a_key_is_found_by_its_hash(shell: CombiningDesk, run: Any, connection: psycopg.Connection) -> None:
+def test_a_key_is_found_by_its_hash(shell: BatchingDesk, run: Any, connection: psycopg.Connection) -> None:
     """Keys that are looked up at once are found in one round trip; unknown and revoked ones are not."""
-    made = [create_key(connection, Wanted(name, [Role.INTAKE]), NOW) for name in ("one", "two", "three")]
+    made = [create_key(connection, NewKey(name, [Role.INTAKE]), NOW) for name in ("one", "two", "three")]
     revoke_key(connection, made[2][0], NOW)
 
     async def work() -> list[Any]:
@@ -417,7 +415,7 @@ def test_a_key_is_found_by_its_hash(shell: CombiningDesk, run: Any, connection: 
     assert [row and row[1] for row in found] == [made[0][0], made[1][0], None, None]
 
 
-def test_the_worker_is_told_once_for_many(shell: CombiningDesk, run: Any, database: str) -> None:
+def test_the_worker_is_told_once_for_many(shell: BatchingDesk, run: Any, database: str) -> None:
     """The worker is woken at most every ten milliseconds, however many commands are recorded meanwhile."""
 
     async def work() -> float:
@@ -435,11 +433,11 @@ def test_the_worker_is_told_once_for_many(shell: CombiningDesk, run: Any, databa
 
 
 def test_a_lost_wake_up_line_fails_no_command(
-    shell: CombiningDesk, run: Any, connection: psycopg.Connection, database: str
+    shell: BatchingDesk, run: Any, connection: psycopg.Connection, database: str
 ) -> None:
     """The worker looks by itself too, so a wake-up call that cannot be made is dropped; the next one is made."""
 
-    async def wake(desk: CombiningDesk, ticket_id: UUID) -> None:
+    async def wake(desk: BatchingDesk, ticket_id: UUID) -> None:
         await desk.execute(request(ticket_id, NOTE))
         await desk._waking
 
@@ -456,19 +454,19 @@ def test_a_lost_wake_up_line_fails_no_command(
 
 def test_closing_leaves_no_connection_behind(database: str, run: Any, connection: psycopg.Connection) -> None:
     """A desk that is closed right after a command lets go of everything, the wake-up call on its way included."""
-    desk = CombiningDesk(database)
+    desk = BatchingDesk(database)
     run(tickets(desk, 3))
     run(desk.close())
     run(all_of(desk._waking))
     query = """select count(*) from pg_stat_activity
         where datname = current_database() and application_name like 'deskledger api %'"""
-    wait_until(lambda: connection.execute(query).fetchone() == (0,), 10, "no connection of the desk is left")
-    run(CombiningDesk(database).close())
+    wait_until(lambda: connection.execute(query).fetchone() == (0,), "no connection of the desk is left")
+    run(BatchingDesk(database).close())
 
 
 @pytest.mark.parametrize("line", ["load", "numbers", "append"])
 def test_a_connection_that_ended_while_idle_is_replaced(
-    shell: CombiningDesk, run: Any, connection: psycopg.Connection, line: str
+    shell: BatchingDesk, run: Any, connection: psycopg.Connection, line: str
 ) -> None:
     """After a restart of the database nobody notices: the desk sees that it was hung up on before it sends anything."""
     run(tickets(shell, 1))
@@ -478,7 +476,7 @@ def test_a_connection_that_ended_while_idle_is_replaced(
 
 
 def test_a_query_that_broke_is_asked_once_more(
-    shell: CombiningDesk, run: Any, connection: psycopg.Connection, rival: psycopg.Connection
+    shell: BatchingDesk, run: Any, connection: psycopg.Connection, rival: psycopg.Connection
 ) -> None:
     """What only reads is asked again on a new connection, once; a second break is reported."""
 
@@ -499,7 +497,7 @@ def test_a_query_that_broke_is_asked_once_more(
 
 
 def test_a_batch_that_broke_off_is_not_tried_again(
-    shell: CombiningDesk, run: Any, database: str, connection: psycopg.Connection, rival: psycopg.Connection
+    shell: BatchingDesk, run: Any, database: str, connection: psycopg.Connection, rival: psycopg.Connection
 ) -> None:
     """(c) Nobody knows whether it was recorded, so it is not repeated command by command: everybody in it is told."""
 
@@ -525,7 +523,7 @@ def test_a_batch_that_broke_off_is_not_tried_again(
 
 @pytest.mark.parametrize("how", [CANCEL, TERMINATE])
 def test_a_trip_that_the_database_ends_is_unavailable(
-    shell: CombiningDesk, run: Any, connection: psycopg.Connection, rival: psycopg.Connection, how: str
+    shell: BatchingDesk, run: Any, connection: psycopg.Connection, rival: psycopg.Connection, how: str
 ) -> None:
     """Ended by a timeout or an administrator, a command is not recorded, says so, and the next one works."""
 
@@ -543,7 +541,7 @@ def test_a_trip_that_the_database_ends_is_unavailable(
 
 
 def test_patience_ends(
-    shell: CombiningDesk,
+    shell: BatchingDesk,
     run: Any,
     connection: psycopg.Connection,
     rival: psycopg.Connection,
@@ -553,7 +551,7 @@ def test_patience_ends(
     (ticket_id,) = run(tickets(shell, 1))
     append(rival, notes(ticket_id))
     with monkeypatch.context() as hasty:
-        hasty.setattr(line, "PATIENCE_SECONDS", 0.3)
+        hasty.setattr(line, "CONNECTION_PATIENCE_SECONDS", 0.3)
         gave_up = run(all_of(shell.execute(request(ticket_id, NOTE))))
     rival.execute("rollback")
     again = run(all_of(shell.execute(request(ticket_id, AddNote("once more")))))
@@ -566,7 +564,7 @@ def test_without_a_database_the_desk_is_unavailable_until_it_is_back(run: Any) -
     with own_postgres() as own:
         with connect(own.url, "test") as connection:
             migrate(connection)
-        desk = CombiningDesk(own.url)
+        desk = BatchingDesk(own.url)
         (ticket_id,) = run(tickets(desk, 1))
         own.stop()
         answers = run(all_of(*(desk.execute(request(ticket_id, NOTE)) for _ in range(3))))

@@ -34,7 +34,7 @@ from tests.support.write_side import (
     NOW,
     OPEN,
     STAFF,
-    CombiningShell,
+    BatchingShell,
     Shell,
     append,
     beside,
@@ -127,7 +127,7 @@ def shell(request: pytest.FixtureRequest) -> Iterator[Shell]:
     if request.param == "helpdesk":
         yield request.getfixturevalue("desk")
         return
-    combining = CombiningShell(request.getfixturevalue("database"))
+    combining = BatchingShell(request.getfixturevalue("database"))
     yield combining
     combining.close()
 
@@ -150,7 +150,7 @@ def test_both_shells_record_and_answer_the_same(desk: HelpDesk, empty_database: 
     """Every command of the desk, and many refusals: both shells answer and record the same, to the letter."""
     with connect(empty_database, "test migrate") as connection:
         migrate(connection)
-    combining = CombiningShell(empty_database)
+    combining = BatchingShell(empty_database)
     journeys = []
     for shell in (desk, combining):
         shell.register_client("client-1", CONTACT, STAFF, NOW)

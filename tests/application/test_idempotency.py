@@ -8,15 +8,15 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from application.batching_desk import CombiningDesk
+from application.batching_desk import BatchingDesk
 from application.commands import supporting_commands as s
 from application.commands.deciding import Outcome, new_stream_id
 from application.commands.idempotency import IdempotencyRequest, KeyReused, StoredAnswer
 from application.helpdesk import HelpDesk
 from application.store.postgres.database import pool
 from domain.errors import StaleVersion
-from tests.support.running_desk import Served
-from tests.support.write_side import NOW, OPEN, CombiningShell, Shell, beside, history, opened, request
+from tests.support.running_desk import RunningDesk
+from tests.support.write_side import NOW, OPEN, BatchingShell, Shell, beside, history, opened, request
 
 NOTE = s.AddNote("looked at it")
 
@@ -25,7 +25,7 @@ NOTE = s.AddNote("looked at it")
 def shell(request: pytest.FixtureRequest, database: str) -> Iterator[Shell]:
     """Either shell."""
     if request.param == "combining":
-        combining = CombiningShell(database)
+        combining = BatchingShell(database)
         yield combining
         combining.close()
     else:
@@ -114,7 +114,7 @@ def test_the_same_key_twice_in_one_batch(database: str, connection: psycopg.Conn
     """Two new tickets under one key go out together: the batch clashes, and one by one the second has the answer."""
 
     async def ask() -> list[object]:
-        desk = CombiningDesk(database)
+        desk = BatchingDesk(database)
         try:
             asked = [desk.execute(request(new_stream_id(NOW), OPEN), once()) for _ in range(2)]
             others = [desk.execute(request(new_stream_id(NOW), OPEN), once(f"k{n}")) for n in range(4)]
@@ -122,7 +122,7 @@ def test_the_same_key_twice_in_one_batch(database: str, connection: psycopg.Conn
         finally:
             await desk.close()
 
-    shell = CombiningShell(database)
+    shell = BatchingShell(database)
     opened(shell)
     shell.close()
     kinds = [type(answer).__name__ for answer in asyncio.run(ask())]
@@ -132,10 +132,10 @@ def test_the_same_key_twice_in_one_batch(database: str, connection: psycopg.Conn
 
 def test_the_same_key_at_the_same_time(database: str, connection: psycopg.Connection) -> None:
     """Two processes get the same request at once, ten times: one does it, and the other gives the same answer."""
-    shells = [CombiningShell(database) for _ in range(2)]
+    shells = [BatchingShell(database) for _ in range(2)]
     ticket_id, start = opened(shells[0]), Barrier(2)
 
-    def ask(shell: CombiningShell, key: str) -> bytes:
+    def ask(shell: BatchingShell, key: str) -> bytes:
         start.wait(20)
         result = shell.execute(request(ticket_id, NOTE), once(key))
         return result.body if isinstance(result, StoredAnswer) else version(result)
@@ -149,13 +149,13 @@ def test_the_same_key_at_the_same_time(database: str, connection: psycopg.Connec
     assert history(connection, ticket_id) == list(range(1, 16))
 
 
-def keyed(served: Served, path: str, body: object, key: str, **headers: str) -> tuple[int, bytes, str | None]:
+def keyed(served: RunningDesk, path: str, body: object, key: str, **headers: str) -> tuple[int, bytes, str | None]:
     """A POST under an idempotency key: status, body, and whether it says that it was done before."""
     reply = served.request("POST", path, body, headers={"Idempotency-Key": key, **headers})
     return reply.status, reply.data, reply.headers.get("Idempotency-Replayed")
 
 
-def test_a_retry_over_http(served: Served) -> None:
+def test_a_retry_over_http(served: RunningDesk) -> None:
     """The first answer byte for byte, with status, address and version, and a header that says so."""
     ticket_id = served.ticket()
     path, current = f"/v1/tickets/{ticket_id}:assign", {"If-Match": '"5"'}
@@ -170,7 +170,7 @@ def test_a_retry_over_http(served: Served) -> None:
     assert again.version == made.version == 1
 
 
-def test_a_retry_of_claim_next(served: Served) -> None:
+def test_a_retry_of_claim_next(served: RunningDesk) -> None:
     """Who asks again for the next ticket gets the same one, also when it was the last one of the queue."""
     served.ticket()
     served.ticket()
@@ -186,7 +186,7 @@ def test_a_retry_of_claim_next(served: Served) -> None:
 
 
 @pytest.mark.parametrize("key", ["", '""', "x" * 256, "ä"])
-def test_a_malformed_key_is_refused(shared_desk: Served, key: str) -> None:
+def test_a_malformed_key_is_refused(shared_desk: RunningDesk, key: str) -> None:
     """It says what a key is, and nothing is done."""
     headers = {"Idempotency-Key": key.encode("latin-1").decode("latin-1")}
     body = {"channel": "phone", "text": "it is silent", "sender": {"name": "A caller"}}

@@ -4,7 +4,7 @@ import psycopg
 import pytest
 
 from api.worker.worker_loop import Worker
-from application.commands.idempotency_pruning import PRUNE, prune
+from application.commands.idempotency_pruning import DELETE_OLD_KEYS, prune_idempotency_keys
 from application.settings import Settings
 from application.store.postgres.database import connect
 from tests.support.query_plans import reads
@@ -30,26 +30,26 @@ def left(connection: psycopg.Connection) -> list[str]:
 def test_a_key_lives_for_its_hours(connection: psycopg.Connection) -> None:
     """What is older goes, what is younger stays, by a minute."""
     aged(connection, 24 * 60 + 1, 24 * 60 - 1, 0)
-    assert prune(connection, 24) == 1
+    assert prune_idempotency_keys(connection, 24) == 1
     assert left(connection) == ["1439-1", "0-1"]
-    assert prune(connection, 24) == 0
+    assert prune_idempotency_keys(connection, 24) == 0
 
 
 def test_keys_go_a_few_at_a_time_and_the_oldest_first(connection: psycopg.Connection) -> None:
     """A batch has a size, so that no statement takes long, however many there are."""
     aged(connection, 5000, 4000, 3000, each=10)
-    assert prune(connection, 24, batch=10) == 10
+    assert prune_idempotency_keys(connection, 24, batch=10) == 10
     assert {key.partition("-")[0] for key in left(connection)} == {"4000", "3000"}
-    assert [prune(connection, 24, batch=15) for _ in range(3)] == [15, 5, 0]
+    assert [prune_idempotency_keys(connection, 24, batch=15) for _ in range(3)] == [15, 5, 0]
 
 
 def test_two_workers_prune_side_by_side(connection: psycopg.Connection, database: str) -> None:
     """What one of them is deleting, the other one leaves to it and does not wait for."""
     aged(connection, 5000, each=30)
     with connect(database, "test other") as other, other.transaction():
-        assert prune(other, 24, batch=10) == 10
+        assert prune_idempotency_keys(other, 24, batch=10) == 10
         connection.execute("set statement_timeout = '3s'")
-        assert prune(connection, 24, batch=30) == 20
+        assert prune_idempotency_keys(connection, 24, batch=30) == 20
     assert left(connection) == []
 
 
@@ -57,7 +57,7 @@ def test_pruning_keeps_no_command_waiting(connection: psycopg.Connection, databa
     """While old keys are being deleted, others are recorded and looked for."""
     aged(connection, 5000, each=30)
     with connect(database, "test other") as other, other.transaction():
-        assert prune(other, 24) == 30
+        assert prune_idempotency_keys(other, 24) == 30
         connection.execute("set statement_timeout = '3s'")
         aged(connection, 0)
         assert connection.execute("select count(*) from idempotency where key = '5000-1'").fetchone() == (1,)
@@ -68,7 +68,7 @@ def test_old_keys_are_found_by_an_index(connection: psycopg.Connection) -> None:
     aged(connection, *range(20), each=1_000)
     aged(connection, 5000, each=100)
     connection.execute("vacuum analyze idempotency")
-    query = PRUNE.replace("%s", "24", 1).replace("%s", "1000", 1)
+    query = DELETE_OLD_KEYS.replace("%s", "24", 1).replace("%s", "1000", 1)
     with connection.transaction(force_rollback=True):
         found = [(read.table, read.how) for read in reads(connection, query) if read.rows > 100]
     assert found == []
@@ -86,6 +86,6 @@ def test_the_worker_prunes(database: str, hours: int, stays: int) -> None:
         aged(connection, 49 * 60)
         with beside(worker.run):
             try:
-                wait_until(lambda: len(left(connection)) == stays, 20, "the worker has pruned")
+                wait_until(lambda: len(left(connection)) == stays, "the worker has pruned")
             finally:
                 worker.stop()

@@ -24,28 +24,28 @@ import structlog
 from api.http.app import create_app
 from application.clock import utc_now
 from application.helpdesk import HelpDesk
-from application.identity.api_keys import Wanted, create_key
+from application.identity.api_keys import NewKey, create_key
 from application.observability import logs, metrics
 from application.observability.logs import MOST_WAITING, LineHandler, configure, error_summary
 from application.settings import Settings
 from application.store.postgres.database import connect
 from domain.values import Role
 from projections.engine.parking import replay
-from projections.engine.process_pool import crew
+from projections.engine.process_pool import process_pool
 from projections.runner import PROJECTIONS, project_all
-from tests.support.running_desk import ROOT, Served, wait_until
+from tests.support.running_desk import ROOT, RunningDesk, wait_until
 from tests.support.write_side import opened, poison
 
 MARK = "Zebra-4711"
 ESCAPE = "\x1b]0;own\x07"  # would give a terminal another title
 
 
-def lines(served: Served, part: str = "api") -> list[dict[str, Any]]:
+def lines(served: RunningDesk, part: str = "api") -> list[dict[str, Any]]:
     """What a part has written so far, each line decoded."""
     return [json.loads(line) for line in (served.directory / f"{part}.log").read_text().split("\n")[:-1]]
 
 
-def line_of(served: Served, request_id: str) -> dict[str, Any]:
+def line_of(served: RunningDesk, request_id: str) -> dict[str, Any]:
     """The access line of a request, which comes within a moment."""
     found: list[dict[str, Any]] = []
 
@@ -53,7 +53,7 @@ def line_of(served: Served, request_id: str) -> dict[str, Any]:
         found[:] = [line for line in lines(served) if line["event"] == "request" and line["request_id"] == request_id]
         return bool(found)
 
-    wait_until(came, 5, f"{request_id} is logged")
+    wait_until(came, f"{request_id} is logged")
     assert len(found) == 1
     return found[0]
 
@@ -77,7 +77,7 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 # ── Access lines ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_command_is_one_line(shared_desk: Served) -> None:
+def test_a_command_is_one_line(shared_desk: RunningDesk) -> None:
     """The line of a command names route, status, time, caller, ticket, command and trace."""
     ticket = shared_desk.ticket()
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -116,7 +116,7 @@ def test_a_command_is_one_line(shared_desk: Served) -> None:
     ],
 )
 def test_what_is_refused_is_logged_too(
-    shared_desk: Served, method: str, path: str, key: str | None, expected: tuple[int, str, str | None]
+    shared_desk: RunningDesk, method: str, path: str, key: str | None, expected: tuple[int, str, str | None]
 ) -> None:
     """With the code of the problem, which names the request and the trace as the line does."""
     name = f"refused-{expected[0]}-{expected[1]}"
@@ -128,7 +128,7 @@ def test_what_is_refused_is_logged_too(
     assert (reply.json["request_id"], reply.json["trace_id"]) == (name, line["trace_id"])
 
 
-def test_a_ticket_that_begins_is_named(shared_desk: Served) -> None:
+def test_a_ticket_that_begins_is_named(shared_desk: RunningDesk) -> None:
     """The line of the command that opens a ticket has the ticket's id, and its command's name."""
     body = {"channel": "email", "text": "help", "sender": {"email": "a@example.org"}}
     reply = shared_desk.request("POST", "/v1/requests", body, headers=named("opens"))
@@ -137,21 +137,21 @@ def test_a_ticket_that_begins_is_named(shared_desk: Served) -> None:
 
 
 @pytest.mark.parametrize("given", ["abc.DEF-1_2~3", "a" * 128])
-def test_a_request_keeps_its_name(shared_desk: Served, given: str) -> None:
+def test_a_request_keeps_its_name(shared_desk: RunningDesk, given: str) -> None:
     """A well-formed X-Request-Id is answered as it came."""
     reply = shared_desk.request("GET", "/livez", headers=named(given))
     assert reply.headers["X-Request-Id"] == given
 
 
 @pytest.mark.parametrize("given", ["", "a" * 129, "two words", 'quo"te', "a{b}", "caf\xe9"])
-def test_a_bad_name_is_replaced(shared_desk: Served, given: str) -> None:
+def test_a_bad_name_is_replaced(shared_desk: RunningDesk, given: str) -> None:
     """One that is not is replaced by one of ours, which differs from request to request."""
     made = {shared_desk.request("GET", "/livez", headers=named(given)).headers["X-Request-Id"] for _ in range(2)}
     assert len(made) == 2
     assert all(len(name) == 16 and int(name, 16) for name in made)
 
 
-def test_nothing_of_a_request_ends_a_line(shared_desk: Served) -> None:
+def test_nothing_of_a_request_ends_a_line(shared_desk: RunningDesk) -> None:
     """Line ends, escapes and quotes in path, query and headers come to nothing: every line is one object of ours."""
     evil = "%0a%1b%5B31m%22%7D%0d%0A%7B%22event%22:%22forged%22%7D"
     for path in (f"/v1/{evil}", f"/v1/tickets?q={evil}", f"/v1/clients/{evil}", f"/v1/queues/{evil}:claim_next"):
@@ -165,7 +165,7 @@ def test_nothing_of_a_request_ends_a_line(shared_desk: Served) -> None:
     assert all(32 <= byte < 127 or byte == 10 for byte in raw)
 
 
-def test_nothing_private_is_logged(shared_desk: Served) -> None:
+def test_nothing_private_is_logged(shared_desk: RunningDesk) -> None:
     """No key, body, free text, parameter or value of a path is in any log, also where the request is refused."""
     key = shared_desk.staff
     shared_desk.client("client-1", f"{MARK}@example.org")
@@ -189,7 +189,7 @@ def test_nothing_private_is_logged(shared_desk: Served) -> None:
 
 def test_the_level_leaves_lines_out(database: str, tmp_path: Path) -> None:
     """Requests are of level info: above it they are left out, and errors are not."""
-    served = Served(database, tmp_path, workers=1, parts=("api",))
+    served = RunningDesk(database, tmp_path, workers=1, parts=("api",))
     served.environment["DESKLEDGER_LOG_LEVEL"] = "warning"
     with served, connect(database, "test") as connection:
         assert served.get("/livez").status == 200
@@ -225,7 +225,7 @@ def test_a_request_leaves_no_garbage(desk: HelpDesk, database: str, tmp_path: Pa
     the API's time."""
     ticket = opened(desk)
     with connect(database, "test") as connection:
-        key = create_key(connection, Wanted("front desk", [Role.INTAKE]), utc_now())[1]
+        key = create_key(connection, NewKey("front desk", [Role.INTAKE]), utc_now())[1]
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", "Content-Length": "13"}
     scope = falcon.testing.create_scope(path=f"/v1/tickets/{ticket}:add_note", method="POST", headers=headers)
     scope["headers"] = [tuple(pair) for pair in scope["headers"]]
@@ -235,13 +235,13 @@ def test_a_request_leaves_no_garbage(desk: HelpDesk, database: str, tmp_path: Pa
         assert asyncio.run(garbage_of(app, scope, 50)) < 50
     finally:
         sys.excepthook = hook
-        metrics.begin(None)
+        metrics.start_counting(None)
 
 
 # ── Errors ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_our_mistake_is_in_the_log_and_not_in_the_answer(served: Served) -> None:
+def test_our_mistake_is_in_the_log_and_not_in_the_answer(served: RunningDesk) -> None:
     """An unexpected error: the log has the traceback under the name that the answer gives, the answer has no word of
     it."""
     with connect(served.database, "test") as connection:
@@ -256,13 +256,11 @@ def test_our_mistake_is_in_the_log_and_not_in_the_answer(served: Served) -> None
     assert "psycopg.errors.UndefinedColumn" in line["exception"]
 
 
-def test_what_gunicorn_says_is_a_line_too(shared_desk: Served) -> None:
+def test_what_gunicorn_says_is_a_line_too(shared_desk: RunningDesk) -> None:
     """A killed child: gunicorn's words come as JSON, like all others; so does what is no HTTP at all."""
     children = Path(f"/proc/{shared_desk.processes['api'].pid}/task/{shared_desk.processes['api'].pid}/children")
     os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
-    wait_until(
-        lambda: any(line.get("logger") == "gunicorn.error" for line in lines(shared_desk)), 10, "gunicorn says so"
-    )
+    wait_until(lambda: any(line.get("logger") == "gunicorn.error" for line in lines(shared_desk)), "gunicorn says so")
     (said,) = [line for line in lines(shared_desk) if line.get("logger") == "gunicorn.error"][:1]
     assert said["level"] in ("warning", "error")
     assert "SIGKILL" in said["event"]
@@ -280,7 +278,7 @@ def test_a_child_of_a_rebuild_logs_as_all_do(
     connection.execute(query, (trace,))
     project_all(connection)
     capfd.readouterr()
-    with crew(connection, 1, ()) as run:
+    with process_pool(connection, 1, ()) as run:
         list(run([(replay, (PROJECTIONS[0],))]))
     said = capfd.readouterr()
     (line,) = [json.loads(line) for line in said.err.splitlines()]
@@ -478,11 +476,11 @@ def test_a_record_that_cannot_be_rendered_is_named(capfd: pytest.CaptureFixture[
 
 def test_the_api_serves_although_nobody_reads_its_log(database: str, tmp_path: Path) -> None:
     """Standard error is a pipe that nobody reads, and full long since: every request is answered, also the last."""
-    served = Served(database, tmp_path, workers=1, parts=())
+    served = RunningDesk(database, tmp_path, workers=1, parts=())
     command = [sys.executable, "-m", "api.cli", "api"]
     with served, subprocess.Popen(command, cwd=ROOT, env=served.environment, stderr=subprocess.PIPE) as process:
         try:
-            wait_until(served._answers, 30, "the API answers")
+            wait_until(served._answers, "the API answers")
             for number in range(800):  # 200 bytes each, and a pipe holds 64 KiB
                 assert served.request("GET", "/livez", headers=named(f"unread-{number}")).status == 200
         finally:

@@ -19,14 +19,14 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_prometheus
 from structlog.testing import capture_logs
 
-from api.http.resources.service.metrics_resource import said
-from api.telemetry.process_watch import begin
+from api.http.resources.service.metrics_resource import readiness_sums
+from api.telemetry.process_watch import start_process_stats
 from application.helpdesk import HelpDesk
 from application.observability import metric_store as cells
 from application.observability import metrics
-from application.observability.metric_store import CAPACITY, ENDED, FIRST, Cells, added, gathered
-from application.observability.metrics import COUNTER, GAUGE, HISTOGRAM, METRICS, Metric
-from application.observability.process_stats import Vitals
+from application.observability.metric_store import CAPACITY, ENDED_FILE, FIRST, Cells, added, gathered
+from application.observability.metrics import COUNTER, GAUGE, HISTOGRAM, METRICS_BY_NAME, Metric
+from application.observability.process_stats import ProcessStats
 from application.settings import Settings
 from application.store.postgres.database import connect
 from application.store.sealing import seal_all
@@ -34,7 +34,7 @@ from projections.runner import NAMES, project_all
 from projections.status.readiness import Health, Kept, health
 from tests.support.read_models import fetcher
 from tests.support.reference_pages import ROOT, lines, spans
-from tests.support.running_desk import Served, wait_until
+from tests.support.running_desk import RunningDesk, wait_until
 from tests.support.write_side import opened, poison
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -49,7 +49,7 @@ WAITING = """
 Figures = dict[str, dict[tuple[tuple[str, str], ...], float]]
 
 
-def figures(served: Served) -> Figures:
+def figures(served: RunningDesk) -> Figures:
     """What /metrics says now: by name of a sample, by its labels."""
     found: Figures = {}
     for family in read_prometheus(served.get("/metrics").data.decode()):
@@ -58,17 +58,17 @@ def figures(served: Served) -> Figures:
     return found
 
 
-def value(served: Served, name: str, **labels: str) -> float:
+def value(served: RunningDesk, name: str, **labels: str) -> float:
     """One sample; 0 while it is not there."""
     return figures(served).get(name, {}).get(tuple(sorted(labels.items())), 0.0)
 
 
-def becomes(served: Served, expected: float, name: str, **labels: str) -> None:
+def becomes(served: RunningDesk, expected: float, name: str, **labels: str) -> None:
     """Waits until a sample has a value: an answer is up to a second old."""
-    wait_until(lambda: value(served, name, **labels) == expected, 10, f"{name}{labels} is {expected}")
+    wait_until(lambda: value(served, name, **labels) == expected, f"{name}{labels} is {expected}")
 
 
-def children(served: Served) -> list[int]:
+def children(served: RunningDesk) -> list[int]:
     """The processes that gunicorn has for requests."""
     pid = served.processes["api"].pid
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -77,7 +77,7 @@ def children(served: Served) -> list[int]:
 # ── Over HTTP ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_requests_and_commands_are_counted_over_all_processes(served: Served) -> None:
+def test_requests_and_commands_are_counted_over_all_processes(served: RunningDesk) -> None:
     """Requests by route template and class of status, commands by result; whichever process is asked, the sum."""
     ticket = served.ticket()
     path = f"/v1/tickets/{ticket}:add_note"
@@ -109,7 +109,7 @@ def templates() -> set[str]:
     return {"/v1/tickets", "/v1/tickets/{ticket_id}", "/v1/queues", "/v1/clients/{user_id}", "/readyz", "/metrics"}
 
 
-def test_a_killed_process_does_not_take_its_counts_along(served: Served) -> None:
+def test_a_killed_process_does_not_take_its_counts_along(served: RunningDesk) -> None:
     """After kill -9 of every process of the API: the counts stand, go on, and the files of the dead are tidied away."""
     for _ in range(10):
         served.request("GET", "/v1/queues", headers={"Connection": "close"})
@@ -119,9 +119,9 @@ def test_a_killed_process_does_not_take_its_counts_along(served: Served) -> None
     before = children(served)
     for pid in before:
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: len(new := children(served)) == 2 and not set(new) & set(before), 10, "gunicorn has new ones")
+    wait_until(lambda: len(new := children(served)) == 2 and not set(new) & set(before), "gunicorn has new ones")
     served.hang_up()
-    wait_until(served._answers, 10, "the API answers")
+    wait_until(served._answers, "the API answers")
     becomes(served, 10, sample[0], **labels)
     served.request("GET", "/v1/queues")
     becomes(served, 11, sample[0], **labels)
@@ -131,7 +131,7 @@ def test_a_killed_process_does_not_take_its_counts_along(served: Served) -> None
     assert not {int(name.partition("-")[0]) for name in files} & set(before)
 
 
-def test_the_workers_figures_are_in(served: Served) -> None:
+def test_the_workers_figures_are_in(served: RunningDesk) -> None:
     """What the worker counts is in the API's answer: events, the delay of sealing, mails, errors."""
     served.mailbox.verdicts.append("451 later")
     served.close(served.ticket())
@@ -150,14 +150,14 @@ def test_the_workers_figures_are_in(served: Served) -> None:
         connection.execute(
             "select pg_terminate_backend(pid, 60000) from pg_stat_activity where application_name like '%worker'"
         )
-    wait_until(lambda: value(served, "deskledger_worker_failures_total", work="follow_log") >= 1, 10, "it is counted")
+    wait_until(lambda: value(served, "deskledger_worker_failures_total", work="follow_log") >= 1, "it is counted")
 
 
 def test_what_the_database_says(database: str, tmp_path: Path) -> None:
     """Without a worker the age of what waits grows; a parked stream is counted; without a database it is said."""
-    with Served(database, tmp_path, workers=1, parts=("api",)) as served:
+    with RunningDesk(database, tmp_path, workers=1, parts=("api",)) as served:
         served.ticket()
-        wait_until(lambda: value(served, "deskledger_oldest_unsealed_event_seconds") > 0.2, 10, "an event waits")
+        wait_until(lambda: value(served, "deskledger_oldest_unsealed_event_seconds") > 0.2, "an event waits")
         served.start("work")
         becomes(served, 0, "deskledger_oldest_unsealed_event_seconds")
         becomes(served, 6, "deskledger_log_position")
@@ -165,13 +165,13 @@ def test_what_the_database_says(database: str, tmp_path: Path) -> None:
             ticket = connection.execute("select ticket_id from ticket_summaries").fetchone()[0]
             poison(connection, ticket)
             each = {(("projection", name),): 1.0 for name in NAMES}
-            wait_until(lambda: figures(served)["deskledger_parked_streams"] == each, 10, "all of them are counted")
+            wait_until(lambda: figures(served)["deskledger_parked_streams"] == each, "all of them are counted")
             connection.execute("alter table closure_mails rename to mails_of_before")
             becomes(served, 0, "deskledger_database_up")
             assert "deskledger_log_position" not in figures(served)
 
 
-def test_both_formats_are_well_formed(module_desk: Served) -> None:
+def test_both_formats_are_well_formed(module_desk: RunningDesk) -> None:
     """Prometheus' text, and OpenMetrics by Accept: each has every metric, with its words; no key is needed."""
     plain = module_desk.http.request("GET", module_desk.base + "/metrics")
     accept = {"Accept": f"{OPENMETRICS};q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"}
@@ -181,15 +181,15 @@ def test_both_formats_are_well_formed(module_desk: Served) -> None:
     families = [list(read_prometheus(plain.data.decode())), list(read_openmetrics(openly.data.decode()))]
     for found in families:
         assert {one.name: one.documentation for one in found} == {
-            metric.name.removesuffix("_total"): metric.says for metric in METRICS.values()
+            metric.name.removesuffix("_total"): metric.says for metric in METRICS_BY_NAME.values()
         }
     assert {one.type for one in families[0]} == {COUNTER, GAUGE, HISTOGRAM}
 
 
-def test_buckets_add_up(module_desk: Served) -> None:
+def test_buckets_add_up(module_desk: RunningDesk) -> None:
     """The buckets of a histogram rise to its count, which is that of +Inf."""
     module_desk.ticket()
-    wait_until(lambda: len(figures(module_desk).get("deskledger_batch_size_count", {})) >= 3, 5, "there are some")
+    wait_until(lambda: len(figures(module_desk).get("deskledger_batch_size_count", {})) >= 3, "there are some")
     found = figures(module_desk)
     for labels, count in found["deskledger_batch_size_count"].items():
         buckets = [at for key, at in found["deskledger_batch_size_bucket"].items() if set(labels) <= set(key)]
@@ -199,7 +199,7 @@ def test_buckets_add_up(module_desk: Served) -> None:
 
 def test_metrics_can_be_turned_off(database: str, tmp_path: Path) -> None:
     """By a setting: the address is none then, nothing is counted and no file is made. Access lines by another one."""
-    served = Served(database, tmp_path, workers=1, parts=("api",))
+    served = RunningDesk(database, tmp_path, workers=1, parts=("api",))
     served.environment |= {"DESKLEDGER_METRICS": "off", "DESKLEDGER_ACCESS_LOG": "off"}
     with served:
         assert served.get("/metrics").status == 404
@@ -211,13 +211,13 @@ def test_without_a_directory_each_process_tells_its_own(tmp_path: Path, own: Non
     """Where the data directory cannot be written to, a part says so, and tells what it has counted itself."""
     (tmp_path / "metrics").write_text("in the way")
     with capture_logs() as logged:
-        begin("api", Settings(data_dir=tmp_path))
+        start_process_stats("api", Settings(data_dir=tmp_path))
     assert [line["event"] for line in logged] == ["what this process counts, it alone will tell"]
-    metrics.SEALED.add()
-    assert metrics.total() == {(metrics.SEALED.name, ()): [1.0]}
+    metrics.SEALED_EVENTS.add()
+    assert metrics.total() == {(metrics.SEALED_EVENTS.name, ()): [1.0]}
 
 
-def test_what_is_no_request_is_counted(module_desk: Served) -> None:
+def test_what_is_no_request_is_counted(module_desk: RunningDesk) -> None:
     """What gunicorn cannot read never comes to the application: it is counted by its status."""
     module_desk.request("GET", "/livez", headers={"X-Bad": "\x7f"})
     becomes(module_desk, 1, "deskledger_http_unreadable_requests_total", status="400")
@@ -285,14 +285,14 @@ def undone() -> Iterator[None]:
 def own() -> Iterator[None]:
     """Counting as before, in memory, after the test."""
     yield
-    metrics.begin(None)
+    metrics.start_counting(None)
 
 
 def test_a_count_is_in_the_file_at_once(tmp_path: Path, own: None) -> None:
     """What is added in one process another one reads, without either of them doing anything."""
-    metrics.begin(tmp_path)
-    metrics.COMMANDS.add(("close", "done"))
-    metrics.COMMANDS.add(("close", "done"), by=2)
+    metrics.start_counting(tmp_path)
+    metrics.COMMANDS_TOTAL.add(("close", "done"))
+    metrics.COMMANDS_TOTAL.add(("close", "done"), by=2)
     metrics.LAG.set(("closings",), 7)
     metrics.SEALING_DELAY.observe((), 0.003)
     metrics.SEALING_DELAY.observe((), 1000.0)
@@ -316,15 +316,15 @@ def test_a_count_is_in_the_file_at_once(tmp_path: Path, own: None) -> None:
 def test_the_dead_are_added_up_and_their_gauges_forgotten(tmp_path: Path, own: None) -> None:
     """A file whose process is gone is counted once more and for ever, and removed; of gauges only the living count."""
     for directory in (tmp_path, tmp_path, None):
-        metrics.begin(directory)
-        metrics.COMMANDS.add(("close", "done"))
+        metrics.start_counting(directory)
+        metrics.COMMANDS_TOTAL.add(("close", "done"))
         metrics.LAG.set(("closings",), 5)
-    metrics.begin(tmp_path)
+    metrics.start_counting(tmp_path)
     key = "deskledger_commands_total", ("close", "done")
     for _ in range(2):
         assert metrics.total() == {key: [2.0]}
         assert len(list(tmp_path.glob("*.cells"))) == 1
-    metrics.COMMANDS.add(("close", "done"))
+    metrics.COMMANDS_TOTAL.add(("close", "done"))
     assert metrics.total() == {key: [3.0]}
 
 
@@ -347,7 +347,7 @@ def test_tidying_that_was_cut_off_counts_nothing_twice(tmp_path: Path) -> None:
 def test_a_spoilt_file_is_no_news(tmp_path: Path, spoilt: bytes) -> None:
     """What a crash of the machine, or a kill while it was made, has left of a file counts for nothing and is tidied."""
     (tmp_path / "1-x.cells").write_bytes(spoilt)
-    (tmp_path / ENDED).write_bytes(spoilt)
+    (tmp_path / ENDED_FILE).write_bytes(spoilt)
     assert gathered(tmp_path) == ({}, {})
     assert not list(tmp_path.glob("*.cells"))
 
@@ -370,41 +370,41 @@ def test_an_older_program_counts_in_its_own_way(tmp_path: Path, own: None) -> No
     old = Cells(tmp_path)
     for key, count in (
         (("unheard_of", ()), 1),
-        ((metrics.COMMANDS.name, ("close",)), 1),
+        ((metrics.COMMANDS_TOTAL.name, ("close",)), 1),
         ((metrics.SEALING_DELAY.name, ()), 3),
-        ((metrics.SEALED.name, ()), 1),
+        ((metrics.SEALED_EVENTS.name, ()), 1),
     ):
         old.values[old.place(key, count)] = 1.0
-    metrics.begin(tmp_path)
-    assert metrics.total() == {(metrics.SEALED.name, ()): [1.0]}
+    metrics.start_counting(tmp_path)
+    assert metrics.total() == {(metrics.SEALED_EVENTS.name, ()): [1.0]}
     assert added({("a", ()): [1.0]}, {("a", ()): [1.0, 2.0]}) == {("a", ()): [1.0, 2.0]}
     old.close()
 
 
 def test_a_process_looks_at_itself_once_a_second(own: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its memory, files and CPU time; where there is no /proc, the CPU time alone."""
-    metrics.begin(None)
-    vitals = Vitals("test")
+    metrics.start_counting(None)
+    vitals = ProcessStats("test")
     vitals.look()
     vitals.look()
     found = {name: cells for (name, labels), cells in metrics.total().items() if labels == ("test",)}
-    assert found[metrics.PROCESSES.name] == [1.0]
+    assert found[metrics.LIVE_PROCESSES.name] == [1.0]
     assert found[metrics.MEMORY.name][0] > 1e6
     assert found[metrics.DESCRIPTORS.name][0] > 2
     monkeypatch.setattr("application.observability.process_stats.OWN", Path("/nowhere"))
-    Vitals("other").look()
+    ProcessStats("other").look()
     assert metrics.MEMORY.value(("other",)) == 0.0
     assert metrics.CPU.value(("other",)) > 0
 
 
 def test_every_metric_has_a_name_that_says_its_unit() -> None:
     """Prometheus' conventions: counters end in _total, times are seconds; the words end like a sentence."""
-    for metric in METRICS.values():
+    for metric in METRICS_BY_NAME.values():
         assert re.fullmatch(r"deskledger(_[a-z]+)+", metric.name)
         assert metric.name.endswith("_total") == (metric.kind == COUNTER)
         assert metric.says.endswith(".")
         assert not re.search(r"_(ms|millis|minutes)", metric.name)
-    assert isinstance(METRICS["deskledger_build_info"], Metric)
+    assert isinstance(METRICS_BY_NAME["deskledger_build_info"], Metric)
 
 
 def test_the_reference_has_every_metric() -> None:
@@ -413,7 +413,7 @@ def test_the_reference_has_every_metric() -> None:
         (spans(name)[0], kind, tuple(spans(labels)), says)
         for name, kind, labels, says in lines("metrics.md", "Metric", "Type")
     ]
-    assert told == [(metric.name, metric.kind, metric.labels, metric.says) for metric in METRICS.values()]
+    assert told == [(metric.name, metric.kind, metric.labels, metric.says) for metric in METRICS_BY_NAME.values()]
 
 
 @pytest.mark.parametrize("page", ["alerts.yml", "watch-it.md"])
@@ -423,11 +423,11 @@ def test_what_is_watched_is_there(page: str) -> None:
     found = re.findall(r"\b(deskledger_\w+)(?:\{(\w+)[!=~]+\"[^\"]*\"\})?", text)
     assert len(found) > 10
     for sample, label in found:
-        metric = METRICS.get(sample) or METRICS[re.sub(r"_(bucket|sum|count)$", "", sample)]
+        metric = METRICS_BY_NAME.get(sample) or METRICS_BY_NAME[re.sub(r"_(bucket|sum|count)$", "", sample)]
         assert (sample == metric.name) == (metric.kind != HISTOGRAM), sample
         assert not label or label in metric.labels, (sample, label)
     for by, sample in re.findall(r"(?:sum|max) by \(([\w, ]+)\) \((?:rate\()?(deskledger_\w+)", text):
-        metric = METRICS.get(sample) or METRICS[re.sub(r"_(bucket|sum|count)$", "", sample)]
+        metric = METRICS_BY_NAME.get(sample) or METRICS_BY_NAME[re.sub(r"_(bucket|sum|count)$", "", sample)]
         assert set(by.split(", ")) <= {*metric.labels, "le"}, sample
     for line in text.splitlines():
         assert line.count("(") == line.count(")"), line
@@ -444,16 +444,16 @@ def test_each_alert_says_what_to_do() -> None:
 def test_what_a_database_without_tables_says() -> None:
     """Missing migrations are a database that is not up; so is none that answers."""
     up = (metrics.DATABASE_UP.name, ())
-    assert said(None)[up] == said(Health(["0001"]))[up] == [0.0]
-    assert said(Health())[up] == [1.0]
+    assert readiness_sums(None)[up] == readiness_sums(Health(["0001"]))[up] == [0.0]
+    assert readiness_sums(Health())[up] == [1.0]
 
 
 def test_a_full_disk_is_met_at_the_beginning(tmp_path: Path, own: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of a process's file has its room before it is written to; where there is none, no file is left behind."""
-    metrics.begin(tmp_path)
+    metrics.start_counting(tmp_path)
     (made,) = tmp_path.glob("*.cells")
     assert made.stat().st_blocks * 512 >= CAPACITY
-    metrics.begin(None)
+    metrics.start_counting(None)
     made.unlink()
 
     def full(*_: object) -> None:
@@ -461,7 +461,7 @@ def test_a_full_disk_is_met_at_the_beginning(tmp_path: Path, own: None, monkeypa
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(OSError, match="No space"):
-        metrics.begin(tmp_path)
+        metrics.start_counting(tmp_path)
     assert list(tmp_path.glob("*.cells")) == []
 
 
@@ -470,8 +470,8 @@ def test_metrics_are_told_while_nothing_can_be_written(
 ) -> None:
     """What cannot be tidied is added up again the next time; what cannot be read at all is this process's own."""
     for _ in range(2):
-        metrics.begin(tmp_path)
-        metrics.COMMANDS.add(("close", "done"))
+        metrics.start_counting(tmp_path)
+        metrics.COMMANDS_TOTAL.add(("close", "done"))
     key = "deskledger_commands_total", ("close", "done")
     (tmp_path / "ended.json.new").mkdir()
     assert [metrics.total()[key] for _ in range(2)] == [[2.0]] * 2
@@ -481,20 +481,20 @@ def test_metrics_are_told_while_nothing_can_be_written(
     assert metrics.total() == {key: [1.0]}
 
 
-def test_who_asks_what_may_be_done_gives_no_command(module_desk: Served) -> None:
+def test_who_asks_what_may_be_done_gives_no_command(module_desk: RunningDesk) -> None:
     """A browser's question before a command, and the command with another method, are none; the next one is counted."""
     path = f"/v1/tickets/{uuid4()}:close"
     before = read_metrics(module_desk)
     for method in ("OPTIONS", "GET"):
         module_desk.request(method, path)
     module_desk.ticket("counted")
-    wait_until(lambda: read_metrics(module_desk) != before, 60, "what came after it is counted")
+    wait_until(lambda: read_metrics(module_desk) != before, "what came after it is counted")
     assert [line for line in read_metrics(module_desk) if "close" in line] == [
         line for line in before if "close" in line
     ]
 
 
-def read_metrics(served: Served) -> list[str]:
+def read_metrics(served: RunningDesk) -> list[str]:
     """What is told of commands."""
     told = served.get("/metrics").data.decode().splitlines()
     return [line for line in told if line.startswith("deskledger_commands_total")]

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from application.store.postgres.embedded_postgres import EmbeddedPostgres
-from application.store.postgres.pg_connection import Line, Unavailable, numbered
+from application.store.postgres.pg_connection import PgConnection, Unavailable, numbered
 from tests.support.running_desk import wait_until
 
 ECHO = "select %s::text"
@@ -20,7 +20,7 @@ def on(database: str, work: Any) -> Any:
     """What a piece of work with a line gives."""
 
     async def run() -> Any:
-        line = Line(database, "test line")
+        line = PgConnection(database, "test line")
         try:
             return await work(line)
         finally:
@@ -33,7 +33,7 @@ def test_a_large_statement_is_sent_piece_by_piece(database: str) -> None:
     """More than the socket takes at once arrives whole, and so does the answer."""
     large = [f"{number:08}" * 100_000 for number in range(20)]
 
-    async def work(line: Line) -> Any:
+    async def work(line: PgConnection) -> Any:
         return await line.fetch("select * from unnest(%b::text[])", (large,))
 
     assert on(database, work) == [(text,) for text in large]
@@ -47,22 +47,22 @@ def test_who_is_cut_off_leaves_nothing_behind(database: str, connection: psycopg
         row = connection.execute(running, ("%pg_sleep($1::float8)%",)).fetchone()
         return int(row[0]) if row else 0
 
-    async def work(line: Line) -> Any:
+    async def work(line: PgConnection) -> Any:
         cut = asyncio.create_task(line.fetch("select pg_sleep(%s::float8)", ("60",)))
-        await asyncio.to_thread(wait_until, lambda: count() == 1, 20, "it runs")
+        await asyncio.to_thread(wait_until, lambda: count() == 1, "it runs")
         cut.cancel()
         with pytest.raises(asyncio.CancelledError):
             await cut
         return await line.fetch(ECHO, ("next",))
 
     assert on(database, work) == [("next",)]
-    wait_until(lambda: count() == 0, 20, "it is stopped")
+    wait_until(lambda: count() == 0, "it is stopped")
 
 
 def test_an_error_is_the_statements_own(database: str) -> None:
     """A refused statement raises what PostgreSQL says, at its preparation or later; the line goes on."""
 
-    async def work(line: Line) -> Any:
+    async def work(line: PgConnection) -> Any:
         with pytest.raises(psycopg.errors.UndefinedTable, match="nowhere"):
             await line.fetch("table nowhere")
         with pytest.raises(psycopg.errors.InvalidTextRepresentation, match="many"):
@@ -75,7 +75,7 @@ def test_an_error_is_the_statements_own(database: str) -> None:
 def test_a_connection_that_is_ended_under_a_statement(database: str) -> None:
     """It is Unavailable, once; the next statement has a new connection, and what was prepared is prepared again."""
 
-    async def work(line: Line) -> Any:
+    async def work(line: PgConnection) -> Any:
         await line.fetch(ECHO, ("first",))
         with pytest.raises(Unavailable):
             await line.fetch("select pg_terminate_backend(pg_backend_pid())")
@@ -87,8 +87,8 @@ def test_a_connection_that_is_ended_under_a_statement(database: str) -> None:
 def test_lines_that_break_together_leave_each_other_alone(database: str, connection: psycopg.Connection) -> None:
     """The socket of a broken connection is closed: whoever gets its number next is not unwatched with it."""
 
-    async def work(first: Line) -> Any:
-        second = Line(database, "test line")
+    async def work(first: PgConnection) -> Any:
+        second = PgConnection(database, "test line")
         for line in (first, second):
             await line.fetch(ECHO, ("before",))
         end = (
@@ -114,7 +114,7 @@ def test_placeholders_are_numbered() -> None:
 def test_a_backend_that_is_killed_says_nothing(own_postgres: EmbeddedPostgres) -> None:
     """Its connection ends without a word, in the middle of a statement: Unavailable, and then a new connection."""
 
-    async def work(line: Line) -> Any:
+    async def work(line: PgConnection) -> Any:
         ((pid,),) = await line.fetch("select pg_backend_pid()")
         cut = asyncio.create_task(line.fetch("select pg_sleep(%s::float8)", ("60",)))
         await asyncio.sleep(0)

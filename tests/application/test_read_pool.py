@@ -116,7 +116,7 @@ def test_an_outage_is_unavailable_and_ends_by_itself(
     own_postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the database is gone, Unavailable; after a restart, rows again, though every connection was broken."""
-    monkeypatch.setattr(reading, "WAIT_SECONDS", 1.0)
+    monkeypatch.setattr(reading, "READ_POOL_WAIT_SECONDS", 1.0)
 
     async def read() -> list[tuple[int]]:
         readers = Readers(own_postgres.url)
@@ -136,7 +136,7 @@ def test_an_outage_is_unavailable_and_ends_by_itself(
 
 def test_who_gets_no_connection_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a database a query is Unavailable after one wait for a connection, not after two."""
-    monkeypatch.setattr(reading, "WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(reading, "READ_POOL_WAIT_SECONDS", 0.2)
 
     async def read() -> int:
         readers = Readers(f"postgresql://deskledger@127.0.0.1:{free_port()}/deskledger")

@@ -380,7 +380,7 @@ def test_a_backend_that_is_killed_is_the_librarys_operational_error(own_postgres
                 return recorder.insert_events(rows(stream)) is None
             return False
 
-        wait_until(again, 30, "PostgreSQL has recovered")
+        wait_until(again, "PostgreSQL has recovered")
 
 
 def test_what_is_recorded_in_a_transaction_stands_or_falls_with_it(

@@ -19,7 +19,7 @@ import pytest
 
 from application.store.postgres import embedded_postgres as postgres
 from application.store.postgres.database import connect, migrate
-from application.store.sealing import PENDING, SEAL, delay, seal, seal_all
+from application.store.sealing import IS_SEALING_PENDING, SEAL, delay, seal, seal_all
 from tests.support.running_desk import ROOT, wait_until
 from tests.support.write_side import append, beside, own_postgres, rows, sealed, wait_for_locks
 
@@ -56,7 +56,7 @@ def holes(connection: psycopg.Connection[Any]) -> str:
 
 def drop_holes(connection: psycopg.Connection[Any], left: str = "{}") -> None:
     """Seals until only these holes are left; with nobody writing, a few passes prove every hole dead."""
-    wait_until(lambda: seal_all(connection) == 0 and holes(connection) == left, 10, f"only {left} are left as holes")
+    wait_until(lambda: seal_all(connection) == 0 and holes(connection) == left, f"only {left} are left as holes")
 
 
 def check_log(connection: psycopg.Connection[Any]) -> None:
@@ -200,7 +200,7 @@ def test_a_pass_takes_late_events_first_and_no_more_than_its_batch(connection: p
     check_log(connection)
 
 
-@pytest.mark.parametrize("statement", [PENDING, SEAL], ids=["is there anything", "a pass"])
+@pytest.mark.parametrize("statement", [IS_SEALING_PENDING, SEAL], ids=["is there anything", "a pass"])
 def test_what_is_sealed_is_not_looked_at_again(connection: psycopg.Connection, statement: str) -> None:
     """A pass reads the index from where the last one ended, so it takes no longer when the log is long."""
     append(connection, rows(uuid4(), 1, 3_000))
@@ -366,7 +366,7 @@ def test_a_killed_sealer_leaves_whole_passes(database: str, connection: psycopg.
     for goal in (300, 900, 1_500):
         sealer = subprocess.Popen([sys.executable, "-c", SEALER, database], cwd=ROOT)
         try:
-            wait_until(lambda goal=goal: len(sealed(connection)) > goal, 20, f"{goal} events are sealed")
+            wait_until(lambda goal=goal: len(sealed(connection)) > goal, f"{goal} events are sealed")
         finally:
             sealer.kill()
             sealer.wait()
@@ -398,7 +398,7 @@ def test_sealing_resumes_after_a_crash_of_the_database() -> None:
             append(connection, rows(uuid4()))
             os.kill(own.process.pid, signal.SIGKILL)
             own.process.wait()
-        wait_until(lambda: starts(own), 20, "the database is up again")
+        wait_until(lambda: starts(own), "the database is up again")
         with connect(own.url, "test") as connection:
             assert sealed(connection) == before
             assert seal_all(connection) == 1
@@ -424,7 +424,7 @@ def test_a_long_transaction_in_another_database_stalls_nothing(connection: psyco
 
 def test_a_prepared_transaction_stalls_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Events of a prepared transaction are sealed when it is committed, and nothing waits for it."""
-    monkeypatch.setitem(postgres.SETTINGS, "max_prepared_transactions", "1")
+    monkeypatch.setitem(postgres.POSTGRES_SETTINGS, "max_prepared_transactions", "1")
     late = uuid4()
     with own_postgres() as own, connect(own.url, "test") as connection:
         migrate(connection)

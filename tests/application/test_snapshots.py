@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from api.worker.worker_loop import Worker
-from application.batching_desk import CombiningDesk
+from application.batching_desk import BatchingDesk
 from application.commands.procedure_commands import CompileDossier, EscalateTicket, QualifyTicket
 from application.commands.supporting_commands import AddNote, LinkTicket, RegisterClient
 from application.helpdesk import HelpDesk
@@ -34,7 +34,7 @@ from tests.support.write_side import (
     NOW,
     OPEN,
     STAFF,
-    CombiningShell,
+    BatchingShell,
     Shell,
     append,
     notes,
@@ -53,7 +53,7 @@ def shell(request: pytest.FixtureRequest, desk: HelpDesk, database: str) -> Iter
     if request.param == "HelpDesk":
         yield desk
         return
-    combining = CombiningShell(database)
+    combining = BatchingShell(database)
     yield combining
     combining.close()
 
@@ -165,7 +165,7 @@ def test_an_earlier_version_goes_by_the_snapshot_before_it(
     whole = desk.history(long)
 
     async def look() -> None:
-        combining = CombiningDesk(database)
+        combining = BatchingDesk(database)
         for version in (0, 1, 49, 50, 51, 99, 100, 130, 131):
             assert fold(await combining.load_at(long, version)) == fold(whole[:version])
         assert len(await combining.load_at(long, 120)) == (120 if fault else 21)
@@ -183,7 +183,7 @@ def test_an_unreadable_event_is_said_at_an_earlier_version_too(
     poison(connection, ticket)
 
     async def look(version: int) -> None:
-        combining = CombiningDesk(database)
+        combining = BatchingDesk(database)
         try:
             await combining.load_at(ticket, version)
         finally:
@@ -214,9 +214,9 @@ def test_the_worker_takes_what_is_due(connection: psycopg.Connection, database: 
     running = Thread(target=worker.run)
     running.start()
     try:
-        wait_until(lambda: made(connection) == {first: [50]}, 30, "the first snapshot")
+        wait_until(lambda: made(connection) == {first: [50]}, "the first snapshot")
         append(connection, notes(second, 6, 60))
-        wait_until(lambda: made(connection) == {first: [50], second: [50]}, 30, "the second snapshot")
+        wait_until(lambda: made(connection) == {first: [50], second: [50]}, "the second snapshot")
     finally:
         worker.stop()
         running.join()

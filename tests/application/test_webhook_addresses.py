@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from application.webhooks.address_rules import Rules, UrlRefused, addresses, is_allowed, look_up, read_rules, read_url
-from application.webhooks.sender import Answer, Flight, Sender
+from application.webhooks.sender import AttemptOutcome, Flight, WebhookSender
 from tests.support.tls_identity import IDENTITY
 from tests.support.webhook_receiver import LOOPBACK, Clock, Desk, Receiver, nowhere
 
@@ -51,9 +51,9 @@ def heard() -> Iterator[list[Any]]:
     _listening.on = False
 
 
-def send(url: str, rules: Rules = NOBODY, resolve: Any = None) -> Answer:
+def send(url: str, rules: Rules = NOBODY, resolve: Any = None) -> AttemptOutcome:
     """One attempt, in this thread."""
-    return Sender(rules, resolve or unknown).send(url, b"{}", {"Content-Type": "application/json"}, Flight())
+    return WebhookSender(rules, resolve or unknown).send(url, b"{}", {"Content-Type": "application/json"}, Flight())
 
 
 def unknown(host: str, port: int) -> list[str]:
@@ -401,7 +401,7 @@ def test_an_attempt_that_was_cut_before_it_connected_opens_nothing(heard: list[A
         flight.cut()
         return ["127.0.0.1"]
 
-    answer = Sender(LOOPBACK, slow).send("http://slow.test/", b"{}", {}, flight)
+    answer = WebhookSender(LOOPBACK, slow).send("http://slow.test/", b"{}", {}, flight)
     assert answer.error == "no answer in time"
     assert heard == []
 

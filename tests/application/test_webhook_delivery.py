@@ -17,7 +17,7 @@ from standardwebhooks import Webhook
 
 from api.worker.webhook_dispatcher import AT_ONCE
 from application.store.postgres.database import connect
-from application.webhooks.delivery import pause, prune
+from application.webhooks.delivery import delivery_backoff, prune_deliveries
 from application.webhooks.signing import Vault, new_secret
 from tests.support.running_desk import ROOT, wait_until
 from tests.support.webhook_receiver import OK, SECRET, Clock, Desk, Received, Receiver, nowhere
@@ -138,7 +138,7 @@ def test_a_receiver_that_hangs_holds_up_itself_alone(at: Desk, receiver: Receive
 
 def test_a_receiver_that_hangs_is_given_up_in_time(at: Desk, receiver: Receiver, monkeypatch) -> None:
     """An attempt that takes too long is ended from our side, whatever it waits for, and tried again later."""
-    monkeypatch.setattr("api.worker.webhook_dispatcher.TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("api.worker.webhook_dispatcher.ATTEMPT_TIMEOUT_SECONDS", 0.3)
     receiver.go_on.clear()
     at.subscribe(receiver.url)
     at.happen(uuid4())
@@ -148,7 +148,7 @@ def test_a_receiver_that_hangs_is_given_up_in_time(at: Desk, receiver: Receiver,
 
 def test_a_receiver_that_answers_drop_by_drop_is_given_up_in_time(at: Desk, monkeypatch) -> None:
     """An answer of which a byte comes again and again, without an end, is ended as well."""
-    monkeypatch.setattr("api.worker.webhook_dispatcher.TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("api.worker.webhook_dispatcher.ATTEMPT_TIMEOUT_SECONDS", 0.3)
     ended = threading.Event()
 
     def drip(opened: socket.socket) -> None:
@@ -260,7 +260,7 @@ def test_only_2xx_is_success(at: Desk, receiver: Receiver, status: int) -> None:
 def test_pauses_double_with_full_jitter() -> None:
     """Anything between nothing and a ceiling, which doubles from 5 seconds up to six hours."""
     for attempts, ceiling in [(1, 5), (2, 10), (10, 2560), (14, 21600), (1_000, 21600)]:
-        pauses = [pause(attempts, None).total_seconds() for _ in range(200)]
+        pauses = [delivery_backoff(attempts, None).total_seconds() for _ in range(200)]
         assert 0 <= min(pauses) < ceiling * 0.2
         assert ceiling * 0.8 < max(pauses) <= ceiling
 
@@ -393,7 +393,7 @@ def test_two_workers_that_run_side_by_side_send_everything_once(
             for ticket in tickets:
                 desks[0].happen(ticket, version)
         try:
-            wait_until(lambda: len(receiver.received) >= 200, 20, "everything was sent")
+            wait_until(lambda: len(receiver.received) >= 200, "everything was sent")
         finally:
             stopping.set()
     for one in running:
@@ -411,7 +411,7 @@ def test_what_was_under_way_when_the_worker_died_is_sent_again(
     receiver.go_on.clear()
     desk.happen(uuid4())
     with beside(lambda: desk.dispatcher.run(stopping)) as running:
-        wait_until(lambda: receiver.connections == 1, 20, "it is under way")
+        wait_until(lambda: receiver.connections == 1, "it is under way")
         end = "select pg_terminate_backend(pid, 5000) from pg_stat_activity where application_name = %s"
         connection.execute(end, ("deskledger webhooks",))
         receiver.go_on.set()
@@ -426,7 +426,7 @@ def test_what_was_under_way_when_the_worker_died_is_sent_again(
 def test_a_full_line_stays_in_the_log(at: Desk, receiver: Receiver, monkeypatch) -> None:
     """No more deliveries wait than there is room for: the rest stays in the log, and comes when there is room again."""
     monkeypatch.setattr("application.webhooks.delivery_queue.MOST_PENDING", 3)
-    monkeypatch.setattr("application.webhooks.delivery_queue.BATCH", 2)
+    monkeypatch.setattr("application.webhooks.delivery_queue.DELIVERY_BATCH_MAX", 2)
     webhook, ticket = at.subscribe(receiver.url), uuid4()
     receiver.go_on.clear()
     at.happen(ticket, 1, 10)
@@ -463,11 +463,11 @@ def test_what_is_settled_is_cleared_away_after_30_days(at: Desk, receiver: Recei
     at.settle()
     at.connection.execute("update webhooks set deleted_at = %s, enabled = false where id = %s", (clock.now, gone.id))
     clock.move(days=29)
-    assert prune(at.connection, clock.now) == 0
+    assert prune_deliveries(at.connection, clock.now) == 0
     assert at.log("webhook_id") == [(webhook.id,)]
     clock.move(days=2)
-    assert prune(at.connection, clock.now) == 1
-    prune(at.connection, clock.now)
+    assert prune_deliveries(at.connection, clock.now) == 1
+    prune_deliveries(at.connection, clock.now)
     assert at.log("id") == []
     assert at.connection.execute("select id from webhooks").fetchall() == [(webhook.id,)]
 

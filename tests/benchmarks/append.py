@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from statistics import mean
 
-from api.worker.worker_loop import IDLE_SECONDS, LONGEST_BREATH, PAUSE_TIMES
+from api.worker.worker_loop import LONGEST_BREATH, PAUSE_TIMES, WORKER_IDLE_SECONDS
 from application.store.sealing import LISTEN, seal_all
 from tests.benchmarks import ground
 from tests.benchmarks.contenders import (
@@ -156,7 +156,7 @@ def with_sealer(team: Team, sealer: "Sealer") -> tuple[Run, Run]:
     def sealed() -> None:
         with ground.connect(team.url, "benchmark") as connection:
             unsealed = "select exists (select from events where ord > hi) from seal_state"
-            ground.wait_until(lambda: not connection.execute(unsealed).fetchone()[0], 20, "the sealer is done")
+            ground.wait_until(lambda: not connection.execute(unsealed).fetchone()[0], "the sealer is done")
 
     def beside(writers: int, seconds: float) -> float:
         rate = team(writers, seconds)
@@ -232,5 +232,5 @@ def seal_until_told(url: str, end: Connection) -> None:
             if seal_all(connection):
                 time.sleep(min((time.perf_counter() - begun) * PAUSE_TIMES, LONGEST_BREATH))
                 continue
-            for _ in connection.notifies(timeout=IDLE_SECONDS, stop_after=1):
+            for _ in connection.notifies(timeout=WORKER_IDLE_SECONDS, stop_after=1):
                 break

@@ -18,7 +18,7 @@ from eventsourcing.persistence import StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
 from psycopg_pool import ConnectionPool
 
-from application.batching_desk import CombiningDesk
+from application.batching_desk import BatchingDesk
 from application.clock import utc_now
 from application.store.event_store import to_row
 from application.store.idempotency_records import IdempotencyRecord
@@ -109,11 +109,11 @@ def library_functions(url: str) -> Run:
 def combining(url: str) -> Run:
     """The append of the API's shell, with so many requests under way in one event loop."""
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-    desk: list[CombiningDesk] = []
+    desk: list[BatchingDesk] = []
 
     async def run(writers: int, seconds: float) -> float:
         if not desk:
-            desk.append(CombiningDesk(url))
+            desk.append(BatchingDesk(url))
         counts, started = [0] * writers, time.perf_counter()
 
         async def write(number: int) -> None:
@@ -160,7 +160,7 @@ def umadb_server(directory: Path) -> Iterator[str]:
     command = [Path(sysconfig.get_path("scripts"), "umadb"), "--listen", address, "--db-path", directory / "uma.db"]
     log = directory / "umadb.log"
     with ground.program(command, log):
-        ground.wait_until(lambda: "is listening" in log.read_text(), 30, "UmaDB listens")
+        ground.wait_until(lambda: "is listening" in log.read_text(), "UmaDB listens")
         yield f"http://{address}"
 
 

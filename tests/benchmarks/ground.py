@@ -15,7 +15,7 @@ from application.store.postgres import embedded_postgres as postgres
 from application.store.postgres.database import connect, migrate
 from projections.runner import ensure_projections
 from tests.support.postgres_servers import Fresh
-from tests.support.running_desk import Served, free_port, wait_until
+from tests.support.running_desk import RunningDesk, free_port, wait_until
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -68,8 +68,8 @@ def server(**settings: str) -> Iterator[Server]:
     between the measurements.
     """
     with own_directory() as directory:
-        shipped = dict(postgres.SETTINGS)
-        postgres.SETTINGS.update({"max_connections": "400", "autovacuum": "off", **settings})
+        shipped = dict(postgres.POSTGRES_SETTINGS)
+        postgres.POSTGRES_SETTINGS.update({"max_connections": "400", "autovacuum": "off", **settings})
         try:
             (directory / "server").mkdir(mode=0o755)
             (directory / "server").chmod(0o755)
@@ -81,8 +81,8 @@ def server(**settings: str) -> Iterator[Server]:
                 os.kill(run.pid, signal.SIGQUIT)  # at once, without a last checkpoint: nothing of it is kept
                 run.embedded.stop()
         finally:
-            postgres.SETTINGS.clear()
-            postgres.SETTINGS.update(shipped)
+            postgres.POSTGRES_SETTINGS.clear()
+            postgres.POSTGRES_SETTINGS.update(shipped)
 
 
 @contextmanager
@@ -97,10 +97,10 @@ def own_directory() -> Iterator[Path]:
 
 
 @contextmanager
-def desk(database: str, directory: Path, parts: Sequence[str] = ("api", "work")) -> Iterator[Served]:
+def desk(database: str, directory: Path, parts: Sequence[str] = ("api", "work")) -> Iterator[RunningDesk]:
     """The product as it ships: `deskledger api` with two processes, and `deskledger work`."""
     directory.mkdir(exist_ok=True)
-    with Served(database, directory, parts=parts) as served:
+    with RunningDesk(database, directory, parts=parts) as served:
         yield served
 
 
@@ -109,7 +109,7 @@ def caught_up(database: str, seconds: float = 180) -> None:
     query = """select not exists (select from events, seal_state where ord > hi)
         and (select min(position) from projections) = (select coalesce(max(position), 0) from log)"""
     with connect(database, "benchmark wait") as connection:
-        wait_until(lambda: connection.execute(query).fetchone()[0], seconds, "the projections have caught up")
+        wait_until(lambda: connection.execute(query).fetchone()[0], "the projections have caught up", seconds=seconds)
 
 
 @contextmanager
@@ -176,4 +176,9 @@ class Spent:
         return {name: cpu_seconds(pid) - self._before[name] for name, pid in self._pids.items()}
 
 
-__all__ = ["Served", "connect", "free_port", "wait_until"]  # what the benchmarks take from the tests and the product
+__all__ = [
+    "RunningDesk",
+    "connect",
+    "free_port",
+    "wait_until",
+]  # what the benchmarks take from the tests and the product

@@ -31,7 +31,7 @@ from tests.benchmarks.figures import Figure, Notebook, interleaved, write
 from tests.benchmarks.over_http import Said, Target, drive
 from tests.benchmarks.population import FIRST, SPAN, populate
 from tests.support.postgres_servers import of
-from tests.support.running_desk import Served
+from tests.support.running_desk import RunningDesk
 
 SIZES = (1_000, 100_000, 1_000_000)
 SEED = 1
@@ -58,7 +58,7 @@ class Desk(NamedTuple):
     """A desk with so many tickets: where it answers, and the tickets that are asked for and worked on."""
 
     tickets: int
-    served: Served
+    served: RunningDesk
     at_work: Path
     any_ticket: Path
 
@@ -117,7 +117,9 @@ def caught_up(database: str) -> None:
     query = """select (select max(ord) from events) <= hi
         and (select min(position) from projections) = next_position - 1 from seal_state"""
     with ground.connect(database, "growth wait") as connection:
-        ground.wait_until(lambda: connection.execute(query).fetchone() == (True,), 120, "the worker has caught up")
+        ground.wait_until(
+            lambda: connection.execute(query).fetchone() == (True,), "the worker has caught up", seconds=120
+        )
 
 
 def settle(known: Sequence[Desk]) -> None:
@@ -135,7 +137,7 @@ def desks(server: ground.Server, sizes: Sequence[int]) -> Iterator[list[Desk]]:
         for size in sizes:
             database, directory = loaded(server, size), server.directory / f"desk-{size}"
             directory.mkdir(exist_ok=True)
-            served = stack.enter_context(Served(database, directory))
+            served = stack.enter_context(RunningDesk(database, directory))
             served.client()  # whose tickets are created
             known.append(Desk(size, served, at_work(served, directory), some(served, directory)))
             caught_up(database)
@@ -170,7 +172,7 @@ def finished(url: str, tickets: int) -> bool:
             return False
 
 
-def at_work(served: Served, directory: Path) -> Path:
+def at_work(served: RunningDesk, directory: Path) -> Path:
     """A file of the newest tickets in support, which are those that a desk works on; made new where there are too few.
 
     As many in each database, and lying as close together: what differs is only what lies before them.
@@ -187,7 +189,7 @@ def created_after(ids: Sequence[str], moment: datetime) -> list[bool]:
     return [UUID(id_).int >> 80 > moment.timestamp() * 1000 for id_ in ids]
 
 
-def some(served: Served, directory: Path) -> Path:
+def some(served: RunningDesk, directory: Path) -> Path:
     """A file of tickets, old and new, open and closed."""
     query = "select ticket_id from ticket_summaries order by md5(ticket_id::text) limit %s"
     with ground.connect(served.database, "growth", 60) as connection:
@@ -227,7 +229,7 @@ def server_in(directory: Path | None) -> Iterator[ground.Server]:
         return
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o755)
-    postgres.SETTINGS.update({"max_connections": "200", "autovacuum": "off"})  # see `settle`
+    postgres.POSTGRES_SETTINGS.update({"max_connections": "200", "autovacuum": "off"})  # see `settle`
     server = ground.Server(directory)
     server.embedded.start()
     try:

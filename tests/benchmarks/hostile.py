@@ -21,7 +21,7 @@ from statistics import median, quantiles
 from tests.api.test_sockets import REFUSED, SLOW, UNREADABLE, get, head, post
 from tests.benchmarks import ground
 from tests.support.raw_http import connected, read_answer
-from tests.support.running_desk import Served
+from tests.support.running_desk import RunningDesk
 
 Process = get_context("spawn").Process  # no threads and sockets of the parent
 
@@ -35,7 +35,7 @@ PAUSE = 0.02
 BAD_SENDERS = 8
 
 
-async def slowly(desk: Served, until: asyncio.Event, chance: Random) -> None:
+async def slowly(desk: RunningDesk, until: asyncio.Event, chance: Random) -> None:
     """A connection that sends headers byte by byte; when the server has had enough, another one."""
     sent = head(desk, b"GET /v1/queues HTTP/1.1", *(b"X-%d: a" % n for n in range(90)))
     while not until.is_set():
@@ -47,7 +47,7 @@ async def slowly(desk: Served, until: asyncio.Event, chance: Random) -> None:
                 await asyncio.sleep(0.1 + 0.1 * chance.random())
 
 
-async def badly(desk: Served, until: asyncio.Event, sent: list[bytes], first: int) -> None:
+async def badly(desk: RunningDesk, until: asyncio.Event, sent: list[bytes], first: int) -> None:
     """One bad request after another."""
     for one in cycle(sent[first:] + sent[:first]):
         if until.is_set():
@@ -61,7 +61,7 @@ async def badly(desk: Served, until: asyncio.Event, sent: list[bytes], first: in
         await asyncio.sleep(PAUSE)
 
 
-async def anew(desk: Served, sent: bytes, seconds: float) -> list[float]:
+async def anew(desk: RunningDesk, sent: bytes, seconds: float) -> list[float]:
     """The same, each time on a connection of its own: with how long that took."""
     found, end = [], time.monotonic() + seconds
     while time.monotonic() < end:
@@ -76,7 +76,7 @@ async def anew(desk: Served, sent: bytes, seconds: float) -> list[float]:
     return found
 
 
-async def timed(desk: Served, sent: bytes, seconds: float) -> list[float]:
+async def timed(desk: RunningDesk, sent: bytes, seconds: float) -> list[float]:
     """The same request again and again on one connection, 50 times a second: how many milliseconds each took."""
     found, end = [], time.monotonic() + seconds
     async with connected(desk.port) as (reader, writer):
@@ -114,7 +114,7 @@ def flood(port: int, count: int) -> None:
     asyncio.run(all_of_them())
 
 
-async def turn(desk: Served, kind: str) -> list[float]:
+async def turn(desk: RunningDesk, kind: str) -> list[float]:
     """What others wait in one turn."""
     until = asyncio.Event()
     beside = []

@@ -29,7 +29,7 @@ from domain.values import Role
 from tests.benchmarks import ground
 from tests.support.api_requests import LED_TO_BY, filled, give, path_to, request
 from tests.support.command_line import run
-from tests.support.running_desk import Served, wait_until
+from tests.support.running_desk import RunningDesk, wait_until
 
 SIZES, TURNS = (10, 1_000, 10_000), 5
 ALLOWED = {1_000: 1.2, 10_000: 1.5}
@@ -59,7 +59,7 @@ def main() -> int:
     spent: dict[tuple[str, int], list[float]] = {}
     with ground.server(fsync="off") as server, ground.own_directory() as directory:
         database = server.database("long_tickets")
-        with Served(database, directory, workers=1, parts=("api",)) as served:
+        with RunningDesk(database, directory, workers=1, parts=("api",)) as served:
             served.client()
             asked = [one for turn in range(turns) for one in prepared(served, turn)]
             upgraded(database)
@@ -67,7 +67,7 @@ def main() -> int:
             served.hang_up()
             served.end("api")
             served.start("api")
-            wait_until(partial(answers, served), 20, "the API answers")
+            wait_until(partial(answers, served), "the API answers")
             for name, size, status, ask in asked:
                 begun = perf_counter()
                 reply = ask()
@@ -76,7 +76,7 @@ def main() -> int:
     return told({key: values for key, values in spent.items() if key[0] != "nothing"})
 
 
-def prepared(served: Served, turn: int) -> Iterator[tuple[str, int, int, Ask]]:
+def prepared(served: RunningDesk, turn: int) -> Iterator[tuple[str, int, int, Ask]]:
     """What is asked in one turn, on tickets of its own: its name, how long the ticket is, and the status it answers."""
     spare = request(served)
     for _ in range(20 if turn == 0 else 0):  # opens the connections of a process that has just started
@@ -96,7 +96,7 @@ def prepared(served: Served, turn: int) -> Iterator[tuple[str, int, int, Ask]]:
         yield "a stale command", size, 412, partial(served.request, "POST", path, body, None, stale)
 
 
-def grown(served: Served, standing: str, size: int) -> str:
+def grown(served: RunningDesk, standing: str, size: int) -> str:
     """A ticket of so many events in a standing: notes behind the first, and then the way there."""
     ticket, path = request(served), path_to(standing)
     with connect(served.database, "benchmark") as connection:
@@ -110,14 +110,14 @@ def grown(served: Served, standing: str, size: int) -> str:
     return ticket
 
 
-def answers(served: Served) -> bool:
+def answers(served: RunningDesk) -> bool:
     """Whether the API has started; without a worker it is not ready for long."""
     with suppress(urllib3.exceptions.HTTPError):
         return served.get("/livez").status == 200
     return False
 
 
-def command(served: Served, ticket: str, name: str) -> Ask:
+def command(served: RunningDesk, ticket: str, name: str) -> Ask:
     """One command with all that it says, ready to be sent."""
     version, body = served.get(f"/v1/tickets/{ticket}").version, filled(served, ticket, name)
     others = {"verify": served.checker, "reopen": served.key(Role.CLIENT, client="client-1")}

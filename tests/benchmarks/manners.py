@@ -36,7 +36,7 @@ WAYS: dict[str, tuple[str, ...]] = {
 }
 
 
-class Lacking(ground.Served):
+class Lacking(ground.RunningDesk):
     """API and worker, of which the API lacks something."""
 
     lacks: tuple[str, ...] = ()

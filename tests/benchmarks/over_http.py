@@ -15,7 +15,7 @@ import msgspec
 import psycopg
 from psycopg.types.json import Jsonb
 
-from application.batching_desk import CombiningDesk
+from application.batching_desk import BatchingDesk
 from application.clock import utc_now
 from application.commands.deciding import CommandRequest, new_stream_id
 from application.commands.procedure_commands import OpenTicket
@@ -161,7 +161,7 @@ def bare(module: str, options: list[str], database: str, pool: int, directory: P
     command += ["-b", f"127.0.0.1:{port}", "--no-control-socket", "--http-parser", "python", f"{module}:create_app()"]
     environment = {"BARE_DATABASE": database, "BARE_POOL": str(pool)}
     with ground.program(command, directory / f"{module}.log", **environment) as process:
-        ground.wait_until(lambda: ground.answers(f"http://127.0.0.1:{port}/ready"), 30, f"{module} answers")
+        ground.wait_until(lambda: ground.answers(f"http://127.0.0.1:{port}/ready"), f"{module} answers")
         yield f"http://127.0.0.1:{port}", process.pid
 
 
@@ -178,7 +178,7 @@ def fill(database: str, count: int) -> list[UUID]:
 
 async def open_tickets(database: str, count: int) -> list[UUID]:
     """Tickets at tier 1, each with its five events; their ids."""
-    desk = CombiningDesk(database)
+    desk = BatchingDesk(database)
     await desk.register_client("client-1", CONTACT, STAFF, NOW)
     opening = OpenTicket("client-1", Channel.EMAIL, "My printer does not print.", ISSUE)
     ids: list[UUID] = []

@@ -35,7 +35,7 @@ from application.commands.command import Command, Opening
 from application.commands.deciding import CommandRequest, decide, decide_client
 from application.commands.procedure_commands import COMMANDS, DocumentIssue, OpenTicket, ReceiveRequest, RequestSender
 from application.commands.supporting_commands import RegisterClient
-from application.mail.closure_mail import DESK
+from application.mail.closure_mail import DESK_ACTOR
 from application.store.event_store import leaf_hash, to_recorded, to_row
 from application.store.postgres.database import connect, migrate
 from domain import decisions
@@ -45,7 +45,7 @@ from domain.ticket import Ticket, evolve
 from domain.values import Channel, Grade, Level, Principal, Role, Visibility
 from domain.words import dossier_lines
 from projections.queries.closure_mail_list import MailRow
-from projections.rebuild.rebuild_projections import SIZES, rebuild
+from projections.rebuild.rebuild_projections import REBUILD_SIZES, rebuild
 from projections.runner import PROJECTIONS, ensure_projections, lag, project
 
 FIRST, SPAN = datetime(2026, 1, 5, tzinfo=UTC), timedelta(days=300)
@@ -286,7 +286,7 @@ class Story:
         else:
             (event,) = decisions.closure_mail_failed(version, message_id, 1, "550 no such user")
         cause = f"{NO_TICKET}/{version}"
-        recorded = e.Recorded(NO_TICKET, version + 1, self._now, DESK, event, None, cause, None, ticket.level)
+        recorded = e.Recorded(NO_TICKET, version + 1, self._now, DESK_ACTOR, event, None, cause, None, ticket.level)
         self._ticket = evolve(ticket, recorded)
         self.history.append(recorded)
 
@@ -481,7 +481,7 @@ def populate(
 
 def _project(connection: psycopg.Connection[Any], total: int, progress: Advance | None) -> None:
     """Brings the projections to the end of the log: by a rebuild where they are far from it."""
-    if total > SIZES.far:
+    if total > REBUILD_SIZES.far:
         rebuild(connection, *PROJECTIONS, progress=progress)
     while project(connection):
         if progress:

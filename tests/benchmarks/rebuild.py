@@ -79,7 +79,7 @@ def steps(quick: bool) -> int:
     return 3 * (1 if quick else REPETITIONS)
 
 
-def beside(loop: asyncio.Runner, served: ground.Served, tickets: list[str], database: str) -> list[float]:
+def beside(loop: asyncio.Runner, served: ground.RunningDesk, tickets: list[str], database: str) -> list[float]:
     """The delays of commands for as long as a rebuild runs, without the half second in which its program starts."""
 
     def until_done() -> Iterator[str]:
@@ -89,14 +89,14 @@ def beside(loop: asyncio.Runner, served: ground.Served, tickets: list[str], data
     with subprocess.Popen(COMMAND, env=environment(database), stdout=subprocess.DEVNULL) as rebuild:
         begun = "select from pg_namespace where nspname = 'building'"
         with ground.connect(database, "benchmark") as connection:
-            ground.wait_until(lambda: connection.execute(begun).fetchone() is not None, 20, "a rebuild")
+            ground.wait_until(lambda: connection.execute(begun).fetchone() is not None, "a rebuild")
         delays = loop.run(escalate(served.base, served.staff, until_done(), RATE))
     if rebuild.returncode:
         raise RuntimeError("the rebuild failed")
     return delays
 
 
-def give(loop: asyncio.Runner, served: ground.Served, tickets: list[str], number: int) -> list[float]:
+def give(loop: asyncio.Runner, served: ground.RunningDesk, tickets: list[str], number: int) -> list[float]:
     """The delays in milliseconds of so many commands."""
     taken = [tickets.pop() for _ in range(number)]
     return loop.run(escalate(served.base, served.staff, taken, RATE))

@@ -13,7 +13,7 @@ import psycopg
 import uvloop
 
 from application.store.postgres.database import connection_settings
-from application.store.postgres.pg_connection import PATIENCE_SECONDS, Line
+from application.store.postgres.pg_connection import CONNECTION_PATIENCE_SECONDS, PgConnection
 from tests.benchmarks import ground
 
 TRIPS = 3_000
@@ -33,10 +33,10 @@ async def cpu_of(trip: Callable[[], Awaitable[object]]) -> float:
 async def measure(url: str, repetitions: int) -> None:
     """Prints the median and the spread of both, taken by turns."""
     connection = await psycopg.AsyncConnection.connect(url, **connection_settings("benchmark"))
-    line, cursor = Line(url, "benchmark"), connection.cursor(binary=True)
+    line, cursor = PgConnection(url, "benchmark"), connection.cursor(binary=True)
 
     async def by_cursor() -> object:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(CONNECTION_PATIENCE_SECONDS):
             await cursor.execute("select %s::int", ("1",), prepare=True)
         return await cursor.fetchall()
 

@@ -25,7 +25,7 @@ from domain.values import Role
 from tests.benchmarks import ground
 from tests.benchmarks.figures import Figure, Notebook, interleaved
 from tests.benchmarks.over_http import Target, drive, open_tickets
-from tests.support.running_desk import Served
+from tests.support.running_desk import RunningDesk
 
 STREAMS, READERS, TICKETS = 50, 2, 2_000
 ALONE, IDLE, CATCHING_UP = "alone", f"beside {STREAMS} idle streams", f"beside {READERS} readers that catch up"
@@ -68,7 +68,9 @@ def commands(repetitions: int, count: Callable[[str], None]) -> list[Figure]:
     return notebook.figures()
 
 
-def one(notebook: Notebook, name: str, beside: Callable[[Served], object], served: Served, target: Target) -> None:
+def one(
+    notebook: Notebook, name: str, beside: Callable[[RunningDesk], object], served: RunningDesk, target: Target
+) -> None:
     """One run of wrk with something beside it."""
     with ExitStack() as stack:
         stack.enter_context(beside(served))  # type: ignore[arg-type]
@@ -80,13 +82,13 @@ def one(notebook: Notebook, name: str, beside: Callable[[Served], object], serve
 
 
 @contextmanager
-def nothing(served: Served) -> Iterator[None]:
+def nothing(served: RunningDesk) -> Iterator[None]:
     """Nobody else is there."""
     yield
 
 
 @contextmanager
-def idle(served: Served) -> Iterator[None]:
+def idle(served: RunningDesk) -> Iterator[None]:
     """Streams that stand at the end of the log and wait for what does not happen."""
     end = served.get("/v1/events?limit=1").headers["Deskledger-Position"]
     headers = {"Accept": "text/event-stream", "Authorization": f"Bearer {served.key(Role.AUDITOR)}"}
@@ -104,7 +106,7 @@ def idle(served: Served) -> Iterator[None]:
 
 
 @contextmanager
-def catching_up(served: Served) -> Iterator[None]:
+def catching_up(served: RunningDesk) -> Iterator[None]:
     """Readers that read the whole log again and again, as fast as they get it."""
     again = 'while true; do curl -sN -H "$0" -H "Accept: application/x-ndjson" "$1" > /dev/null; done'
     command = ["bash", "-c", again, f"Authorization: Bearer {served.key(Role.AUDITOR)}", f"{served.base}/v1/events"]
@@ -126,14 +128,14 @@ def memory(events: int) -> None:
             connection.execute("vacuum analyze events, log")
         directory = server.directory / "desk"
         directory.mkdir()
-        served = Served(database, directory, workers=1, parts=("api",))
+        served = RunningDesk(database, directory, workers=1, parts=("api",))
         with served:
             pid = served.processes["api"].pid
             (process,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
             read(served, int(process), events)
 
 
-def read(served: Served, process: int, events: int) -> None:
+def read(served: RunningDesk, process: int, events: int) -> None:
     """One stream from the beginning to the end."""
     headers = {"Accept": "application/x-ndjson", "Authorization": f"Bearer {served.key(Role.AUDITOR)}"}
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)

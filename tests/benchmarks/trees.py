@@ -155,7 +155,7 @@ def running(side: str, root: Path, server: ground.Server, tickets: int) -> Itera
             command = [python_of(root), "-m", "api.cli", part]
             stack.enter_context(ground.program(command, directory / f"{part}.log", cwd=root, **environment))
         base, ids = f"http://127.0.0.1:{port}", directory / "tickets"
-        ground.wait_until(partial(ground.answers, f"{base}/readyz"), 60, f"the API of {root} answers")
+        ground.wait_until(partial(ground.answers, f"{base}/readyz"), f"the API of {root} answers")
         settle = partial(ground.caught_up, database)
         targets = {kind: Target(f"{side}: {name}", kind, base, {}, key, ids, settle) for kind, name in KINDS.items()}
         ids.touch()

@@ -14,7 +14,7 @@ from domain import events as e
 from domain import ticket as ticket_module
 from domain.client import Client
 from domain.rules import Given
-from domain.ticket import Details, Dossier, Issue, Link, QualityControl, Resolution, Ticket, begin, fold
+from domain.ticket import Details, Dossier, Issue, Link, QualityControl, Resolution, Ticket, begin_ticket, fold
 from domain.values import Actor, Channel, Grade, Level, Qualification, Queue, Relation, Role, Sender, State, Visibility
 from tests.support.given import (
     BEGUN,
@@ -768,7 +768,7 @@ def test_a_stream_that_does_not_begin_with_a_request_is_no_ticket():
     assert fold([]) is None
     recorded = e.Recorded(TICKET_ID, 1, START, QUALITY, e.Created("T-000001"))
     with pytest.raises(errors.UnknownTicket):
-        begin(recorded)
+        begin_ticket(recorded)
     received = e.Recorded(TICKET_ID, 1, START, QUALITY, e.RequestReceived(Channel.WEB, "help", Sender("walk-in")))
     known = Ticket(TICKET_ID, 1, S.RECEIVED, START, START, Channel.WEB, "help", Sender("walk-in"))
     assert fold([received]) == known

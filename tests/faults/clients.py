@@ -2,7 +2,7 @@
 
     python -m faults.clients api NAME DIRECTORY SEED BASE KEY     over HTTP
     python -m faults.clients desk NAME DIRECTORY SEED URL         writers through `HelpDesk`, in threads
-    python -m faults.clients combining NAME DIRECTORY SEED URL    writers through `CombiningDesk`, on one event loop
+    python -m faults.clients combining NAME DIRECTORY SEED URL    writers through `BatchingDesk`, on one event loop
 
 All of them work on shared tickets as well as on their own, so that they are in each other's way. SIGTERM ends them
 after the command that is under way.
@@ -26,7 +26,7 @@ from eventsourcing.persistence import PersistenceError
 from psycopg_pool import ConnectionPool
 
 from api.cli.serve import end_with_parent
-from application.batching_desk import CombiningDesk
+from application.batching_desk import BatchingDesk
 from application.clock import utc_now
 from application.commands.deciding import CommandRequest, Outcome, Trace, new_stream_id
 from application.commands.procedure_commands import DocumentIssue, OpenTicket
@@ -205,7 +205,7 @@ class Writer:
             pause(0.1)
 
 
-async def combine(desk: CombiningDesk, plan: Plan, journal: Journal) -> None:
+async def combine(desk: BatchingDesk, plan: Plan, journal: Journal) -> None:
     """A client of the combining shell, until the process is to end."""
     while not STOP.is_set():
         mark, wanted = wish(plan, journal)
@@ -246,7 +246,7 @@ def in_threads(clients: Sequence[Caller | Writer], plans: Sequence[Plan], mean: 
 
 async def on_one_loop(url: str, plans: Sequence[Plan], journal: Journal) -> None:
     """All clients of a combining shell."""
-    desk = CombiningDesk(url)
+    desk = BatchingDesk(url)
     await asyncio.gather(*(combine(desk, plan, journal) for plan in plans))
     await desk.close()
 

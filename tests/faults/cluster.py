@@ -14,7 +14,7 @@ import psycopg
 from psycopg.sql import SQL, Literal
 
 from application.store.postgres.database import connect, migrate
-from application.store.postgres.embedded_postgres import EmbeddedPostgres, PostgresError, claim, socket_dir
+from application.store.postgres.embedded_postgres import EmbeddedPostgres, PostgresError, own_directory, socket_dir
 from projections.runner import ensure_projections
 from tests.support.running_desk import wait_until
 
@@ -65,8 +65,8 @@ class Cluster(EmbeddedPostgres):
     def create_standby(self, primary: "Cluster") -> None:
         """A copy of a running primary that goes on following it, as it does when it is started."""
         self.remove()
-        claim(self.cluster, self.servant)
-        claim(self.home / "postgres-log", self.servant)
+        own_directory(self.cluster, self.servant)
+        own_directory(self.home / "postgres-log", self.servant)
         where = f"host={primary.sockets} user=deskledger application_name=standby"
         self.run("pg_basebackup", "-d", where, "-D", self.cluster, "-R", "-X", "stream", "-c", "fast")
 
@@ -91,7 +91,7 @@ class Cluster(EmbeddedPostgres):
                 return True
             return False
 
-        wait_until(started, 30, "PostgreSQL starts again")
+        wait_until(started, "PostgreSQL starts again")
 
     def kill(self, how: int = signal.SIGKILL) -> None:
         """Ends the postmaster: SIGQUIT is its immediate shutdown. Its children end by themselves, a little later."""
@@ -107,14 +107,14 @@ class Cluster(EmbeddedPostgres):
             for pid in children:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            wait_until(lambda: not any(alive(pid) for pid in children), 10, "no process of the cluster is left")
+            wait_until(lambda: not any(alive(pid) for pid in children), "no process of the cluster is left")
 
     def follows(self, primary: "Cluster") -> bool:
         """Whether this standby has received all that the primary has written until now."""
         with suppress(psycopg.OperationalError), connect(primary.url, "faults") as connection:
             now = connection.execute("select pg_current_wal_flush_lsn()").fetchone()[0]  # type: ignore[index]
             with suppress(AssertionError):
-                wait_until(lambda: self._received(now), 30, "the standby follows")
+                wait_until(lambda: self._received(now), "the standby follows")
                 return True
         return False
 
@@ -139,14 +139,14 @@ class Cluster(EmbeddedPostgres):
                     at, since = now, time.monotonic()
                 return whole is not False or time.monotonic() - since > STILL_SECONDS
 
-            wait_until(done, 60, "the standby has replayed")
+            wait_until(done, "the standby has replayed")
 
     def promote(self) -> None:
         """Makes this standby the primary."""
         with connect(self.url, "faults", statement_seconds=60) as connection:
             connection.execute("select pg_promote(true, %s)", (PROMOTE_SECONDS,))
             query = "select not pg_is_in_recovery()"
-            wait_until(lambda: connection.execute(query).fetchone()[0], PROMOTE_SECONDS, "the standby is promoted")  # type: ignore[index]
+            wait_until(lambda: connection.execute(query).fetchone()[0], "the standby is promoted")  # type: ignore[index]
 
     def wait_for_standby(self, names: str) -> None:
         """From now on a commit is acknowledged only when these standbys have it on disk; '' for none of them."""
@@ -155,7 +155,7 @@ class Cluster(EmbeddedPostgres):
             connection.execute("select pg_reload_conf()")
             states = "select coalesce(min(sync_state), '') from pg_stat_replication"
             if names:
-                wait_until(lambda: connection.execute(states).fetchone()[0] == "sync", 30, "the standby is waited for")  # type: ignore[index]
+                wait_until(lambda: connection.execute(states).fetchone()[0] == "sync", "the standby is waited for")  # type: ignore[index]
 
     def dump(self, file: Path) -> None:
         """`pg_dump` of the desk, as the how-to says."""

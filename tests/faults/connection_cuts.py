@@ -30,7 +30,7 @@ from application.store.postgres.database import connect, migrate
 from application.store.postgres.embedded_postgres import EmbeddedPostgres
 from projections.runner import ensure_projections
 from tests.support.raw_http import Answer, Caller, Cut, connected, read_answer, written
-from tests.support.running_desk import Served
+from tests.support.running_desk import RunningDesk
 
 CLIENTS, COMMANDS, SHARED = 16, 2_000, 4
 MOST_TRIES = 60
@@ -136,7 +136,7 @@ class Command(NamedTuple):
 class Client:
     """Gives commands through the proxy, and each of them again until it is answered."""
 
-    def __init__(self, name: str, proxy: int, desk: Served, shared: list[str], seed: str) -> None:
+    def __init__(self, name: str, proxy: int, desk: RunningDesk, shared: list[str], seed: str) -> None:
         self._name, self._proxy, self._desk, self._shared = name, proxy, desk, shared
         self._chance = random.Random(f"{seed} {name}")
         self._read = Caller(desk.port, desk.staff)
@@ -232,7 +232,7 @@ class Report(NamedTuple):
     seconds: float
 
 
-async def storm(desk: Served, seed: str, commands: int) -> Report:
+async def storm(desk: RunningDesk, seed: str, commands: int) -> Report:
     """The clients through the proxy; in the middle, one process of the API is killed."""
     for number in range(3):
         desk.client(f"client-{number}")
@@ -263,7 +263,7 @@ async def storm(desk: Served, seed: str, commands: int) -> Report:
     )
 
 
-def kill_one(desk: Served) -> None:
+def kill_one(desk: RunningDesk) -> None:
     """SIGKILL for one of the processes that serve; gunicorn starts another."""
     parent = desk.processes["api"].pid
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
@@ -330,7 +330,7 @@ def main() -> int:
         with connect(postgres.url, "chaos") as connection:
             migrate(connection)
             ensure_projections(connection)
-        with Served(postgres.url, directory) as desk:
+        with RunningDesk(postgres.url, directory) as desk:
             report = asyncio.run(storm(desk, asked.seed, asked.commands))
     finally:
         postgres.stop()

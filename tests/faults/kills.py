@@ -49,7 +49,7 @@ def desk_writer(stage: Stage) -> None:
 
 
 def combining_writer(stage: Stage) -> None:
-    """The writers through `CombiningDesk`."""
+    """The writers through `BatchingDesk`."""
     stage.end("combining", signal.SIGKILL)
     stage.start_clients("combining")
 
@@ -83,7 +83,7 @@ OF_PROCESSES: dict[str, Callable[[Stage], None]] = {
     "worker": worker,
     "second worker": second_worker,
     "writers of HelpDesk": desk_writer,
-    "writers of CombiningDesk": combining_writer,
+    "writers of BatchingDesk": combining_writer,
 }
 OF_POSTGRES: dict[str, Callable[[Stage], None]] = {
     "PostgreSQL backend": backend,
@@ -96,7 +96,7 @@ WEIGHTS = {
     "worker": 5,
     "second worker": 4,
     "writers of HelpDesk": 2,
-    "writers of CombiningDesk": 2,
+    "writers of BatchingDesk": 2,
     "PostgreSQL backend": 5,
     "PostgreSQL postmaster": 2,
     "PostgreSQL immediate": 2,

@@ -21,7 +21,7 @@ from tests.faults.checker import Batch, Cut, Held, History, Probe, Resumption, V
 from tests.faults.cluster import Cluster, address_of, children_of, prepare
 from tests.faults.holding import Holder
 from tests.faults.store import log_end, snapshot, unsealed
-from tests.support.running_desk import ROOT, Served, wait_until
+from tests.support.running_desk import ROOT, RunningDesk, wait_until
 
 WORKERS = ("work", "work 2")
 CLIENTS = ("api", "desk", "combining")
@@ -29,7 +29,7 @@ HOLES = "select holes = '{}' from seal_state"
 PATIENCE = 40.0
 
 
-class Desk(Served):
+class Desk(RunningDesk):
     """API and two workers as processes of their own; they end when this process dies."""
 
     def start(self, part: str) -> None:
@@ -84,7 +84,7 @@ class Stage:
             self.start_follower("follower", self.url, 0)
             self.hold()
             for kind in CLIENTS:
-                wait_until(lambda kind=kind: self._says(kind), PATIENCE, f"the clients of {kind} work")
+                wait_until(lambda kind=kind: self._says(kind), f"the clients of {kind} work")
         except BaseException:
             self.__exit__()
             raise
@@ -188,7 +188,7 @@ class Stage:
                 return connection.execute("select 1").fetchone() is not None
             return False
 
-        wait_until(takes_commands, PATIENCE, "the database answers")
+        wait_until(takes_commands, "the database answers")
 
     # ── What has to be so ───────────────────────────────────────────────────────────────────────────────────
 
@@ -198,7 +198,7 @@ class Stage:
         self.answers()
         seconds = None
         with suppress(AssertionError):
-            wait_until(self._caught_up(), PATIENCE, "everything is sealed and projected")
+            wait_until(self._caught_up(), "everything is sealed and projected")
             seconds = time.monotonic() - began
         self.resumptions.append(Resumption(after, seconds))
 
@@ -250,13 +250,13 @@ class Stage:
         self.resume("the end of all commands")
         with connect(self.url, "faults") as connection:
             with suppress(AssertionError):
-                wait_until(lambda: connection.execute(HOLES).fetchone()[0], 20, "no hole is left")  # type: ignore[index]
+                wait_until(lambda: connection.execute(HOLES).fetchone()[0], "no hole is left")  # type: ignore[index]
 
             def read_all() -> bool:
                 own = [path for path in self._followers if path.name.startswith("follower")][-1:]  # not the standby's
                 return max((batch.rows[-1][0] for batch in follower.batches(own)), default=0) >= log_end(connection)
 
-            wait_until(read_all, 20, "the follower has read everything")
+            wait_until(read_all, "the follower has read everything")
 
     def rebuilt(self) -> list[Violation]:
         """How the projections differ from those that are built anew."""

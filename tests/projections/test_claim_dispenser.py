@@ -11,8 +11,8 @@ import pytest
 from application.store.postgres.read_pool import Readers
 from application.store.sealing import seal_all
 from domain.values import Queue
-from projections.queries import claim_dispenser as dealing
-from projections.queries.claim_dispenser import Dealer, Free
+from projections.queries import claim_dispenser
+from projections.queries.claim_dispenser import ClaimDispenser, Free
 from projections.runner import project_all
 from tests.support.full_queue import filled
 from tests.support.write_side import append, notes
@@ -28,7 +28,7 @@ def two(connection: psycopg.Connection[Any], database: str) -> list[UUID]:
     return [row[0] for row in connection.execute(query).fetchall()]
 
 
-def dealt(database: str, talk: Callable[[Dealer], Awaitable[Any]]) -> Any:
+def dealt(database: str, talk: Callable[[ClaimDispenser], Awaitable[Any]]) -> Any:
     """What comes of a talk with a dealer of tier 1."""
 
     async def run() -> Any:
@@ -36,7 +36,7 @@ def dealt(database: str, talk: Callable[[Dealer], Awaitable[Any]]) -> Any:
         await readers.open()
         try:
             async with asyncio.timeout(20):
-                return await talk(Dealer(readers.fetch, Queue.TIER1))
+                return await talk(ClaimDispenser(readers.fetch, Queue.TIER1))
         finally:
             await readers.close()
 
@@ -52,7 +52,7 @@ def id_of(free: Free | None) -> UUID:
 def test_who_asks_at_the_same_time_gets_another(two: list[UUID], database: str) -> None:
     """Two who ask get two tickets, the best one first, by one look-up."""
 
-    async def talk(dealer: Dealer) -> list[UUID]:
+    async def talk(dealer: ClaimDispenser) -> list[UUID]:
         return [id_of(free) for free in await asyncio.gather(dealer.next(), dealer.next())]
 
     assert dealt(database, talk) == two
@@ -61,10 +61,10 @@ def test_who_asks_at_the_same_time_gets_another(two: list[UUID], database: str) 
 def test_what_is_put_down_is_dealt_again(two: list[UUID], database: str) -> None:
     """A claimer who did not take it, since the request was one of before, leaves it to the next."""
 
-    async def talk(dealer: Dealer) -> list[UUID]:
+    async def talk(dealer: ClaimDispenser) -> list[UUID]:
         first = await dealer.next()
         assert first
-        dealer.settle(first, passed_over=False)
+        dealer.complete(first, passed_over=False)
         return [first.ticket_id, id_of(await dealer.next())]
 
     assert dealt(database, talk) == [two[0], two[0]]
@@ -73,13 +73,13 @@ def test_what_is_put_down_is_dealt_again(two: list[UUID], database: str) -> None
 def test_who_finds_all_in_other_hands_waits(two: list[UUID], database: str) -> None:
     """The third of three waits until one of the others is done, and gets what is put down."""
 
-    async def talk(dealer: Dealer) -> UUID:
+    async def talk(dealer: ClaimDispenser) -> UUID:
         hands = await asyncio.gather(dealer.next(), dealer.next())
         third = asyncio.create_task(dealer.next())
         done, _ = await asyncio.wait([third], timeout=0.2)
         assert not done
         assert hands[1]
-        dealer.settle(hands[1], passed_over=False)
+        dealer.complete(hands[1], passed_over=False)
         return id_of(await third)
 
     assert dealt(database, talk) == two[1]
@@ -88,11 +88,11 @@ def test_who_finds_all_in_other_hands_waits(two: list[UUID], database: str) -> N
 def test_what_was_passed_over_is_dealt_no_more(two: list[UUID], database: str) -> None:
     """None, once both were not to be had: whoever asks is not sent to the same ones again."""
 
-    async def talk(dealer: Dealer) -> Free | None:
+    async def talk(dealer: ClaimDispenser) -> Free | None:
         for _ in two:
             free = await dealer.next()
             assert free
-            dealer.settle(free, passed_over=True)
+            dealer.complete(free, passed_over=True)
         return await dealer.next()
 
     assert dealt(database, talk) is None
@@ -103,10 +103,10 @@ def test_what_was_passed_over_comes_again_when_it_has_moved_on(
 ) -> None:
     """One more event, and it may be free: it is dealt at its new version."""
 
-    async def talk(dealer: Dealer) -> list[Free | None]:
+    async def talk(dealer: ClaimDispenser) -> list[Free | None]:
         first = await dealer.next()
         assert first
-        dealer.settle(first, passed_over=True)
+        dealer.complete(first, passed_over=True)
         append(connection, notes(first.ticket_id, first.version + 1))
         return [first, await dealer.next()]
 
@@ -118,7 +118,7 @@ def test_what_was_passed_over_comes_again_when_it_has_moved_on(
 def test_who_goes_away_takes_no_ticket_along(two: list[UUID], database: str, moment: str) -> None:
     """Cancelled before, while or just after tickets are looked up: all of them are there for the next ones."""
 
-    async def talk(dealer: Dealer) -> list[UUID]:
+    async def talk(dealer: ClaimDispenser) -> list[UUID]:
         fetch, begun, ready = dealer._fetch, asyncio.Event(), asyncio.Event()
 
         async def gated(query: Any, parameters: Any) -> list[Any]:
@@ -146,15 +146,15 @@ def test_who_goes_away_takes_no_ticket_along(two: list[UUID], database: str, mom
 
 def test_it_remembers_no_more_than_it_says(two: list[UUID], database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was passed over is forgotten when it is too much: then it is tried once more, and no harm is done."""
-    monkeypatch.setattr(dealing, "MOST_REMEMBERED", 1)
+    monkeypatch.setattr(claim_dispenser, "MOST_CLAIMS_REMEMBERED", 1)
 
-    async def talk(dealer: Dealer) -> list[UUID]:
+    async def talk(dealer: ClaimDispenser) -> list[UUID]:
         seen = []
         for _ in range(3):
             free = await dealer.next()
             assert free
             seen.append(free.ticket_id)
-            dealer.settle(free, passed_over=True)
+            dealer.complete(free, passed_over=True)
         return seen
 
     assert dealt(database, talk) == [two[0], two[1], two[0]]

@@ -12,7 +12,7 @@ from application.store.event_store import StoredRow
 from application.store.postgres.database import connect
 from domain.values import Role
 from tests.support.api_requests import JSON, brought, people, problem, request, walk
-from tests.support.running_desk import Served, wait_until
+from tests.support.running_desk import RunningDesk, wait_until
 from tests.support.stream_readers import CLOUD_EVENTS, NDJSON, SSE, all_of, stream, told
 from tests.support.write_side import append, beside, rows
 
@@ -20,18 +20,18 @@ TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 @pytest.fixture(scope="module")
-def desk(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def desk(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDesk]:
     """A desk with some past, of one process, so that what is logged once is once in its log."""
-    with Served(module_database, tmp_path_factory.mktemp("feed"), workers=1) as served:
+    with RunningDesk(module_database, tmp_path_factory.mktemp("feed"), workers=1) as served:
         for standing in ("closed", "tier2", "noc", "waiting"):
             brought(served, standing, f"client-{standing}")
         mailed = "/v1/events?type=Ticket.ClosureEmailSent"  # the last event that the desk records by itself
-        wait_until(lambda: walk(served, mailed), 20, "the closing mail is sent")
+        wait_until(lambda: walk(served, mailed), "the closing mail is sent")
         served.caught_up()
         yield served
 
 
-def cloud_events(served: Served, query: str) -> list[dict[str, Any]]:
+def cloud_events(served: RunningDesk, query: str) -> list[dict[str, Any]]:
     """The events of all pages of a feed of CloudEvents."""
     found, path = [], f"/v1/events?limit=7&{query}"
     while path:
@@ -42,7 +42,7 @@ def cloud_events(served: Served, query: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_all_forms_tell_the_same(desk: Served) -> None:
+def test_all_forms_tell_the_same(desk: RunningDesk) -> None:
     """Each filter finds the same events, in the same order, as a page, as lines, as SSE and as CloudEvents."""
     events = walk(desk, "/v1/events")
     some = next(event for event in events if event["type"] == "Ticket.Closed")
@@ -65,24 +65,24 @@ def test_all_forms_tell_the_same(desk: Served) -> None:
         assert [event["data"] for event in cloud_events(desk, query)] == expected, query
 
 
-def test_a_stream_says_how_far_it_has_come(desk: Served) -> None:
+def test_a_stream_says_how_far_it_has_come(desk: RunningDesk) -> None:
     """Where nothing fits, whoever goes on from what was told last does not read the same again."""
     end = int(desk.get("/v1/events?limit=1").headers["Deskledger-Position"])
     for accept in (NDJSON, SSE):
         assert all_of(desk, accept, "type=Ticket.Nothing").position >= end
 
 
-def test_a_page_of_cloud_events_says_where_to_go_on(desk: Served) -> None:
+def test_a_page_of_cloud_events_says_where_to_go_on(desk: RunningDesk) -> None:
     """It is a bare list, so `after` stands in a header, as with every page."""
     for accept in (JSON, CLOUD_EVENTS):
         reply = desk.request("GET", "/v1/events?type=Ticket.Nothing", headers={"Accept": accept})
         assert reply.headers["Deskledger-After"] == reply.headers["Deskledger-Position"], accept
 
 
-def test_a_cloud_event_has_what_the_specification_asks_for(desk: Served) -> None:
+def test_a_cloud_event_has_what_the_specification_asks_for(desk: RunningDesk) -> None:
     """Required and optional attributes, the extensions sequence and traceparent, the event as data."""
     ticket = request(desk, headers={"traceparent": TRACE})
-    wait_until(lambda: walk(desk, f"/v1/events?ticket_id={ticket}"), 10, "the event is sealed")
+    wait_until(lambda: walk(desk, f"/v1/events?ticket_id={ticket}"), "the event is sealed")
     (event,), (found,) = walk(desk, f"/v1/events?ticket_id={ticket}"), cloud_events(desk, f"ticket_id={ticket}")
     assert found.pop("traceparent")[:36] == TRACE[:36]  # the trace is the caller's, the span in it the desk's
     assert found == {
@@ -111,21 +111,21 @@ def test_a_cloud_event_has_what_the_specification_asks_for(desk: Served) -> None
         ("application/cloudevents-batch+json, */*;q=0.1", CLOUD_EVENTS),
     ],
 )
-def test_the_reader_chooses_the_form(desk: Served, accept: str, answered: str) -> None:
+def test_the_reader_chooses_the_form(desk: RunningDesk, accept: str, answered: str) -> None:
     """By Accept, with its weights; CloudEvents are for those only who name them."""
     with stream(desk, accept, "wait=0") as response:
         assert (response.status, response.headers["Content-Type"]) == (200, answered)
 
 
 @pytest.mark.parametrize("accept", ["text/html", "application/json;q=0", "application/xml", "nonsense", "a/b;q=x"])
-def test_another_form_is_refused(desk: Served, accept: str) -> None:
+def test_another_form_is_refused(desk: RunningDesk, accept: str) -> None:
     """406, and the four that there are."""
     refused = problem(desk.request("GET", "/v1/events", headers={"Accept": accept}), 406, "not_acceptable")
     for form in (JSON, NDJSON, SSE, CLOUD_EVENTS):
         assert form in refused["detail"]
 
 
-def test_last_event_id_wins(desk: Served) -> None:
+def test_last_event_id_wins(desk: RunningDesk) -> None:
     """An EventSource comes back to the address that it was given, with the id that it has got."""
     for last, after in (("7", 7), ("", 2)):
         with stream(desk, SSE, "after=2&wait=0", **{"Last-Event-ID": last}) as response:
@@ -135,20 +135,20 @@ def test_last_event_id_wins(desk: Served) -> None:
 
 
 @pytest.mark.parametrize("last", ["x", "-1", "1.5", "1 2", "0x7", "9" * 19, "9" * 400, "\xb2"])
-def test_a_last_event_id_that_is_none_is_refused(desk: Served, last: str) -> None:
+def test_a_last_event_id_that_is_none_is_refused(desk: RunningDesk, last: str) -> None:
     """400 that says what it takes."""
     headers = {"Accept": SSE, "Last-Event-ID": last}
     problem(desk.request("GET", "/v1/events", headers=headers), 400, "bad_last_event_id")
 
 
 @pytest.mark.parametrize("query", ["wait=-1", "wait=61", "wait=x", "wait=1&wait=2", "after=x", "unknown=1"])
-def test_parameters_are_checked_in_every_form(desk: Served, query: str) -> None:
+def test_parameters_are_checked_in_every_form(desk: RunningDesk, query: str) -> None:
     """400 before anything is sent."""
     for accept in (JSON, NDJSON, SSE, CLOUD_EVENTS):
         problem(desk.request("GET", f"/v1/events?{query}", headers={"Accept": accept}), 400, "invalid_parameter")
 
 
-def test_only_auditors_and_admins_read_it(desk: Served) -> None:
+def test_only_auditors_and_admins_read_it(desk: RunningDesk) -> None:
     """Every other role is refused in every form; so is a client, whose own tickets stand elsewhere."""
     others = {name: key for name, key in people(desk).items() if name not in ("auditor", "admin")}
     for key in (*others.values(), desk.key(Role.CLIENT, client=desk.client())):
@@ -156,7 +156,7 @@ def test_only_auditors_and_admins_read_it(desk: Served) -> None:
             problem(desk.request("GET", "/v1/events", key=key, headers={"Accept": accept}), 403, "role_missing")
 
 
-def test_head_opens_no_stream(desk: Served) -> None:
+def test_head_opens_no_stream(desk: RunningDesk) -> None:
     """The headers of each form, and the connection is free for the next request."""
     for accept in (JSON, NDJSON, SSE, CLOUD_EVENTS):
         reply = desk.request("HEAD", "/v1/events", headers={"Accept": accept})
@@ -166,7 +166,7 @@ def test_head_opens_no_stream(desk: Served) -> None:
 # ── Waiting ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_page_waits_for_what_fits(desk: Served) -> None:
+def test_a_page_waits_for_what_fits(desk: RunningDesk) -> None:
     """`wait` holds the answer back until something fits: what happens otherwise does not end it."""
     desk.caught_up()
     end = desk.get("/v1/events?limit=1").headers["Deskledger-Position"]
@@ -178,20 +178,20 @@ def test_a_page_waits_for_what_fits(desk: Served) -> None:
     assert found.json["after"] >= found.json["items"][0]["position"] > int(end)
 
 
-def linked(desk: Served) -> str:
+def linked(desk: RunningDesk) -> str:
     """A ticket that is linked to another one, after some other events."""
     first, second = request(desk), request(desk)
     assert desk.do(first, "link", other_ticket_id=second, relation="related_to").status == 200
     return first
 
 
-def test_a_page_does_not_wait_where_there_is_something(desk: Served) -> None:
+def test_a_page_does_not_wait_where_there_is_something(desk: RunningDesk) -> None:
     """What is there already is answered at once; the test would take minutes otherwise."""
     for _ in range(10):
         assert desk.get("/v1/events?limit=1&wait=30").json["after"] == 1
 
 
-def test_a_wait_in_vain_is_an_empty_page(desk: Served) -> None:
+def test_a_wait_in_vain_is_an_empty_page(desk: RunningDesk) -> None:
     """Nothing happened: an empty page that says where to go on."""
     found = desk.get("/v1/events?type=Ticket.Nothing&wait=1").json
     assert (found["items"], found["next"]) == ([], None)
@@ -199,7 +199,7 @@ def test_a_wait_in_vain_is_an_empty_page(desk: Served) -> None:
 
 
 @pytest.mark.parametrize("accept", [NDJSON, SSE])
-def test_streams_follow_what_fits(desk: Served, accept: str) -> None:
+def test_streams_follow_what_fits(desk: RunningDesk, accept: str) -> None:
     """What happens while they are open comes as well, to each what its filter lets through."""
     user_id = f"followed-{accept[-4:]}"
     writer, watched = desk.key(Role.INTAKE, name=user_id), request(desk)
@@ -234,14 +234,14 @@ def test_streams_follow_what_fits(desk: Served, accept: str) -> None:
 # ── What cannot be read ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_event_that_cannot_be_read_stops_nobody(desk: Served) -> None:
+def test_an_event_that_cannot_be_read_stops_nobody(desk: RunningDesk) -> None:
     """It is an item that says so, in every form, and what follows it is read; the log of the desk has it once."""
     stream_id, other = uuid4(), uuid4()
     bad = [*unreadable(stream_id, "Ticket.FromTheFuture", b'{"a": 1}'), *unreadable(other, "Ticket.Escalated", b"{}")]
     with connect(desk.database, "test") as connection:
         append(connection, bad)
     after = request(desk)
-    wait_until(lambda: walk(desk, f"/v1/events?ticket_id={after}"), 10, "it is sealed")
+    wait_until(lambda: walk(desk, f"/v1/events?ticket_id={after}"), "it is sealed")
     path = f"/v1/events?after={walk(desk, f'/v1/events?ticket_id={stream_id}')[0]['position'] - 2}"
     items = walk(desk, path)
     unread = {item["type"]: item for item in items if item["data"] is None}
@@ -253,7 +253,7 @@ def test_an_event_that_cannot_be_read_stops_nobody(desk: Served) -> None:
     for accept in (NDJSON, SSE):
         assert all_of(desk, accept, path.partition("?")[2]).events == items
     assert [event["data"] for event in cloud_events(desk, path.partition("?")[2])] == items
-    wait_until(lambda: logged(desk.directory, "event cannot be read") == 2, 5, "it is logged")
+    wait_until(lambda: logged(desk.directory, "event cannot be read") == 2, "it is logged")
 
 
 def unreadable(stream_id: UUID, type_: str, body: bytes) -> list[StoredRow]:

@@ -12,10 +12,10 @@ from application.store.postgres.database import connect
 from application.store.postgres.read_pool import Readers
 from application.store.sealing import seal_all
 from projections.runner import PROJECTIONS, project_all
-from projections.status.freshness import LOG, POLL_SECONDS, Freshness
+from projections.status.freshness import FRESHNESS_POLL_SECONDS, LOG, Freshness
 from tests.support.api_requests import client_key, problem, standing_still
 from tests.support.read_models import Asked
-from tests.support.running_desk import Reply, Served
+from tests.support.running_desk import Reply, RunningDesk
 from tests.support.write_side import append, beside, notes, opened
 
 NAMES = [projection.name for projection in PROJECTIONS]
@@ -52,7 +52,7 @@ def test_a_hundred_who_wait_share_one_question(desk: HelpDesk, asked: Asked) -> 
         return await asyncio.gather(*wishes, *(fresh.stands_at(99, NAMES, 0.5) for _ in range(50)))
 
     assert asyncio.run(wait()) == [False] * 100
-    assert 2 <= asked.times <= 0.5 / POLL_SECONDS + 2
+    assert 2 <= asked.times <= 0.5 / FRESHNESS_POLL_SECONDS + 2
 
 
 def test_nobody_who_waits_is_nothing_asked(desk: HelpDesk, connection: psycopg.Connection, asked: Asked) -> None:
@@ -64,7 +64,7 @@ def test_nobody_who_waits_is_nothing_asked(desk: HelpDesk, connection: psycopg.C
         fresh = Freshness(asked.fetch)
         held = await fresh.holds_version(ticket, 5, 0), await fresh.stands_at(last, [*NAMES, LOG], 0)
         before = asked.times
-        await asyncio.sleep(5 * POLL_SECONDS)
+        await asyncio.sleep(5 * FRESHNESS_POLL_SECONDS)
         return (*held, asked.times - before)
 
     assert asyncio.run(wait()) == (True, True, 0)
@@ -109,7 +109,7 @@ def test_a_database_that_comes_back_is_waited_for(desk: HelpDesk, connection: ps
         vain = await fresh.stands_at(last, [LOG], 0.05)
         waiting = asyncio.create_task(fresh.stands_at(last, [LOG], 20))
         while asked.times < 10:
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(FRESHNESS_POLL_SECONDS)
         asked.answers = True
         return vain, await waiting
 
@@ -152,7 +152,7 @@ def with_position(path: str, position: int) -> str:
 
 
 @pytest.mark.parametrize("path", POSITIONED)
-def test_a_query_waits_for_a_position(shared_desk: Served, path: str) -> None:
+def test_a_query_waits_for_a_position(shared_desk: RunningDesk, path: str) -> None:
     """With `min_position` the answer comes when the read side is there, and stands at that position at least."""
     served = shared_desk
     served.ticket()
@@ -167,7 +167,7 @@ def test_a_query_waits_for_a_position(shared_desk: Served, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", [*POSITIONED, "/v1/events"])
-def test_a_wait_in_vain_says_so(shared_desk: Served, path: str) -> None:
+def test_a_wait_in_vain_says_so(shared_desk: RunningDesk, path: str) -> None:
     """What does not come within the time that the caller gives is a problem with status 503 and Retry-After."""
     shared_desk.ticket()
     reply = shared_desk.request("GET", with_position(path, 10**9), headers={"Prefer": "wait=1"})
@@ -175,7 +175,7 @@ def test_a_wait_in_vain_says_so(shared_desk: Served, path: str) -> None:
     assert reply.headers["Retry-After"] == "1"
 
 
-def test_a_ticket_waits_for_its_version(shared_desk: Served) -> None:
+def test_a_ticket_waits_for_its_version(shared_desk: RunningDesk) -> None:
     """With `min_version` a ticket and its history come when lists and queues hold that version."""
     served = shared_desk
     ticket = served.ticket()
@@ -192,7 +192,7 @@ def test_a_ticket_waits_for_its_version(shared_desk: Served) -> None:
     assert (listed["ticket_id"], listed["version"]) == (ticket, 6)
 
 
-def test_a_version_that_is_not_there_is_not_waited_for(shared_desk: Served) -> None:
+def test_a_version_that_is_not_there_is_not_waited_for(shared_desk: RunningDesk) -> None:
     """A version that the ticket does not have is 404 at once; beside a past state `min_version` says nothing: 400."""
     served = shared_desk
     ticket = served.ticket()
@@ -203,7 +203,7 @@ def test_a_version_that_is_not_there_is_not_waited_for(shared_desk: Served) -> N
     problem(served.get(f"/v1/tickets/{UUID(int=7)}?min_version=1"), 404, "unknown_ticket")
 
 
-def test_a_foreign_ticket_is_not_waited_for(shared_desk: Served) -> None:
+def test_a_foreign_ticket_is_not_waited_for(shared_desk: RunningDesk) -> None:
     """A client who asks for another's ticket learns nothing of it, whatever version is asked for."""
     served = shared_desk
     ticket, other = served.ticket(), client_key(served, "client-2")

@@ -20,7 +20,7 @@ from projections.status.readiness import health
 from tests.support.command_line import run
 from tests.support.random_walk import Walk
 from tests.support.read_models import contents, fetcher, start_again
-from tests.support.running_desk import Served, wait_until
+from tests.support.running_desk import RunningDesk, wait_until
 from tests.support.write_side import NOW, UNKNOWN, append, beside, notes, opened, poison, wait_for_locks
 
 NAMES = [projection.name for projection in PROJECTIONS]
@@ -243,18 +243,18 @@ def test_a_stream_parked_under_the_runner_stays_parked(
     assert connection.execute("select version from ticket_summaries").fetchall() == [(5,)]
 
 
-def test_an_operator_sees_and_heals(served: Served) -> None:
+def test_an_operator_sees_and_heals(served: RunningDesk) -> None:
     """From the log of the worker over /readyz, the list and doctor to the replay: one parked ticket, step by step."""
     ticket, whole = served.ticket(), served.ticket()
     with connect(served.database, "test") as connection:
         position = poison(connection, UUID(ticket))
         ready = lambda: served.get("/readyz").json  # noqa: E731
-        wait_until(lambda: ready()["parked"] == dict.fromkeys(NAMES, 1), 10, "the ticket is parked")
+        wait_until(lambda: ready()["parked"] == dict.fromkeys(NAMES, 1), "the ticket is parked")
         assert served.get("/readyz").status == 200
         items = served.get("/v1/tickets").json["items"]
         assert {item["ticket_id"]: item["incomplete_since"] for item in items} == {ticket: position, whole: None}
         said = (served.directory / "work.log").read_text  # lines are written together, a moment later
-        wait_until(lambda: said().count("a stream is parked") == 3, 10, "the log says so")
+        wait_until(lambda: said().count("a stream is parked") == 3, "the log says so")
         ill = run("doctor", DATABASE_URL=served.database)
         assert f"WRONG\tparked streams\t3; closings {ticket} since position {position}: " in ill.stdout
         assert run("replay", DATABASE_URL=served.database).returncode == 1

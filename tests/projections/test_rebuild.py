@@ -16,10 +16,10 @@ from application.store.sealing import seal_all
 from projections.catch_up import catch_up
 from projections.engine.background_priority import NICE, SLICE_MILLISECONDS, stand_back
 from projections.engine.parking import parked_streams
-from projections.engine.process_pool import CrewError, crew
+from projections.engine.process_pool import ProcessPoolError, process_pool
 from projections.engine.projection import positions
 from projections.rebuild.rebuild_projections import Sizes, execute, far_behind, rebuild
-from projections.rebuild.retired_tables import NotRetired, Stood, UnknownVersion, drop_retired, roll_back
+from projections.rebuild.retired_tables import NotRetired, TablesState, UnknownVersion, drop_retired, roll_back
 from projections.runner import PROJECTIONS, ensure_projections, project, project_all
 from tests.support.postgres_servers import GIVEN
 from tests.support.random_walk import Walk
@@ -176,7 +176,7 @@ def test_a_swap_is_taken_back_at_once(worked: Walk, connection: psycopg.Connecti
     seal_all(connection)
     project_all(connection)
     new = contents(connection)
-    assert roll_back(connection, PROJECTIONS[1]) == Stood(PROJECTIONS[1].version, stood)
+    assert roll_back(connection, PROJECTIONS[1]) == TablesState(PROJECTIONS[1].version, stood)
     assert contents(connection) == new | {table: old[table] for table in PROJECTIONS[1].tables}
     project_all(connection)
     assert contents(connection) == new
@@ -258,7 +258,7 @@ def test_a_process_that_is_killed_leaves_the_old_tables(worked: Walk, connection
         ]
         os.kill(int(builders[0]), signal.SIGKILL)
 
-    with pytest.raises(CrewError):
+    with pytest.raises(ProcessPoolError):
         rebuild(connection, PROJECTIONS[0], progress=kill, processes=2, sizes=Sizes(chunk=10, small=0))
     assert contents(connection) == before
     assert connection.execute("select from pg_namespace where nspname = 'building'").fetchone() is None
@@ -267,16 +267,16 @@ def test_a_process_that_is_killed_leaves_the_old_tables(worked: Walk, connection
 
 def test_an_error_in_a_process_is_raised_here(connection: psycopg.Connection) -> None:
     """What a task raises in another process comes back with its kind, and all processes end."""
-    with pytest.raises(psycopg.errors.UndefinedTable), crew(connection, 2, ()) as run:
+    with pytest.raises(psycopg.errors.UndefinedTable), process_pool(connection, 2, ()) as run:
         list(run([(execute, ("select 1",)), (execute, ("select from nowhere",))]))
     gone = "select from pg_stat_activity where application_name = 'deskledger rebuild' and datname = current_database()"
-    wait_until(lambda: not connection.execute(gone).fetchall(), 10, "the connections of the processes end")
+    wait_until(lambda: not connection.execute(gone).fetchall(), "the connections of the processes end")
 
 
 def test_the_processes_of_a_rebuild_stand_back(connection: psycopg.Connection) -> None:
     """They and the server's processes for them have a lower priority, also as groups, and a longer slice of time."""
     backends = "select pid from pg_stat_activity where application_name = 'deskledger standing'"
-    with crew(connection, 2, (), "standing") as run:
+    with process_pool(connection, 2, (), "standing") as run:
         list(run([(execute, ("select 1",))] * 4))
         pids = [] if GIVEN else [pid for (pid,) in connection.execute(backends).fetchall()]
         pids += [
@@ -285,7 +285,7 @@ def test_the_processes_of_a_rebuild_stand_back(connection: psycopg.Connection) -
             if b"projections.engine.process_pool" in Path(f"/proc/{pid}/cmdline").read_bytes()
         ]
         assert len(pids) == (2 if GIVEN else 4)
-        wait_until(lambda: list(run([(execute, ("select 1",))])) and all(map(in_a_lower_group, pids)), 10, "they do")
+        wait_until(lambda: list(run([(execute, ("select 1",))])) and all(map(in_a_lower_group, pids)), "they do")
         assert {(os.getsid(pid) == pid, os.getpriority(os.PRIO_PROCESS, pid)) for pid in pids} == {(True, NICE)}
         assert {os.sched_getscheduler(pid) for pid in pids} == {os.SCHED_BATCH}
         assert {slice_of(pid) for pid in pids} == {SLICE_MILLISECONDS if LONG_SLICES else slice_of(os.getpid())}
@@ -295,7 +295,7 @@ def test_beside_commands_the_processes_rest(connection: psycopg.Connection) -> N
     """When events were recorded while a task ran, the process rests twice as long before the next one."""
     working = "select pg_sleep(0.2), nextval('events_ord'), nextval('events_ord')"
     tasks = [(execute, (working,)), (execute, ("select 1",))]
-    with crew(connection, 1, ()) as run:
+    with process_pool(connection, 1, ()) as run:
         list(run(tasks[1:]))
         begun = time.monotonic()
         list(run(tasks))

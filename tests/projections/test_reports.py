@@ -19,11 +19,11 @@ from application.store.postgres.database import connect, migration_lock
 from domain.values import Queue, Role
 from projections.queries.queue_pages import queue_as_of
 from projections.reports.report_figures import Cell, Figures, Flow, Report, flow, report
-from projections.reports.report_metrics import BY_NAME, COLUMNS, METRICS
+from projections.reports.report_metrics import BY_NAME, METRIC_COLUMNS, REPORT_METRICS
 from projections.reports.reporting_schema import ROLE, create_reporting, grant_reading, reporting_stands
 from projections.runner import ensure_projections
 from tests.support.report_cases import Story, hour, open_tickets, random_walk, record, twenty_tickets
-from tests.support.running_desk import Served
+from tests.support.running_desk import RunningDesk
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "reports.md"
 END = hour(1000)
@@ -358,7 +358,7 @@ def test_the_flow_does_not_depend_on_the_groups(desk_of_twenty: psycopg.Connecti
     assert not isinstance(ask(desk_of_twenty, "backlog").flow, Flow)
 
 
-@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+@pytest.mark.parametrize("metric", REPORT_METRICS, ids=lambda metric: metric.name)
 def test_an_empty_desk(connection: psycopg.Connection, metric: Any) -> None:
     """Nothing is in the population: 0 of 0, no value where one would have to divide, and no cell in any group."""
     (cell,) = ask(connection, metric.name).items
@@ -371,7 +371,7 @@ def test_an_empty_desk(connection: psycopg.Connection, metric: Any) -> None:
 def test_the_position_is_that_of_the_figures(desk_of_twenty: psycopg.Connection) -> None:
     """A report names the position that the read models stand at."""
     (last,) = desk_of_twenty.execute("select max(position) from log").fetchone()  # type: ignore[misc]
-    assert {ask(desk_of_twenty, metric.name).position for metric in METRICS} == {last}
+    assert {ask(desk_of_twenty, metric.name).position for metric in REPORT_METRICS} == {last}
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -394,7 +394,7 @@ def test_any_history_balances_and_stays_told(connection: psycopg.Connection, see
 def everything(connection: psycopg.Connection, until: datetime) -> list[Report]:
     """Every metric up to a moment, whole and by what a later event cannot change."""
     groups: list[tuple[str, ...]] = [(), ("level",), ("priority", "week")]
-    return [ask(connection, metric.name, *group, until=until) for metric in METRICS for group in groups]
+    return [ask(connection, metric.name, *group, until=until) for metric in REPORT_METRICS for group in groups]
 
 
 def strip(reports: list[Report]) -> list[Any]:
@@ -468,15 +468,15 @@ def test_no_view_holds_free_text(connection: psycopg.Connection) -> None:
     for view, column, kind in connection.execute(query):
         found.setdefault(view, {})[column] = kind
     assert {view: " ".join(found.pop(view)) for view in PLAIN} == PLAIN
-    assert found == {metric.name: FACTS | MORE.get(metric.name, {}) for metric in METRICS}
+    assert found == {metric.name: FACTS | MORE.get(metric.name, {}) for metric in REPORT_METRICS}
 
 
 def test_every_view_says_what_it_is(connection: psycopg.Connection) -> None:
     """The comment on a metric's view has its words, and every common column has one."""
     query = "select obj_description(%s::regclass), col_description(%s::regclass, %s)"
-    for metric in METRICS:
+    for metric in REPORT_METRICS:
         view = f"reporting.{metric.name}"
-        for place, meaning in enumerate(COLUMNS.values(), 1):
+        for place, meaning in enumerate(METRIC_COLUMNS.values(), 1):
             words, column = connection.execute(query, (view, view, place)).fetchone() or ("", "")
             assert column == meaning
         assert all(part in words for part in (metric.definition, metric.formula, metric.population, metric.unit))
@@ -590,8 +590,8 @@ def test_the_documentation_lists_exactly_the_metrics() -> None:
     """docs/reference/reports.md has each metric's words as the code has them, and no other metric."""
     text = DOCUMENT.read_text("utf-8")
     headings = [line.removeprefix("### ").strip("`") for line in text.splitlines() if line.startswith("### ")]
-    assert headings == [metric.name for metric in METRICS]
-    for metric in METRICS:
+    assert headings == [metric.name for metric in REPORT_METRICS]
+    for metric in REPORT_METRICS:
         section = text.partition(f"### `{metric.name}`\n")[2].partition("\n#")[0]
         parts = f"\n| split by | `{metric.split}` |" if metric.split else ""
         assert section.strip() == (
@@ -628,19 +628,19 @@ def test_the_sql_of_the_documentation_runs(desk_of_twenty: psycopg.Connection) -
 @pytest.fixture(scope="module")
 def api(
     desk_of_twenty: psycopg.Connection, module_database: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Served]:
+) -> Iterator[RunningDesk]:
     """The API alone on the desk of twenty: no worker that would send their e-mails."""
-    with Served(module_database, tmp_path_factory.mktemp("reports"), workers=1, parts=("api",)) as running:
+    with RunningDesk(module_database, tmp_path_factory.mktemp("reports"), workers=1, parts=("api",)) as running:
         yield running
 
 
 @pytest.fixture
-def reporter(api: Served) -> str:
+def reporter(api: RunningDesk) -> str:
     """The key of somebody who reads reports."""
     return api.key(Role.REPORTER)
 
 
-def test_the_list_of_metrics(api: Served, reporter: str) -> None:
+def test_the_list_of_metrics(api: RunningDesk, reporter: str) -> None:
     """Every metric of the contract, in words, in a list of one page."""
     answer = api.get("/v1/reports", reporter)
     assert (answer.status, answer.json["next"]) == (200, None)
@@ -664,7 +664,7 @@ def test_the_list_of_metrics(api: Served, reporter: str) -> None:
     )
 
 
-def test_a_report(api: Served, reporter: str, desk_of_twenty: psycopg.Connection) -> None:
+def test_a_report(api: RunningDesk, reporter: str, desk_of_twenty: psycopg.Connection) -> None:
     """The figures of a window, with the words, the window in UTC and the position of the read models."""
     window = "from=2026-10-12T02:00:00%2B02:00&to=2026-10-19T00:00:00Z"
     answer = api.get(f"/v1/reports/throughput?{window}&group_by=week,priority", reporter)
@@ -691,7 +691,7 @@ def test_a_report(api: Served, reporter: str, desk_of_twenty: psycopg.Connection
     assert told["flow"] == {"opening": 0, "new": 7, "reopened": 1, "closed": 5, "cancelled": 1, "ending": 2}
 
 
-def test_a_report_of_everything(api: Served, reporter: str) -> None:
+def test_a_report_of_everything(api: RunningDesk, reporter: str) -> None:
     """Without a window: from the beginning up to now."""
     before = datetime.now(UTC)
     told = api.get("/v1/reports/time_to_close", reporter).json
@@ -700,7 +700,7 @@ def test_a_report_of_everything(api: Served, reporter: str) -> None:
     assert {"value", "numerator", "denominator", "tickets", "mean", "p50", "p90", "group"} == set(told["items"][0])
 
 
-def test_the_edges_of_time(api: Served, reporter: str) -> None:
+def test_the_edges_of_time(api: RunningDesk, reporter: str) -> None:
     """The first and the last moment that can be written are moments like any other; what lies beyond is refused."""
     for metric in BY_NAME:
         path = f"/v1/reports/{metric}?from=0001-01-01T00:00:00Z&to=9999-12-31T23:59:59.999999Z"
@@ -709,7 +709,7 @@ def test_the_edges_of_time(api: Served, reporter: str) -> None:
         assert api.get(f"/v1/reports/backlog?{wrong}", reporter).status == 400
 
 
-def test_an_unknown_metric(api: Served, reporter: str) -> None:
+def test_an_unknown_metric(api: RunningDesk, reporter: str) -> None:
     """404, with the metrics that there are."""
     answer = api.get("/v1/reports/mttr", reporter)
     assert (answer.status, answer.json["code"]) == (404, "unknown_metric")
@@ -736,7 +736,7 @@ def test_an_unknown_metric(api: Served, reporter: str) -> None:
         "limit=5",
     ],
 )
-def test_wrong_parameters(api: Served, reporter: str, query: str) -> None:
+def test_wrong_parameters(api: RunningDesk, reporter: str, query: str) -> None:
     """400 with a problem that says what the parameter takes."""
     answer = api.get(f"/v1/reports/throughput?{query}", reporter)
     assert (answer.status, answer.headers["Content-Type"]) == (400, "application/problem+json")
@@ -744,7 +744,7 @@ def test_wrong_parameters(api: Served, reporter: str, query: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/reports", "/v1/reports/backlog", "/v1/reports/mttr"])
-def test_who_reads_reports(api: Served, path: str) -> None:
+def test_who_reads_reports(api: RunningDesk, path: str) -> None:
     """Managers, reporters, auditors and admins; the others are told which role they lack, whatever they ask for."""
     expected = 404 if path.endswith("mttr") else 200
     for role in (Role.IT_MANAGER, Role.REPORTER, Role.AUDITOR, Role.ADMIN):

@@ -7,7 +7,7 @@ from typing import Any
 
 from application.store.postgres.database import connect
 from domain.values import Level, Role
-from tests.support.running_desk import Reply, Served, wait_until
+from tests.support.running_desk import Reply, RunningDesk, wait_until
 
 JSON, PROBLEM = "application/json", "application/problem+json"
 MEMBERS = {"type", "title", "status", "detail", "instance", "code"}
@@ -73,18 +73,18 @@ LED_TO_BY: dict[str, tuple[str, str]] = {
 STANDINGS = ("received", *LED_TO_BY)
 
 
-def people(served: Served) -> dict[str, str]:
+def people(served: RunningDesk) -> dict[str, str]:
     """A key for each role alone, and for an agent of each level."""
     keys = {str(role): served.key(role) for role in Role if role not in (Role.AGENT, Role.CLIENT, Role.SYSTEM)}
     return keys | {str(level): served.key(Role.AGENT, levels=[level]) for level in RESOLVING}
 
 
-def client_key(served: Served, user_id: str) -> str:
+def client_key(served: RunningDesk, user_id: str) -> str:
     """The key of a client who is in the directory."""
     return served.key(Role.CLIENT, client=served.client(user_id))
 
 
-def request(served: Served, **more: Any) -> str:
+def request(served: RunningDesk, **more: Any) -> str:
     """A request of step 1; its ticket id."""
     reply = served.request(
         "POST", "/v1/requests", {"channel": "phone", "text": "no network here", "sender": {}}, **more
@@ -102,7 +102,7 @@ def path_to(standing: str) -> list[str]:
     return commands
 
 
-def brought(served: Served, standing: str, user_id: str = "client-1") -> str:
+def brought(served: RunningDesk, standing: str, user_id: str = "client-1") -> str:
     """A ticket of a client in a standing; its id."""
     served.client(user_id)
     ticket = request(served)
@@ -113,18 +113,18 @@ def brought(served: Served, standing: str, user_id: str = "client-1") -> str:
 
 
 def give(
-    served: Served, ticket: str, command: str, key: str | None = None, user_id: str = "client-1", **more: Any
+    served: RunningDesk, ticket: str, command: str, key: str | None = None, user_id: str = "client-1", **more: Any
 ) -> Reply:
     """A command with a body that fits the ticket as it stands."""
     return served.do(ticket, command, key, **filled(served, ticket, command, user_id) | more)
 
 
-def filled(served: Served, ticket: str, command: str, user_id: str = "client-1") -> dict[str, Any]:
+def filled(served: RunningDesk, ticket: str, command: str, user_id: str = "client-1") -> dict[str, Any]:
     """The body of a command for this ticket."""
     return {name: _meant(served, ticket, value, user_id) for name, value in BODIES[command].items()}
 
 
-def _meant(served: Served, ticket: str, value: Any, user_id: str) -> Any:
+def _meant(served: RunningDesk, ticket: str, value: Any, user_id: str) -> Any:
     match value:
         case "CLIENT":
             return user_id
@@ -152,29 +152,29 @@ def problem(reply: Reply, status: int, code: str | None = None) -> dict[str, Any
 
 
 @contextmanager
-def standing_still(served: Served) -> Iterator[None]:
+def standing_still(served: RunningDesk) -> Iterator[None]:
     """The projections stand still, as when their worker lags far behind; the log goes on."""
     with connect(served.database, "test freeze") as connection, connection.transaction():
         connection.execute("select from projections for update")
         yield
 
 
-def sealed(served: Served, ticket: str) -> None:
+def sealed(served: RunningDesk, ticket: str) -> None:
     """Waits until all events of a ticket have their position."""
 
     def all_of_it() -> bool:
         items = served.get(f"/v1/tickets/{ticket}/history").json["items"]
         return all(event["position"] for event in items)
 
-    wait_until(all_of_it, 10, "the ticket's events are sealed")
+    wait_until(all_of_it, "the ticket's events are sealed")
 
 
-def version(served: Served, ticket: str) -> int:
+def version(served: RunningDesk, ticket: str) -> int:
     """The version that a ticket is at."""
     return served.get(f"/v1/tickets/{ticket}").version
 
 
-def pages(served: Served, path: str, limit: int | None = None, key: str | None = None) -> Iterator[Reply]:
+def pages(served: RunningDesk, path: str, limit: int | None = None, key: str | None = None) -> Iterator[Reply]:
     """The pages of a list, from one `next` to the next."""
     address = path if limit is None else f"{path}{'&' if '?' in path else '?'}limit={limit}"
     while True:
@@ -189,6 +189,6 @@ def pages(served: Served, path: str, limit: int | None = None, key: str | None =
         address = link[1:].partition(">")[0]
 
 
-def walk(served: Served, path: str, limit: int = 200, key: str | None = None) -> list[dict[str, Any]]:
+def walk(served: RunningDesk, path: str, limit: int = 200, key: str | None = None) -> list[dict[str, Any]]:
     """All items of a list."""
     return [item for page in pages(served, path, limit, key) for item in page.json["items"]]

@@ -23,7 +23,7 @@ from application.store.postgres.embedded_postgres import EmbeddedPostgres
 from domain.values import Level, Role
 from projections.runner import ensure_projections
 from tests.support import schemathesis_hooks as known_client
-from tests.support.running_desk import STAFF, Served
+from tests.support.running_desk import STAFF, RunningDesk
 from tests.support.schemathesis_hooks import CLIENT
 
 ENOUGH = 20_000
@@ -84,12 +84,12 @@ def refused_by_content(endpoint: Endpoint) -> list[int]:
     return [400] * bool(together) + [422] * bool(known or "Idempotency-Key" in endpoint.headers)
 
 
-def requests(served: Served, key: str, seed: int, cases: int, without: Sequence[str] = ()) -> Findings:
+def requests(served: RunningDesk, key: str, seed: int, cases: int, without: Sequence[str] = ()) -> Findings:
     """Each operation by itself: its examples, each boundary of what it takes, and up to `cases` at random."""
     return conform(served, key, seed, cases, "", "examples,coverage,fuzzing", without=without)
 
 
-def walks(served: Served, key: str, seed: int, cases: int) -> Findings:
+def walks(served: RunningDesk, key: str, seed: int, cases: int) -> Findings:
     """Walks of up to 20 requests along the links of the document, with a client whom the directory knows."""
     served.client(CLIENT)
     return conform(served, key, seed, cases, f'hooks = "{known_client.__file__}"\n', "stateful", with_beginnings)
@@ -105,7 +105,7 @@ def with_beginnings(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def conform(
-    served: Served,
+    served: RunningDesk,
     key: str,
     seed: int,
     cases: int,
@@ -129,14 +129,14 @@ def conform(
     return Findings(int(counted[1]) if counted else 0, done.returncode == 0, done.stdout + done.stderr)
 
 
-def everything(served: Served) -> str:
+def everything(served: RunningDesk) -> str:
     """A key that may give every command and read everything."""
     levels = [level for level in Level if level is not Level.IT_MANAGER]
     return served.key(*STAFF, Role.AUDITOR, Role.ADMIN, levels=levels)
 
 
 @contextmanager
-def desk() -> Iterator[Served]:
+def desk() -> Iterator[RunningDesk]:
     """A desk with a database of its own."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="deskledger-contract-")))
@@ -147,7 +147,7 @@ def desk() -> Iterator[Served]:
         with connect(postgres.url, "contract") as connection:
             migrate(connection)
             ensure_projections(connection)
-        served = Served(postgres.url, directory)
+        served = RunningDesk(postgres.url, directory)
         served.environment |= SETTINGS
         yield stack.enter_context(served)
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from domain import events as e
 from domain.procedure import INTAKE_STATES, MANAGER_STATES, NEXT_RUNG
 from domain.rules import Given
-from domain.ticket import Ticket, begin, evolve
+from domain.ticket import Ticket, begin_ticket, evolve
 from domain.values import Actor, Channel, Grade, Level, Principal, Role, State
 
 TICKET_ID = UUID("0190f3a0-0000-7000-8000-000000000001")
@@ -49,7 +49,7 @@ def after(ticket: Ticket | None, events: Iterable[e.Event], by: Actor = RESOLVER
     """The ticket after more events, a minute apart."""
     for version, event in enumerate(events, ticket.version + 1 if ticket else 1):
         recorded = e.Recorded(TICKET_ID, version, START + timedelta(minutes=version), by, event)
-        ticket = evolve(ticket, recorded) if ticket else begin(recorded)
+        ticket = evolve(ticket, recorded) if ticket else begin_ticket(recorded)
     return ticket
 
 

@@ -17,8 +17,8 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Composed, Identifier
 
 from application.store.postgres.embedded_postgres import (
+    POSTGRES_SETTINGS,
     PROGRAMS,
-    SETTINGS,
     EmbeddedPostgres,
     may_enter,
     package_dir,
@@ -33,7 +33,7 @@ LEAST = 15
 class QuickPostgres(EmbeddedPostgres):
     """A server that loses everything with the machine's power: for all tests that do not test durability."""
 
-    settings = {**SETTINGS, "fsync": "off", "full_page_writes": "off"}
+    settings = {**POSTGRES_SETTINGS, "fsync": "off", "full_page_writes": "off"}
 
 
 class InstalledPostgres(EmbeddedPostgres):

@@ -52,7 +52,7 @@ def written_down(connection: psycopg.Connection[Any]) -> Iterator[None]:
     connection.execute("select pg_reload_conf()")
     connection.execute(database)
     logfile = "select pg_current_logfile('jsonlog')"
-    wait_until(lambda: connection.execute(logfile).fetchone() != (None,), 10, "the server writes JSON")
+    wait_until(lambda: connection.execute(logfile).fetchone() != (None,), "the server writes JSON")
     yield
     connection.execute("alter system reset log_destination")
     connection.execute("select pg_reload_conf()")

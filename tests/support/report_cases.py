@@ -20,7 +20,7 @@ from domain import events as e
 from domain.client import Client
 from domain.procedure import standing_after
 from domain.rules import Given, possible
-from domain.ticket import Issue, Ticket, begin, evolve, fold
+from domain.ticket import Issue, Ticket, begin_ticket, evolve, fold
 from domain.values import Actor, Channel, Grade, Level, Role, Visibility
 from projections.runner import project_all
 from tests.support.given import given_by
@@ -142,7 +142,7 @@ class Story:
         for event in new:
             level = standing_after(self.ticket, event)[1] if self.ticket else None
             recorded = e.Recorded(self.ticket_id, len(self.history) + 1, at, WORKER, event, level=level)
-            self.ticket = evolve(self.ticket, recorded) if self.ticket else begin(recorded)
+            self.ticket = evolve(self.ticket, recorded) if self.ticket else begin_ticket(recorded)
             self.history.append(recorded)
 
 

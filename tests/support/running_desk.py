@@ -21,12 +21,12 @@ import urllib3
 from aiosmtpd.controller import Controller
 
 from application.clock import utc_now
-from application.identity.api_keys import Wanted, create_key
+from application.identity.api_keys import NewKey, create_key
 from application.store.postgres.database import connect
 from domain.values import Level, Role
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 30
+HANG_SECONDS = 60.0
 needs_curl = pytest.mark.skipif(
     not (shutil.which("curl") and shutil.which("bash")), reason="what is shown is typed with curl, in bash"
 )
@@ -67,7 +67,7 @@ class Reply:
         return int(self.headers["ETag"].strip('"'))
 
 
-class Served:
+class RunningDesk:
     """API and worker on one database; `with` starts them and ends them."""
 
     def __init__(
@@ -95,13 +95,13 @@ class Served:
         self.http = urllib3.PoolManager(maxsize=16, retries=False, timeout=30)
         self._keys: dict[tuple[Any, ...], str] = {}
 
-    def __enter__(self) -> "Served":
+    def __enter__(self) -> "RunningDesk":
         self._controller.start()
         for part in self._parts:
             self.start(part)
         try:
             if "api" in self._parts:
-                wait_until(self._answers, START_SECONDS, "the API answers")
+                wait_until(self._answers, "the API answers")
         except BaseException:
             self.__exit__()
             raise
@@ -135,7 +135,7 @@ class Served:
         if wanted not in self._keys:
             named = name or "-".join([*roles, *levels, *([client] if client else [])])
             with connect(self.database, "test keys") as connection:
-                self._keys[wanted] = create_key(connection, Wanted(named, roles, levels, client), utc_now())[1]
+                self._keys[wanted] = create_key(connection, NewKey(named, roles, levels, client), utc_now())[1]
         return self._keys[wanted]
 
     @property
@@ -200,7 +200,7 @@ class Served:
         with connect(self.database, "test wait") as connection:
             query = """select not exists (select from events, seal_state where ord > hi)
                 and (select min(position) from projections) = (select coalesce(max(position), 0) from log)"""
-            wait_until(lambda: connection.execute(query).fetchone()[0], 20, "the projections have caught up")
+            wait_until(lambda: connection.execute(query).fetchone()[0], "the projections have caught up")
 
     def hang_up(self) -> None:
         """Closes every idle connection; clearing alone leaves them open until the garbage is collected."""
@@ -215,8 +215,8 @@ class Served:
             return False
 
 
-def wait_until(holds: Callable[[], Any], seconds: float, what: str) -> None:
-    """Waits until something holds; fails by its name when it does not in time."""
+def wait_until(holds: Callable[[], Any], what: str, *, seconds: float = HANG_SECONDS) -> None:
+    """Waits until something holds; fails by its name when it does not before the bound that only a hang meets."""
     deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:

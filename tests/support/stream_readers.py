@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from domain.values import Role
-from tests.support.running_desk import Served
+from tests.support.running_desk import RunningDesk
 
 NDJSON, SSE = "application/x-ndjson", "text/event-stream"
 CLOUD_EVENTS = "application/cloudevents-batch+json"
@@ -26,7 +26,7 @@ class Told(NamedTuple):
 
 @contextmanager
 def stream(
-    served: Served, accept: str, query: str = "", key: str | None = None, **headers: str
+    served: RunningDesk, accept: str, query: str = "", key: str | None = None, **headers: str
 ) -> Iterator[http.client.HTTPResponse]:
     """An open stream; whoever leaves hangs up."""
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
@@ -65,7 +65,7 @@ def told(accept: str, sent: bytes, position: int) -> Told:
     return Told(events, position)
 
 
-def all_of(served: Served, accept: str, query: str, key: str | None = None) -> Told:
+def all_of(served: RunningDesk, accept: str, query: str, key: str | None = None) -> Told:
     """What a stream tells from its beginning to its end, without waiting for more."""
     with stream(served, accept, f"{query}&wait=0", key) as response:
         assert (response.status, response.headers["Content-Type"]) == (200, accept)

@@ -14,12 +14,12 @@ import msgspec
 import psycopg
 
 from api.worker.webhook_dispatcher import Dispatcher
-from application.store.postgres.pg_connection import Line
+from application.store.postgres.pg_connection import PgConnection
 from application.store.sealing import seal_all
 from application.webhooks.address_rules import Resolve, Rules, look_up, read_rules
-from application.webhooks.sender import Sender
+from application.webhooks.sender import WebhookSender
 from application.webhooks.signing import Vault, new_secret
-from application.webhooks.subscriptions import Beside, Record, Subscription, Webhooks
+from application.webhooks.subscriptions import Beside, Subscription, SubscriptionCommands, WebhookCommandRecord
 from tests.support.running_desk import free_port, wait_until
 from tests.support.write_side import append, notes
 
@@ -143,7 +143,7 @@ class Desk:
         resolve: Resolve = how.pop("resolve", look_up)
         vault: Vault = how.pop("vault", Vault())
         longest: Callable[[float, float], float] = lambda _, most: most  # noqa: E731
-        self.dispatcher = Dispatcher(database, Sender(rules, resolve), vault, clock, how.pop("chance", longest))
+        self.dispatcher = Dispatcher(database, WebhookSender(rules, resolve), vault, clock, how.pop("chance", longest))
 
     def subscribe(self, url: str, **fields: Any) -> Subscription:
         """A subscription from the beginning of the log on."""
@@ -154,14 +154,15 @@ class Desk:
             | {"enabled": True, "created_at": at, "created_by": "test"}
             | fields
         )
-        with_webhooks(self.database, lambda stored: stored.add(new, Record(), lambda _: ""))
+        with_webhooks(self.database, lambda stored: stored.add(new, WebhookCommandRecord(), lambda _: ""))
         return new
 
     def change(self, webhook: Subscription, **fields: Any) -> None:
         """Changes a subscription, as the API does."""
         change = lambda stored: msgspec.structs.replace(stored, **fields)  # noqa: E731
         with_webhooks(
-            self.database, lambda stored: stored.change(webhook.id, change, FRESH, self.clock(), Record(), lambda _: "")
+            self.database,
+            lambda stored: stored.change(webhook.id, change, FRESH, self.clock(), WebhookCommandRecord(), lambda _: ""),
         )
 
     def find(self, webhook: Subscription) -> Subscription:
@@ -175,7 +176,7 @@ class Desk:
 
     def until(self, holds: Callable[[], Any], what: str) -> None:
         """Steps until something holds."""
-        wait_until(lambda: (self.dispatcher.step(self.connection, 0.02), holds())[1], 20, what)
+        wait_until(lambda: (self.dispatcher.step(self.connection, 0.02), holds())[1], what)
 
     def settle(self) -> None:
         """Steps until nothing is due now, nothing is under way, and the log has been gone through."""
@@ -187,11 +188,11 @@ class Desk:
         return self.connection.execute(query.encode()).fetchall()
 
 
-def with_webhooks(database: str, do: Callable[[Webhooks], Any]) -> Any:
+def with_webhooks(database: str, do: Callable[[SubscriptionCommands], Any]) -> Any:
     """Runs what is asked of the subscriptions, on a connection of its own."""
 
     async def run() -> Any:
-        stored = Webhooks(Line(database, "test webhooks"))
+        stored = SubscriptionCommands(PgConnection(database, "test webhooks"))
         try:
             return await do(stored)
         finally:

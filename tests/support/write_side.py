@@ -12,7 +12,7 @@ from uuid import UUID
 
 import psycopg
 
-from application.batching_desk import CombiningDesk
+from application.batching_desk import BatchingDesk
 from application.commands.command import Command, Opening
 from application.commands.deciding import CommandRequest, Outcome, new_stream_id
 from application.commands.idempotency import IdempotencyRequest, StoredAnswer
@@ -87,11 +87,11 @@ def opened(desk: "Shell", **more: Any) -> UUID:
     return ticket_id
 
 
-class CombiningShell:
+class BatchingShell:
     """The API's shell behind the calls of the synchronous one, so that one suite runs against both."""
 
     def __init__(self, url: str) -> None:
-        self._loop, self._desk = asyncio.Runner(), CombiningDesk(url)
+        self._loop, self._desk = asyncio.Runner(), BatchingDesk(url)
 
     def execute(self, wanted: CommandRequest, idempotency: IdempotencyRequest | None = None) -> Outcome | StoredAnswer:
         """One command."""
@@ -115,7 +115,7 @@ class CombiningShell:
         self._loop.close()
 
 
-Shell = HelpDesk | CombiningShell
+Shell = HelpDesk | BatchingShell
 
 
 @contextmanager
@@ -129,7 +129,7 @@ def wait_for_locks(connection: psycopg.Connection[Any], count: int) -> None:
     """Waits until so many connections to this database stand still, waiting for somebody else's lock."""
     query = """select count(*) from pg_stat_activity
         where datname = current_database() and wait_event_type = 'Lock'"""
-    wait_until(lambda: connection.execute(query).fetchone() == (count,), 20, f"{count} connections wait for a lock")
+    wait_until(lambda: connection.execute(query).fetchone() == (count,), f"{count} connections wait for a lock")
 
 
 @contextmanager

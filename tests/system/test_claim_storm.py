@@ -10,7 +10,7 @@ from domain.values import Level, Role
 from tests.support.api_requests import standing_still
 from tests.support.full_queue import filled
 from tests.support.raw_http import Caller
-from tests.support.running_desk import Served
+from tests.support.running_desk import RunningDesk
 
 CLAIMERS, TICKETS = 32, 5_000
 LAGGING, TAKEN = 400, 100
@@ -26,7 +26,7 @@ class Claim(NamedTuple):
     ended: float
 
 
-async def storm(served: Served, keys: list[str]) -> tuple[list[Claim], Counter[int], list[float]]:
+async def storm(served: RunningDesk, keys: list[str]) -> tuple[list[Claim], Counter[int], list[float]]:
     """Everybody claims until nothing is left; the claims, every status, and when each was told so."""
     claims: list[Claim] = []
     statuses: Counter[int] = Counter()
@@ -60,19 +60,19 @@ def overtaken(claims: list[Claim]) -> list[tuple[Claim, Claim]]:
     return found
 
 
-def agents(served: Served) -> list[str]:
+def agents(served: RunningDesk) -> list[str]:
     """The keys of everybody who claims."""
     return [served.key(Role.AGENT, levels=[Level.TIER1], name=f"agent-{n}") for n in range(CLAIMERS)]
 
 
-def assignments(served: Served) -> dict[str, int]:
+def assignments(served: RunningDesk) -> dict[str, int]:
     """How often each ticket was assigned."""
     query = "select stream_id, count(*) from events where type = 'Ticket.Assigned' group by 1"
     with connect(served.database, "test look") as connection:
         return {str(ticket): count for ticket, count in connection.execute(query).fetchall()}
 
 
-def test_a_storm_on_a_full_queue(served: Served) -> None:
+def test_a_storm_on_a_full_queue(served: RunningDesk) -> None:
     """32 claim from 5,000 at once: each ticket goes to one of them, none is left, nobody is refused for losing a race
     or sent away while something is free, and nobody gets a ticket while a better one stays free all the time."""
     tickets = filled(served.database, TICKETS)
@@ -87,7 +87,7 @@ def test_a_storm_on_a_full_queue(served: Served) -> None:
     assert assignments(served) == dict.fromkeys(tickets, 1)
 
 
-def test_a_storm_while_the_list_stands_still_and_others_assign(served: Served) -> None:
+def test_a_storm_while_the_list_stands_still_and_others_assign(served: RunningDesk) -> None:
     """The list shows every ticket as free all the time, and a supervisor assigns a quarter of them meanwhile: each goes
     to one of both sides, none is left, and nobody is refused for coming too late."""
     tickets = filled(served.database, LAGGING)

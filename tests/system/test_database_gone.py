@@ -13,13 +13,13 @@ import urllib3
 from application.store.postgres.database import connect, migrate
 from application.store.postgres.embedded_postgres import EmbeddedPostgres
 from projections.runner import ensure_projections
-from tests.support.running_desk import Served, wait_until
+from tests.support.running_desk import RunningDesk, wait_until
 
 
 class Load:
     """Clients that open tickets and escalate them, and remember what they were told."""
 
-    def __init__(self, served: Served, clients: int) -> None:
+    def __init__(self, served: RunningDesk, clients: int) -> None:
         self.served = served
         self.acknowledged: list[tuple[str, int]] = []
         self.statuses: Counter[int] = Counter()
@@ -63,7 +63,7 @@ def test_no_acknowledged_command_is_missing(own_postgres: EmbeddedPostgres, tmp_
     with connect(own_postgres.url, "test") as connection:
         migrate(connection)
         ensure_projections(connection)
-    with Served(own_postgres.url, tmp_path) as served:
+    with RunningDesk(own_postgres.url, tmp_path) as served:
         load = outage(served, own_postgres, how)
         served.caught_up()
     assert set(load.statuses) <= {200, 201, 503}, load.statuses
@@ -73,17 +73,17 @@ def test_no_acknowledged_command_is_missing(own_postgres: EmbeddedPostgres, tmp_
     assert {(UUID(ticket), version) for ticket, version in load.acknowledged} <= recorded
 
 
-def outage(served: Served, own_postgres: EmbeddedPostgres, how: str) -> Load:
+def outage(served: RunningDesk, own_postgres: EmbeddedPostgres, how: str) -> Load:
     """Load before, during and after an outage."""
     with Load(served, clients=8) as load:
-        wait_until(lambda: load.statuses[201] > 200, 30, "the load runs")
+        wait_until(lambda: load.statuses[201] > 200, "the load runs")
         if how == "stopped":
             own_postgres.stop()
         else:
             os.kill(own_postgres.running_pid(), signal.SIGKILL)
             own_postgres.process.wait()
-        wait_until(lambda: load.statuses[503] > 20, 30, "the outage shows")
+        wait_until(lambda: load.statuses[503] > 20, "the outage shows")
         before = load.statuses[201]
         own_postgres.start()
-        wait_until(lambda: load.statuses[201] > before + 200, 30, "it works again without a restart")
+        wait_until(lambda: load.statuses[201] > before + 200, "it works again without a restart")
     return load

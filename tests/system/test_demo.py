@@ -19,11 +19,11 @@ import pytest
 
 from api.cli.demo.demo_command import perform
 from api.cli.demo.demo_desk import Api, Desk
-from api.cli.demo.moves import STEPS, Path
+from api.cli.demo.moves import PROCEDURE_STEPS, Path
 from api.cli.demo.plain_screen import PlainScreen
-from api.cli.demo.player import Player, register
-from api.cli.demo.script import CLIENT, KEYS, PATHS
-from tests.support.running_desk import ROOT, Served
+from api.cli.demo.player import Player, put_client
+from api.cli.demo.script import CLIENT_CONTACT, KEYS, PATHS
+from tests.support.running_desk import ROOT, RunningDesk
 
 DEMO = [sys.executable, "-m", "api.cli", "demo"]
 NUMBERS = ["1", "2", "3", "4", "T1-1", "T1-2", "T1-3", "T1-4", *map(str, range(5, 20))]
@@ -65,7 +65,7 @@ def piped(embedded: None) -> Iterator[Ended]:
 
 
 @pytest.fixture
-def desk(served: Served) -> Iterator[Desk]:
+def desk(served: RunningDesk) -> Iterator[Desk]:
     """A running desk as the demo's player has its own one."""
     keys = {
         wanted.name: served.key(*wanted.roles, levels=wanted.levels, client=wanted.client_user_id, name=wanted.name)
@@ -107,8 +107,8 @@ def test_it_ends_with_0_and_without_a_deviation(piped: Ended) -> None:
 def test_the_report_lists_every_step_with_its_events(piped: Ended) -> None:
     """All nineteen numbers, and the four of tier 1, each with an event, its ticket and its position."""
     steps = piped.section("The procedure, step by step")
-    assert [line.split()[0] for line in steps] == NUMBERS == [step.number for step in STEPS]
-    for line, step in zip(steps, STEPS, strict=True):
+    assert [line.split()[0] for line in steps] == NUMBERS == [step.number for step in PROCEDURE_STEPS]
+    for line, step in zip(steps, PROCEDURE_STEPS, strict=True):
         found = re.findall(r"(\w+) T-\d{6} at \d+", line)
         assert set(step.must) <= set(found) <= {*step.must, *step.may}
 
@@ -208,7 +208,7 @@ def test_another_step_is_a_deviation(desk: Desk, capsys: pytest.CaptureFixture[s
 def deviations(desk: Desk, path: Path) -> list[str]:
     """What the player finds wrong when one path is played."""
     player = Player(desk, PlainScreen())
-    register(desk, "client", CLIENT)
+    put_client(desk, "client", CLIENT_CONTACT)
     player.play((path,))
     return player.deviations
 

@@ -18,10 +18,10 @@ from application.store.postgres import embedded_postgres as module
 from application.store.postgres.embedded_postgres import (
     EmbeddedPostgres,
     PostgresError,
-    claim,
     database_url,
     home_of,
     may_enter,
+    own_directory,
     package_dir,
     programs_in,
     servant,
@@ -67,7 +67,7 @@ def test_a_server_that_does_not_stop_is_ended(postgres: EmbeddedPostgres, direct
         os.kill(connection.info.backend_pid, signal.SIGSTOP)
         who.stop(patience=0.5)
     if adopted:
-        wait_until(lambda: postgres.running_pid() is None, 20, "it has ended")
+        wait_until(lambda: postgres.running_pid() is None, "it has ended")
     assert who.running_pid() is None
     postgres.start()
     assert ask(postgres.url, "select one from kept") == 1
@@ -84,8 +84,8 @@ def test_data_outlives_a_stop_and_a_crash(postgres: EmbeddedPostgres) -> None:
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         connection.execute("insert into kept values ('killed')")
         os.kill(postgres.running_pid(), signal.SIGKILL)
-    wait_until(lambda: not postgres.running_pid(), 20, "the postmaster is dead")
-    wait_until(lambda: started(postgres), 20, "it starts again, once its children of before have ended")
+    wait_until(lambda: not postgres.running_pid(), "the postmaster is dead")
+    wait_until(lambda: started(postgres), "it starts again, once its children of before have ended")
     assert ask(postgres.url, "select string_agg(word, ' ' order by word) from kept") == "killed stopped"
 
 
@@ -125,7 +125,7 @@ def test_a_number_that_somebody_else_has_now_is_no_server(
     postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch, processes: Path
 ) -> None:
     """After a crash of the machine the old process ID may be another program's: it is not waited for."""
-    monkeypatch.setattr(module, "PROCESSES", processes)
+    monkeypatch.setattr(module, "PROC", processes)
     other, file = EmbeddedPostgres(postgres.data_dir), postgres.cluster / "postmaster.pid"
     assert postgres.start() is True
     assert other.running_pid() == postgres.running_pid() == postgres.process.pid
@@ -180,7 +180,7 @@ def test_a_server_that_ends_at_its_start_says_why(postgres: EmbeddedPostgres) ->
 
 def test_a_start_that_fails_leaves_no_server(postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that runs but cannot be made ready is stopped again."""
-    monkeypatch.setitem(module.SETTINGS, "default_transaction_read_only", "on")
+    monkeypatch.setitem(module.POSTGRES_SETTINGS, "default_transaction_read_only", "on")
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         postgres.start()
     assert postgres.running_pid() is None
@@ -298,9 +298,9 @@ def test_a_wheel_that_is_not_there() -> None:
 def test_a_directory_of_somebody_else_is_not_taken(directory: Path) -> None:
     """What belongs to somebody else is refused; what is ours, or is to be the servant's, becomes private."""
     with pytest.raises(PostgresError, match="belongs to somebody else"):
-        claim(Path("/proc/1") if os.geteuid() else owned_by_another(directory / "other"), None)
+        own_directory(Path("/proc/1") if os.geteuid() else owned_by_another(directory / "other"), None)
     for name, who in (("mine", None), ("servants", MYSELF)):
-        claim(directory / name, who)
+        own_directory(directory / name, who)
         assert stat.S_IMODE((directory / name).stat().st_mode) == 0o700
 
 
@@ -310,7 +310,7 @@ def test_a_link_is_not_followed(directory: Path) -> None:
     (directory / "link").symlink_to(directory / "precious")
     for who in (None, MYSELF):
         with pytest.raises(PostgresError, match="belongs to somebody else"):
-            claim(directory / "link", who)
+            own_directory(directory / "link", who)
     assert stat.S_IMODE((directory / "precious").stat().st_mode) == 0o755
 
 

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from domain.values import Level, Role
-from tests.support.running_desk import STAFF, Served
+from tests.support.running_desk import STAFF, RunningDesk
 
 USER_ID = "client-7"
 Module = Any
 
 
 @pytest.fixture(scope="module")
-def library(shared_desk: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
+def library(shared_desk: RunningDesk, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     """The package that openapi-python-client generates from what the running server serves."""
     place = tmp_path_factory.mktemp("generated")
     (place / "openapi.json").write_bytes(shared_desk.get("/openapi.json").data)
@@ -57,14 +57,14 @@ class Desk:
 
 
 @contextmanager
-def signed_in(library: ModuleType, served: Served, key: str) -> Iterator[Desk]:
+def signed_in(library: ModuleType, served: RunningDesk, key: str) -> Iterator[Desk]:
     """The desk for a key."""
     with library.AuthenticatedClient(base_url=served.base, token=key, raise_on_unexpected_status=True) as client:
         yield Desk(client)
 
 
 @pytest.fixture(scope="module")
-def staff(library: ModuleType, shared_desk: Served) -> Iterator[Desk]:
+def staff(library: ModuleType, shared_desk: RunningDesk) -> Iterator[Desk]:
     """The desk for a key of its own people."""
     key = shared_desk.key(*STAFF, Role.AUDITOR, levels=[level for level in Level if level is not Level.IT_MANAGER])
     with signed_in(library, shared_desk, key) as desk:
@@ -74,7 +74,7 @@ def staff(library: ModuleType, shared_desk: Served) -> Iterator[Desk]:
 
 
 @pytest.fixture(scope="module")
-def checker(library: ModuleType, shared_desk: Served) -> Iterator[Desk]:
+def checker(library: ModuleType, shared_desk: RunningDesk) -> Iterator[Desk]:
     """The desk for a second key of quality control."""
     with signed_in(library, shared_desk, shared_desk.checker) as desk:
         yield desk
@@ -129,7 +129,7 @@ def test_it_goes_up_the_whole_ladder(staff: Desk, checker: Desk) -> None:
     assert closed(staff, checker, place).state == staff.models.State.CLOSED
 
 
-def test_it_claims_and_reads_queues(staff: Desk, shared_desk: Served) -> None:
+def test_it_claims_and_reads_queues(staff: Desk, shared_desk: RunningDesk) -> None:
     """Queues are read and claimed from by their names; an empty one has nothing to claim."""
     received(staff)
     shared_desk.caught_up()

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from application.store.postgres.database import LEDGER, connect, migrations
-from projections.engine.projection import CHECKPOINTS
+from projections.engine.projection import CREATE_CHECKPOINTS
 from projections.runner import NAMES
 from tests.support.running_desk import ROOT, wait_until
 from tests.upgrade.earlier_version import migrate_all, migrate_command, restore
@@ -76,13 +76,13 @@ def is_killed_in(connection: psycopg.Connection[Any], database: str, name: str) 
         return process.poll() is not None or connection.execute(WAITING).fetchone()[0]
 
     try:
-        wait_until(stands_or_has_ended, 120, f"it stands in {name}, or has ended")
+        wait_until(stands_or_has_ended, f"it stands in {name}, or has ended", seconds=120)
     finally:
         stood = process.poll() is None
         process.kill()
         process.wait()
         connection.execute("select pg_advisory_unlock(%s)", (LOCK,))
-    wait_until(lambda: connection.execute(GONE).fetchone()[0], 120, "its connection has ended")
+    wait_until(lambda: connection.execute(GONE).fetchone()[0], "its connection has ended", seconds=120)
     assert stood or process.returncode == 0
     return stood
 
@@ -92,7 +92,7 @@ def kill_in_each(database: str) -> list[str]:
     killed = []
     with connect(database, "test") as connection:
         connection.execute(LEDGER)
-        connection.execute(CHECKPOINTS)
+        connection.execute(CREATE_CHECKPOINTS)
         connection.execute(STOP)
         for name in [*MIGRATIONS, *NAMES, REPORTING]:
             known = done(connection)

@@ -6,13 +6,13 @@ from collections import Counter
 from uuid import UUID
 
 from application.store.postgres.database import connect
-from tests.support.running_desk import Served
+from tests.support.running_desk import RunningDesk
 
 TICKETS = 200
 OUTCOMES = "select count(*) from events where type in ('Ticket.ClosureEmailSent', 'Ticket.ClosureEmailFailed')"
 
 
-def test_every_closing_gets_its_mail_and_its_outcome(served: Served, capsys) -> None:
+def test_every_closing_gets_its_mail_and_its_outcome(served: RunningDesk, capsys) -> None:
     """Kill −9 at random points while 200 tickets are closed: each has one outcome event; its Message-ID was seen."""
     chance, kills, recorded, longest = random.Random(20), 0, 0, 0.9
     tickets = [served.ticket() for _ in range(TICKETS)]

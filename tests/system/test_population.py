@@ -14,14 +14,14 @@ import pytest
 from application.commands.deciding import new_stream_id
 from application.commands.procedure_commands import OpenTicket
 from application.helpdesk import HelpDesk
-from application.mail.closure_mail import follow
+from application.mail.closure_mail import queue_due_mails
 from application.store.event_store import LOAD_WHOLE, by_stream, to_row
 from application.store.postgres.database import connect
 from application.store.sealing import seal_all
 from domain import events as e
 from domain.procedure import QUEUES
 from domain.rules import possible
-from domain.ticket import begin, evolve
+from domain.ticket import begin_ticket, evolve
 from domain.values import Channel, Level, Queue
 from projections.rebuild.rebuild_projections import rebuild
 from projections.runner import PROJECTIONS, project_all
@@ -117,7 +117,7 @@ def test_every_event_is_one_that_the_procedure_allowed(populated: psycopg.Connec
     """Played event by event, each ticket stands so that the command behind its next event is possible."""
     seen = 0
     for told in tickets(populated):
-        ticket = begin(told[0])
+        ticket = begin_ticket(told[0])
         for recorded in told[1:]:
             if name := COMMAND_OF.get(type(recorded.event)):
                 assert name in possible(ticket, given_by(recorded.actor, recorded.at)), (ticket.ticket_id, recorded)
@@ -129,7 +129,7 @@ def test_every_event_is_one_that_the_procedure_allowed(populated: psycopg.Connec
 def test_versions_times_and_levels_run_as_in_a_live_desk(populated: psycopg.Connection[Any]) -> None:
     """Versions count from 1 without a gap, times never run backwards, and each event knows the level after it."""
     for told in tickets(populated):
-        ticket = begin(told[0])
+        ticket = begin_ticket(told[0])
         assert [recorded.originator_version for recorded in told] == list(range(1, len(told) + 1))
         assert all(before.at <= after.at for before, after in pairwise(told))
         for recorded in told[1:]:
@@ -264,7 +264,7 @@ def test_the_outbox_holds_a_mail_for_each_closing(connection: psycopg.Connection
     query = "delete from closure_mails returning ticket_id, closed_version, message_id"
     loaded = set(connection.execute(query).fetchall())
     connection.execute("update followers set position = 0")
-    follow(connection, MAIL_DOMAIN, NOW)
+    queue_due_mails(connection, MAIL_DOMAIN, NOW)
     assert loaded == set(connection.execute(query).fetchall())
     assert len(loaded) > 20
 

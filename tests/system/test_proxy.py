@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from tests.support.running_desk import ROOT, Served, free_port, wait_until
+from tests.support.running_desk import ROOT, RunningDesk, free_port, wait_until
 from tests.support.stream_readers import SSE, stream
 
 PAGE = ROOT / "docs" / "how-to" / "put-a-proxy-in-front.md"
@@ -34,7 +34,7 @@ http {{
 """
 
 
-class Proxied(Served):
+class Proxied(RunningDesk):
     """A desk whose clients come through the proxy: `port` and `base` are the proxy's."""
 
     def behind(self, port: int) -> "Proxied":
@@ -64,14 +64,14 @@ def proxied(database: str, tmp_path: Path) -> Iterator[Proxied]:
         process = subprocess.Popen(command, stdout=out, stderr=out)
         try:
             through = desk.behind(port)
-            wait_until(lambda: answers(through), 30, "nginx answers")
+            wait_until(lambda: answers(through), "nginx answers")
             yield through
         finally:
             process.terminate()
             process.wait(30)
 
 
-def answers(desk: Served) -> bool:
+def answers(desk: RunningDesk) -> bool:
     """Whether the proxy is there."""
     try:
         return desk.http.request("GET", f"{desk.base}/livez").status == 200
@@ -79,7 +79,7 @@ def answers(desk: Served) -> bool:
         return False
 
 
-def guess(desk: Served, client: urllib3.PoolManager) -> int:
+def guess(desk: RunningDesk, client: urllib3.PoolManager) -> int:
     """The status for a key that nobody has."""
     return client.request("GET", f"{desk.base}/v1/queues", headers={"Authorization": "Bearer dl_guessed"}).status
 

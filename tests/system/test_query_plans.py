@@ -24,14 +24,14 @@ from application.settings import Settings
 from application.store.postgres.database import connect
 from domain.values import Queue, Role
 from projections.queries.event_feed import EventFilters, feed_page
-from projections.reports.report_metrics import METRICS
+from projections.reports.report_metrics import REPORT_METRICS
 from tests.benchmarks.population import populate
 from tests.support import postgres_servers as servers
 from tests.support.api_requests import BODIES, brought, give
 from tests.support.postgres_servers import open_directory
 from tests.support.query_plans import SETTLES_AFTER, Read, Statement, explained, statements, written_down
 from tests.support.reference_pages import lines, spans
-from tests.support.running_desk import Reply, Served, free_port
+from tests.support.running_desk import Reply, RunningDesk, free_port
 from tests.support.stream_readers import NDJSON, SSE, stream
 
 TICKETS = 4_000
@@ -58,7 +58,7 @@ class Allowed(NamedTuple):
     reason: str
 
 
-class Asked(Served):
+class Asked(RunningDesk):
     """A desk that remembers what it was asked and how it answered."""
 
     def __init__(self, database: str, directory: Path, workers: int) -> None:
@@ -251,7 +251,7 @@ def queries(connection: psycopg.Connection[Any]) -> Iterator[str]:
     end = "select max(position) - 10 from log"
     known = (closed, end, "select id from webhooks")
     (ticket,), (after,), (webhook,) = (connection.execute(query).fetchone() or ("",) for query in known)
-    reports = [f"/v1/reports/{metric.name}{window}" for metric in METRICS for window in WINDOWS]
+    reports = [f"/v1/reports/{metric.name}{window}" for metric in REPORT_METRICS for window in WINDOWS]
     for path in (*QUERIES.split(), *reports):
         for queue in Queue if "{queue}" in path else (Queue.TIER1,):
             yield path.format(queue=queue, ticket=ticket, end=after, june=JUNE, late=LATE, webhook=webhook)

@@ -7,7 +7,7 @@ from typing import Any
 
 import urllib3
 
-from tests.support.running_desk import Served
+from tests.support.running_desk import RunningDesk
 
 ROUNDS = 1_000
 
@@ -26,9 +26,9 @@ def race(base: str, key: str, ticket: str, first_version: int, start: Barrier, r
     results.put(outcomes)
 
 
-def test_of_two_processes_exactly_one_wins_each_time(served: Served, tmp_path: Path) -> None:
+def test_of_two_processes_exactly_one_wins_each_time(served: RunningDesk, tmp_path: Path) -> None:
     """The same command at the same version, 1,000 times, to two API processes: one 200, and one 412 that shows why."""
-    with Served(served.database, tmp_path, workers=1, parts=["api"]) as other:
+    with RunningDesk(served.database, tmp_path, workers=1, parts=["api"]) as other:
         ticket = served.ticket()
         version = served.get(f"/v1/tickets/{ticket}").version
         context = multiprocessing.get_context("spawn")

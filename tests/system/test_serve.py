@@ -40,7 +40,7 @@ class Desk:
 
     def until_ready(self) -> str:
         """Waits until it says that it is ready. Returns what it printed."""
-        wait_until(lambda: "/v1/queues" in self.output.read_text(), 30, "it says that it is ready")
+        wait_until(lambda: "/v1/queues" in self.output.read_text(), "it says that it is ready")
         return self.output.read_text()
 
     def answers(self) -> bool:
@@ -101,14 +101,12 @@ def test_a_part_that_is_killed_is_started_again(desk: Desk) -> None:
     for name in ("api", "work"):
         pid = desk.part(name)
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda name=name, pid=pid: desk.part(name) != pid, 20, f"{name} is started again")
-        wait_until(desk.answers, 20, f"it is ready again after {name}")
+        wait_until(lambda name=name, pid=pid: desk.part(name) != pid, f"{name} is started again")
+        wait_until(desk.answers, f"it is ready again after {name}")
     pid = EmbeddedPostgres(desk.directory / "data").running_pid()
     os.kill(pid, signal.SIGKILL)
-    wait_until(
-        lambda: EmbeddedPostgres(desk.directory / "data").running_pid() not in (pid, None), 20, "PostgreSQL is back"
-    )
-    wait_until(desk.answers, 20, "it is ready again after PostgreSQL")
+    wait_until(lambda: EmbeddedPostgres(desk.directory / "data").running_pid() not in (pid, None), "PostgreSQL is back")
+    wait_until(desk.answers, "it is ready again after PostgreSQL")
     assert desk.log.read_text().count("part died, starting it again") >= 2
     assert "PostgreSQL died, starting it again" in desk.log.read_text()
 
@@ -127,7 +125,7 @@ def test_a_killed_supervisor_leaves_nothing_in_the_way(desk: Desk) -> None:
     parts = [desk.part("api"), desk.part("work")]
     desk.process.kill()
     desk.process.wait()
-    wait_until(lambda: all(map(gone, parts)), 20, "the parts have ended")
+    wait_until(lambda: all(map(gone, parts)), "the parts have ended")
     desk.start()
     desk.until_ready()
     assert desk.answers()
@@ -189,7 +187,7 @@ def test_it_waits_for_a_database_that_is_not_there_yet(directory: Path) -> None:
     postgres = own_server(directory / "postgres")
     desk = Desk(directory, DATABASE_URL=postgres.url)
     try:
-        wait_until(lambda: "waiting for the database" in desk.log.read_text(), 20, "it says that it waits")
+        wait_until(lambda: "waiting for the database" in desk.log.read_text(), "it says that it waits")
         postgres.start()
         desk.until_ready()
         assert desk.answers()

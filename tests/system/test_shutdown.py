@@ -12,7 +12,7 @@ import pytest
 
 from application.store.postgres.database import connect
 from tests.support.raw_http import Answer, Caller, Cut, connected, read_answer, written
-from tests.support.running_desk import Served
+from tests.support.running_desk import RunningDesk
 
 CLIENTS, AFTER = 24, 300
 FORCED = "Forcing close"  # gunicorn's words, in its log, when connections have held up the end for 15 seconds
@@ -27,7 +27,7 @@ class Asked:
         self.halves: list[bytes] = []
         self.refused = 0
 
-    async def ask(self, desk: Served) -> None:
+    async def ask(self, desk: RunningDesk) -> None:
         """Requests without a pause on one connection, as long as somebody listens."""
         caller = Caller(desk.port, desk.staff)
         while not self.refused:
@@ -54,14 +54,14 @@ def recorded(database: str) -> dict[str, bytes]:
         return dict(connection.execute("select key, answer from idempotency").fetchall())
 
 
-async def ended(desk: Served) -> None:
+async def ended(desk: RunningDesk) -> None:
     """Waits for the API's end, which no connection has held up."""
     async with asyncio.timeout(60):
         await asyncio.to_thread(desk.processes["api"].wait)
     assert FORCED not in (desk.directory / "api.log").read_text()
 
 
-async def storm(desk: Served, asked: Asked) -> list[Answer]:
+async def storm(desk: RunningDesk, asked: Asked) -> list[Answer]:
     """A crowd under which the API is ended, with two clients that never finish their request connected, one that
     leaves its connection idle, and one that follows the log."""
     crowd = [asyncio.create_task(asked.ask(desk)) for _ in range(CLIENTS)]
@@ -86,7 +86,7 @@ async def storm(desk: Served, asked: Asked) -> list[Answer]:
     return slow
 
 
-def test_under_load_each_request_is_answered_or_not_recorded(served: Served, tmp_path: Path) -> None:
+def test_under_load_each_request_is_answered_or_not_recorded(served: RunningDesk, tmp_path: Path) -> None:
     """No half answer, and no answer but the right one; what was answered is recorded, and nothing else. Another process
     takes the rest, under the same keys. Nobody holds up the end: neither who never finishes a request, nor who is idle,
     nor who follows the log."""
@@ -98,7 +98,7 @@ def test_under_load_each_request_is_answered_or_not_recorded(served: Served, tmp
     assert recorded(served.database) == {key: answer.body for key, answer in asked.answered(201).items()}
     lost = [key for key, answer in asked.told.items() if answer is None]
     (tmp_path / "other").mkdir()
-    with Served(served.database, tmp_path / "other", workers=1, parts=["api"]) as other:
+    with RunningDesk(served.database, tmp_path / "other", workers=1, parts=["api"]) as other:
         again = [
             other.request("POST", "/v1/requests", json.dumps(BODY).encode(), None, {"Idempotency-Key": key})
             for key in lost
@@ -107,7 +107,7 @@ def test_under_load_each_request_is_answered_or_not_recorded(served: Served, tmp
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_who_is_connected_is_told_that_this_was_the_last_answer(served: Served, number: signal.Signals) -> None:
+def test_who_is_connected_is_told_that_this_was_the_last_answer(served: RunningDesk, number: signal.Signals) -> None:
     """On a connection that is open the next answer says Connection: close, or the connection is closed; a new one is
     refused; nobody waits for idle connections longer than they live anyway."""
 

@@ -16,7 +16,7 @@ from projections.engine.parking import replay
 from projections.runner import PROJECTIONS, project, project_all, take_turns
 from tests.support.random_walk import Walk
 from tests.support.read_models import contents, start_again
-from tests.support.running_desk import Served, wait_until
+from tests.support.running_desk import RunningDesk, wait_until
 from tests.support.write_side import append, notes, wait_for_locks
 
 BATCH, SEALING = "lock table queue_stays in exclusive mode", "select from seal_state for update"
@@ -26,7 +26,7 @@ WORKERS = """
 
 
 @pytest.fixture
-def first(served: Served) -> Iterator[Popen[bytes]]:
+def first(served: RunningDesk) -> Iterator[Popen[bytes]]:
     """The worker that is there; a second one can be started beside it."""
     process = served.processes["first"] = served.processes.pop("work")
     yield process
@@ -35,7 +35,7 @@ def first(served: Served) -> Iterator[Popen[bytes]]:
 
 
 @contextmanager
-def in_the_middle(served: Served, connection: psycopg.Connection, lock: str) -> Iterator[None]:
+def in_the_middle(served: RunningDesk, connection: psycopg.Connection, lock: str) -> Iterator[None]:
     """In the block the worker is in the middle of its work, held up by a lock; after it, a second worker is there."""
     connection.execute("begin")
     connection.execute(lock)
@@ -44,11 +44,11 @@ def in_the_middle(served: Served, connection: psycopg.Connection, lock: str) -> 
         wait_for_locks(watcher, 1)
         yield
         served.start("work")
-        wait_until(lambda: watcher.execute(WORKERS).fetchone()[0] == 2, 20, "the second worker is there")
+        wait_until(lambda: watcher.execute(WORKERS).fetchone()[0] == 2, "the second worker is there")
     connection.execute("commit")
 
 
-def applied_once(served: Served, connection: psycopg.Connection) -> bool:
+def applied_once(served: RunningDesk, connection: psycopg.Connection) -> bool:
     """Whether what the workers made of the log is what one alone makes of it."""
     for part in ("first", "work"):
         served.end(part)
@@ -59,7 +59,7 @@ def applied_once(served: Served, connection: psycopg.Connection) -> bool:
 
 
 def test_a_killed_worker_is_replaced_at_once(
-    served: Served, connection: psycopg.Connection, first: Popen[bytes]
+    served: RunningDesk, connection: psycopg.Connection, first: Popen[bytes]
 ) -> None:
     """Kill −9 in the middle of a batch: the other worker applies everything."""
     with in_the_middle(served, connection, BATCH):
@@ -72,7 +72,7 @@ def test_a_killed_worker_is_replaced_at_once(
 
 
 def test_a_worker_that_stands_still_is_replaced(
-    served: Served, connection: psycopg.Connection, first: Popen[bytes]
+    served: RunningDesk, connection: psycopg.Connection, first: Popen[bytes]
 ) -> None:
     """Stopped in the middle of a batch, a worker loses it within seconds; when it goes on, nothing is applied twice."""
     with in_the_middle(served, connection, BATCH):
@@ -80,14 +80,14 @@ def test_a_worker_that_stands_still_is_replaced(
     served.caught_up()
     first.send_signal(signal.SIGCONT)
     lost = "worker failed, trying again"
-    wait_until(lambda: lost in (served.directory / "work.log").read_text(), 10, "the first one knows")
+    wait_until(lambda: lost in (served.directory / "work.log").read_text(), "the first one knows")
     served.ticket()
     served.caught_up()
     assert applied_once(served, connection)
 
 
 def test_a_sealer_that_stands_still_holds_up_nobody(
-    served: Served, connection: psycopg.Connection, first: Popen[bytes]
+    served: RunningDesk, connection: psycopg.Connection, first: Popen[bytes]
 ) -> None:
     """Stopped in the middle of a sealing pass, a worker keeps no lock: the pass ends without it."""
     with in_the_middle(served, connection, SEALING):
@@ -123,5 +123,5 @@ def test_a_runner_that_reads_no_more_is_ended(desk: HelpDesk, database: str, con
         stuck.execute("select from projections for update")
         stuck.pgconn.send_query(b"select repeat('x', 1000) from generate_series(1, 1000000)")
         assert stuck.pgconn.flush() == 0
-        wait_until(lambda: project(connection), 60, "the batch is ours")
+        wait_until(lambda: project(connection), "the batch is ours")
         stuck.pgconn.finish()

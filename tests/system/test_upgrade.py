@@ -10,7 +10,7 @@ from standardwebhooks import Webhook
 
 from application.store.postgres.database import connect
 from tests.support.postgres_servers import Fresh
-from tests.support.running_desk import Reply, Served, wait_until
+from tests.support.running_desk import Reply, RunningDesk, wait_until
 from tests.support.webhook_receiver import Receiver
 from tests.upgrade.answers import answer, differences
 from tests.upgrade.earlier_version import expected, migrate_all, restore, settings, unpack
@@ -34,9 +34,9 @@ def module_empty_database(postgres: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def desk(upgraded: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def desk(upgraded: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDesk]:
     """The present API on the database of before; the worker comes when the webhooks have been looked at."""
-    running = Served(upgraded, tmp_path_factory.mktemp("upgraded"), parts=("api",))
+    running = RunningDesk(upgraded, tmp_path_factory.mktemp("upgraded"), parts=("api",))
     running.environment |= settings()
     with Receiver() as receiver, running:
         assert list(unlike(running, webhooks=True)) == []
@@ -46,7 +46,7 @@ def desk(upgraded: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         yield running
 
 
-def unlike(desk: Served, webhooks: bool = False) -> Iterator[str]:
+def unlike(desk: RunningDesk, webhooks: bool = False) -> Iterator[str]:
     """What the desk answers otherwise than it did before."""
     for address, before in expected()["answers"].items():
         if address.startswith("/v1/webhooks") is webhooks:
@@ -54,7 +54,7 @@ def unlike(desk: Served, webhooks: bool = False) -> Iterator[str]:
             yield from differences(before, now, address)
 
 
-def send_to(desk: Served, receiver: Receiver) -> None:
+def send_to(desk: RunningDesk, receiver: Receiver) -> None:
     """An admin says where the receiver is now."""
     for webhook in expected()["webhooks"]:
         changed = desk.request(
@@ -63,18 +63,18 @@ def send_to(desk: Served, receiver: Receiver) -> None:
         assert changed.status == 200, changed.data
 
 
-def send_again(desk: Served, kept: dict[str, Any]) -> Reply:
+def send_again(desk: RunningDesk, kept: dict[str, Any]) -> Reply:
     """Sends a request of before once more, as it was sent then."""
     key = expected()["keys"][kept["key"]]
     return desk.request("POST", kept["path"], kept["body"].encode(), key, kept["headers"])
 
 
-def test_every_query_is_answered_as_before(desk: Served) -> None:
+def test_every_query_is_answered_as_before(desk: RunningDesk) -> None:
     """Tickets in every state, earlier versions, histories, lists, queues, the log, reports: nothing is missing."""
     assert list(unlike(desk)) == []
 
 
-def test_every_key_opens_what_it_did(desk: Served) -> None:
+def test_every_key_opens_what_it_did(desk: RunningDesk) -> None:
     """Roles, levels, clients, ends and revocations are those of before."""
     doors = expected()["doors"]
     for name, before in doors["statuses"].items():
@@ -82,7 +82,7 @@ def test_every_key_opens_what_it_did(desk: Served) -> None:
         assert (name, now) == (name, before)
 
 
-def test_a_request_of_before_gets_its_answer_of_before(desk: Served) -> None:
+def test_a_request_of_before_gets_its_answer_of_before(desk: RunningDesk) -> None:
     """Sent again under its idempotency key: byte for byte, and nothing is done."""
     for kept in expected()["retries"]:
         again = send_again(desk, kept)
@@ -92,7 +92,7 @@ def test_a_request_of_before_gets_its_answer_of_before(desk: Served) -> None:
         )  # fmt: skip
 
 
-def test_a_key_of_before_is_good_for_its_request_only(desk: Served) -> None:
+def test_a_key_of_before_is_good_for_its_request_only(desk: RunningDesk) -> None:
     """Another request under it is refused, as it would have been before."""
     kept = expected()["retries"][2]
     other = send_again(desk, {**kept, "body": kept["body"].replace("slow", "dear")})
@@ -107,14 +107,14 @@ def test_what_was_to_be_sent_is_sent(empty_database: str, tmp_path: Path) -> Non
         due = {(str(webhook), position) for webhook, position in connection.execute(OPEN_DELIVERIES).fetchall()}
         mails = {mail["message_id"] for mail in expected()["answers"]["/v1/closure_mails?state=due"][1]}
         assert (len(due) > 50, len(mails)) == (True, 3)
-        running = Served(empty_database, tmp_path, parts=("api",))
+        running = RunningDesk(empty_database, tmp_path, parts=("api",))
         running.environment |= settings() | {"DESKLEDGER_SMTP_URL": running.environment["DESKLEDGER_SMTP_URL"]}
         with Receiver() as receiver, running:
             send_to(running, receiver)
             running.start("work")
-            wait_until(lambda: len(running.mailbox.messages) >= len(mails), 60, "the mails are sent")
+            wait_until(lambda: len(running.mailbox.messages) >= len(mails), "the mails are sent")
             settled = f"select not exists ({OPEN_DELIVERIES})"
-            wait_until(lambda: connection.execute(settled).fetchone()[0], 60, "everything is delivered")
+            wait_until(lambda: connection.execute(settled).fetchone()[0], "everything is delivered")
         assert {message["Message-ID"] for message in running.mailbox.messages} == mails
         assert due <= {(signed_by(one), one.position) for one in receiver.received}
 
@@ -133,11 +133,11 @@ def signed_by(received: Any) -> str:
 def test_a_data_directory_of_before_is_served(directory: Path, embedded: None) -> None:
     """`deskledger serve` on it migrates it and answers every query as before."""
     unpack(directory)
-    running = Served("", directory, parts=())
+    running = RunningDesk("", directory, parts=())
     running.environment |= settings() | {"DESKLEDGER_IDEMPOTENCY_HOURS": "8760"}
     with running:
         running.start("serve")
-        wait_until(running._answers, 60, "it answers")
+        wait_until(running._answers, "it answers")
         assert list(unlike(running)) == []
         key = expected()["keys"]["everything"]
         note = running.request(

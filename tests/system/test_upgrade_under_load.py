@@ -7,7 +7,7 @@ from threading import Event, Thread
 from typing import Any
 
 from application.store.postgres.database import connect
-from tests.support.running_desk import Reply, Served, wait_until
+from tests.support.running_desk import Reply, RunningDesk, wait_until
 from tests.upgrade.earlier_version import EarlierDesk, expected, migrate_all, program, restore, settings
 
 WRITERS = 3
@@ -31,7 +31,7 @@ HELD = "select type from events where stream_id = %s and version = %s"
 class Writer(Thread):
     """Opens tickets and takes them on, one command after another, and keeps what is answered."""
 
-    def __init__(self, desk: Served, key: str, name: str, stop: Event) -> None:
+    def __init__(self, desk: RunningDesk, key: str, name: str, stop: Event) -> None:
         super().__init__(name=name)
         self._desk, self._key, self._stop_writing = desk, key, stop
         self.sent: list[tuple[str, Any, dict[str, str], Reply]] = []
@@ -57,12 +57,12 @@ class Writer(Thread):
     def answered(self, count: int) -> None:
         """Waits until so many more commands are answered."""
         wanted = len(self.sent) + count
-        wait_until(lambda: len(self.sent) >= wanted or not self.is_alive(), 120, f"{self.name} goes on")
+        wait_until(lambda: len(self.sent) >= wanted or not self.is_alive(), f"{self.name} goes on", seconds=120)
         assert len(self.sent) >= wanted, self.sent[-1:]
 
 
 @contextmanager
-def writing(desk: Served, key: str, name: str) -> Iterator[list[Writer]]:
+def writing(desk: RunningDesk, key: str, name: str) -> Iterator[list[Writer]]:
     """Some writers at a desk, which stop with the block."""
     stop = Event()
     writers = [Writer(desk, key, f"{name}-{number}", stop) for number in range(WRITERS)]
@@ -87,7 +87,7 @@ def test_no_command_is_lost_while_old_and_new_run_side_by_side(empty_database: s
     restore(empty_database)
     key = expected()["keys"]["everything"]
     old = EarlierDesk(empty_database, tmp_path, program(tmp_path))
-    new = Served(empty_database, tmp_path)
+    new = RunningDesk(empty_database, tmp_path)
     for desk in (old, new):
         desk.environment |= settings()
     with ExitStack() as stack:

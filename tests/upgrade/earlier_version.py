@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from application.store.postgres.embedded_postgres import PROGRAMS, EmbeddedPostgres, claim, package_dir
-from tests.support.running_desk import ROOT, Served
+from application.store.postgres.embedded_postgres import PROGRAMS, EmbeddedPostgres, own_directory, package_dir
+from tests.support.running_desk import ROOT, RunningDesk
 
 MATERIAL = Path(__file__).with_name("material")
 VERSION = "0.1.0"
@@ -54,8 +54,8 @@ def unpack(directory: Path) -> None:
     with tarfile.open(MATERIAL / f"{VERSION}-data.tar.xz") as archive:
         archive.extractall(directory, filter="tar")
     servant, cluster = EmbeddedPostgres(directory).servant, directory / "postgres"
-    claim(directory / "postgres-log", servant)
-    claim(cluster, servant)
+    own_directory(directory / "postgres-log", servant)
+    own_directory(cluster, servant)
     for path in cluster.rglob("*") if servant else ():
         os.chown(path, servant.pw_uid, servant.pw_gid)
 
@@ -84,7 +84,7 @@ def program(directory: Path) -> Path:
     return tree
 
 
-class EarlierDesk(Served):
+class EarlierDesk(RunningDesk):
     """A desk whose processes run the program of the earlier version."""
 
     def __init__(self, database: str, directory: Path, tree: Path) -> None:

@@ -143,13 +143,13 @@ class Making:
         desk.caught_up()
         with connect(self.database, "make") as connection:
             sent = "select not exists (select from closure_mails where state = 'due')"
-            wait_until(lambda: connection.execute(sent).fetchone()[0], 60, "the mails are sent")
+            wait_until(lambda: connection.execute(sent).fetchone()[0], "the mails are sent")
             self._delivered(connection)
 
     def _delivered(self, connection: psycopg.Connection[Any]) -> None:
         done = """select (select max(position) from log) = (select min(position) from webhooks)
             and not exists (select from webhook_deliveries where state <> 'delivered')"""
-        wait_until(lambda: connection.execute(done).fetchone()[0], 60, "everything is delivered")
+        wait_until(lambda: connection.execute(done).fetchone()[0], "everything is delivered")
 
     def _with_nobody_there(self, desk: Served, url: str) -> None:
         """Mails and deliveries stay open, and a ticket is parked."""
@@ -162,7 +162,7 @@ class Making:
             desk.caught_up()
             tried = """select count(*) = 2 from webhooks where exists (
                 select from webhook_deliveries d where webhook_id = webhooks.id and state = 'due' and attempts > 0)"""
-            wait_until(lambda: connection.execute(tried).fetchone()[0], 60, "deliveries have failed")
+            wait_until(lambda: connection.execute(tried).fetchone()[0], "deliveries have failed")
 
     def _webhook(self, desk: Served, url: str, description: str, **body: Any) -> None:
         body = {"url": url, "description": description, **body}

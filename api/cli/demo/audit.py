@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from hashlib import sha256
 
 from api.cli.demo.demo_desk import Desk
-from api.cli.demo.demo_results import Closing, Event, Findings, Found, StepFound
-from api.cli.demo.moves import STEPS, Step
+from api.cli.demo.demo_results import ClosedTicket, Findings, JsonEvent, StepEvents, StepFound
+from api.cli.demo.moves import PROCEDURE_STEPS, Step
 from api.cli.demo.player import Player
 
-CLOSING_STEPS = frozenset(step.number for step in STEPS if "Closed" in step.must)
+CLOSING_STEPS = frozenset(step.number for step in PROCEDURE_STEPS if "Closed" in step.must)
 
 
 class Audit:
@@ -17,14 +17,14 @@ class Audit:
 
     def __init__(self, desk: Desk, player: Player) -> None:
         self._desk, self._player = desk, player
-        self._events: list[Event] = []
+        self._events: list[JsonEvent] = []
 
     def findings(self) -> Findings:
         """The report; whatever deviates is added to the player's deviations."""
         self._player.until(self._is_settled)
         self._player.collect_mails()
         closings = [self._closing(event) for event in self._of_type("Closed")]
-        steps = [self._step(step, closings) for step in STEPS]
+        steps = [self._step(step, closings) for step in PROCEDURE_STEPS]
         for what in self._deviations(steps, closings):
             self._player.deviate("the auditor's log", what)
         numbers = Counter(event["ticket_id"] for event in self._tickets())
@@ -38,23 +38,23 @@ class Audit:
         self._events = list(self._feed())
         return all(self._closing(event).received for event in self._of_type("Closed"))
 
-    def _feed(self) -> Iterator[Event]:
+    def _feed(self) -> Iterator[JsonEvent]:
         after: str | None = "0"
         while after is not None:
             page = self._desk.api.read(f"/v1/events?limit=200&after={after}").body
             yield from page["items"]
             after = page["next"]
 
-    def _tickets(self) -> list[Event]:
+    def _tickets(self) -> list[JsonEvent]:
         return [event for event in self._events if event["ticket_id"]]
 
-    def _of_type(self, type_: str) -> list[Event]:
+    def _of_type(self, type_: str) -> list[JsonEvent]:
         return [event for event in self._events if event["type"] == f"Ticket.{type_}"]
 
     def _number(self, ticket_id: str) -> str:
         return next((run.number for run in self._player.runs if run.ticket_id == ticket_id), "")
 
-    def _closing(self, closed: Event) -> Closing:
+    def _closing(self, closed: JsonEvent) -> ClosedTicket:
         sent = (
             event["data"]["message_id"]
             for event in self._of_type("ClosureEmailSent")
@@ -63,19 +63,19 @@ class Audit:
         message_id = next(sent, None)
         received = message_id in {mail["Message-ID"] for mail in self._desk.mails}
         number = self._number(closed["ticket_id"])
-        return Closing(number, closed["position"], closed["step"], message_id, received)
+        return ClosedTicket(number, closed["position"], closed["step"], message_id, received)
 
-    def _step(self, step: Step, closings: list[Closing]) -> StepFound:
+    def _step(self, step: Step, closings: list[ClosedTicket]) -> StepFound:
         found = []
         for type_ in (*step.must, *step.may):
             events = [event for event in self._of_type(type_) if event["step"] == step.number]
             if events:
                 first = events[0]
-                found.append(Found(type_, self._number(first["ticket_id"]), first["position"], len(events)))
+                found.append(StepEvents(type_, self._number(first["ticket_id"]), first["position"], len(events)))
         mails = sum(closing.received for closing in closings if closing.step == step.number)
         return StepFound(step, found, mails if step.number in CLOSING_STEPS else None)
 
-    def _deviations(self, steps: list[StepFound], closings: list[Closing]) -> Iterator[str]:
+    def _deviations(self, steps: list[StepFound], closings: list[ClosedTicket]) -> Iterator[str]:
         for found in steps:
             for type_ in set(found.step.must) - {event.type for event in found.events}:
                 yield f"step {found.step.number} has no {type_}"
@@ -123,11 +123,11 @@ class Audit:
             elif type_ == "Ticket.Routed" and body["to"] == "noc" and current.get(ticket) != "approved":
                 yield f"{where}: the NOC got it without the client's approval of the dossier"
 
-    def _figures(self, closings: list[Closing]) -> dict[str, int]:
+    def _figures(self, closings: list[ClosedTicket]) -> dict[str, int]:
         return {
             "paths": len(self._player.runs),
             "commands": self._player.played,
-            "refused as they must be": self._player.refused,
+            "refused as they must be": self._player.refusals,
             "events": len(self._events),
             "closings": len(closings),
             "mails received": len(self._desk.mails),

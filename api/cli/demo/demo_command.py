@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TERMINAL_PACE = 0.15
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DESCRIPTION = "The whole procedure, run on a desk of its own: nothing of your own desk is touched."
-EPILOG = """
+DEMO_EPILOG = """
 what happens:
   A PostgreSQL, a server, a worker and a mail server are started in a temporary
   directory. Tickets take every path of the escalation procedure, over HTTP, with
@@ -48,7 +48,7 @@ def add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "demo",
         help="see the whole procedure run, on a desk of its own",
         description=DESCRIPTION,
-        epilog=EPILOG,
+        epilog=DEMO_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     pace = f"seconds to wait after each step (default: {TERMINAL_PACE} on a terminal, 0 when piped)"
@@ -75,12 +75,12 @@ def demo_command(settings: Settings, options: argparse.Namespace) -> int:
 def perform(desk: "Desk", screen: "Screen", paths: "tuple[Path, ...]", pace: float = 0.0) -> int:
     """Plays the paths on a desk, shows what the auditor finds, and returns the exit status."""
     from api.cli.demo.audit import Audit
-    from api.cli.demo.player import Player, register
-    from api.cli.demo.script import CLIENT
+    from api.cli.demo.player import Player, put_client
+    from api.cli.demo.script import CLIENT_CONTACT
 
     began = time.monotonic()
     player = Player(desk, screen, pace)
-    register(desk, "client", CLIENT)
+    put_client(desk, "client", CLIENT_CONTACT)
     player.play(paths)
     findings = Audit(desk, player).findings()
     screen.report(findings)

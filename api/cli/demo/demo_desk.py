@@ -27,7 +27,7 @@ from application.settings import environment_without_settings
 from application.store.postgres.database import connect
 from application.store.postgres.embedded_postgres import EmbeddedPostgres
 
-START_SECONDS, STOP_SECONDS = 90.0, 60.0
+DEMO_START_SECONDS, DEMO_STOP_SECONDS = 90.0, 60.0
 HOST = "127.0.0.1"
 
 
@@ -145,7 +145,7 @@ def _served(postgres: EmbeddedPostgres, port: int, smtp_port: int) -> Iterator["
     finally:
         process.terminate()
         try:
-            process.wait(STOP_SECONDS)
+            process.wait(DEMO_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -162,11 +162,11 @@ def _mail_server(mailbox: Mailbox, port: int) -> Iterator[None]:
 
 
 def _wait_until_ready(base: str, server: "subprocess.Popen[bytes]", place: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + DEMO_START_SECONDS
     while not _is_ready(base):
         if server.poll() is not None or time.monotonic() > deadline:
-            said = _last_words((place / "serve.log").read_text(errors="replace"))
-            raise CommandError(f"the demo's desk does not start ({said}): see what deskledger doctor says")
+            complaint = _last_words((place / "serve.log").read_text(errors="replace"))
+            raise CommandError(f"the demo's desk does not start ({complaint}): see what deskledger doctor says")
         time.sleep(0.05)
 
 

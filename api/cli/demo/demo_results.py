@@ -6,10 +6,10 @@ import msgspec
 
 from api.cli.demo.moves import Step
 
-Event = dict[str, Any]
+JsonEvent = dict[str, Any]
 
 
-class Found(msgspec.Struct, frozen=True):
+class StepEvents(msgspec.Struct, frozen=True):
     """A type of event that recorded a step: the first one, and how many there are."""
 
     type: str
@@ -22,11 +22,11 @@ class StepFound(msgspec.Struct, frozen=True):
     """A step of the source, and what recorded it; `mails` is how many of its closings' mails came in."""
 
     step: Step
-    events: list[Found]
+    events: list[StepEvents]
     mails: int | None
 
 
-class Closing(msgspec.Struct, frozen=True):
+class ClosedTicket(msgspec.Struct, frozen=True):
     """A closing, and the mail that it caused."""
 
     number: str
@@ -40,8 +40,8 @@ class Findings(msgspec.Struct, frozen=True):
     """The whole report."""
 
     steps: list[StepFound]
-    closings: list[Closing]
-    timeline: list[Event]  # of the ticket with the longest history
+    closings: list[ClosedTicket]
+    timeline: list[JsonEvent]  # of the ticket with the longest history
     timeline_number: str
     figures: dict[str, int]
     deviations: list[str]

@@ -11,12 +11,12 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from api.cli.demo.demo_results import Closing, Findings, StepFound
-from api.cli.demo.plain_screen import WELCOME, Line, one_line, recorded_by
+from api.cli.demo.demo_results import ClosedTicket, Findings, StepFound
+from api.cli.demo.plain_screen import WELCOME, ScreenLine, one_line, recorded_by
 
-PRIORITIES = {"1": "bold red", "2": "yellow", "3": "green", "4": "cyan", "5": "blue", "none": "dim"}
+PRIORITY_STYLES = {"1": "bold red", "2": "yellow", "3": "green", "4": "cyan", "5": "blue", "none": "dim"}
 BLOCKS = 24
-HASH = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
+SHA256_TEXT = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
 
 
 class LiveScreen:
@@ -44,19 +44,19 @@ class LiveScreen:
         self._title, self._number, self._total = title, number, total
         self._say(Text(f"\n{f'{number}/{total}  ' if number else ''}{title}", style="bold"))
 
-    def line(self, line: Line) -> None:
+    def line(self, line: ScreenLine) -> None:
         """A move was played."""
-        said = Text.assemble(
+        text = Text.assemble(
             (f"{line.step:>4}", "bold cyan"), f" {line.number:<8} ", (f"{line.who:<12}", "blue"), f" {line.command} "
         )
         if line.kind == "done":
-            said.pad_right(max(0, 44 - said.cell_len))
-            said.append_text(Text.assemble(" → ", (_span(line.outcome), "green"), f"  {line.where}"))
+            text.pad_right(max(0, 44 - text.cell_len))
+            text.append_text(Text.assemble(" → ", (_span(line.outcome), "green"), f"  {line.where}"))
         elif line.kind == "refused":
-            said.append_text(Text.assemble(("refused, as it must be: ", "yellow"), line.outcome[0]))
+            text.append_text(Text.assemble(("refused, as it must be: ", "yellow"), line.outcome[0]))
         else:
-            said.append_text(Text("DEVIATES: " + "; ".join(line.outcome), style="bold red"))
-        self._say(said, whole=line.kind == "deviates")
+            text.append_text(Text("DEVIATES: " + "; ".join(line.outcome), style="bold red"))
+        self._say(text, whole=line.kind == "deviates")
 
     def mail(self, mail: EmailMessage) -> None:
         """A mail came in."""
@@ -115,9 +115,9 @@ def _queue_table(queues: list[dict[str, Any]]) -> Table:
     for queue in queues:
         counts = queue["by_priority"]
         blocks = Text()
-        for rank, style in PRIORITIES.items():
+        for rank, style in PRIORITY_STYLES.items():
             blocks.append("■" * min(counts.get(rank, 0), BLOCKS), style=style)
-        figures = [Text(str(counts.get(rank) or "·"), style=PRIORITIES[rank]) for rank in PRIORITIES]
+        figures = [Text(str(counts.get(rank) or "·"), style=PRIORITY_STYLES[rank]) for rank in PRIORITY_STYLES]
         style = "bold" if queue["size"] else "dim"
         name, size, free = queue["queue"], str(queue["size"]), str(queue["unassigned"])
         table.add_row(name, size, free, *figures, blocks, style=style)
@@ -136,7 +136,7 @@ def _steps(steps: list[StepFound]) -> Table:
     return table
 
 
-def _closings(closings: list[Closing]) -> Table:
+def _closings(closings: list[ClosedTicket]) -> Table:
     table = _table("step", "ticket", "closed at", "its mail", last="Message-ID")
     for closing in closings:
         arrived = Text("received", style="green") if closing.received else Text("NOT RECEIVED", style="bold red")
@@ -169,7 +169,7 @@ def _cut(words: str) -> Text:
 
 def _short(words: str) -> str:
     """Words on one line, of a hash only its beginning."""
-    return HASH.sub(r"\1…", one_line(words))
+    return SHA256_TEXT.sub(r"\1…", one_line(words))
 
 
 def _span(events: tuple[str, ...]) -> str:

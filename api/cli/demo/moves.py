@@ -17,7 +17,7 @@ class Step(msgspec.Struct, frozen=True):
 CLOSING = ("ResolutionDocumented", "Closed", "ClosureEmailSent")
 DECISION = ("Escalated", "DossierCompiled", "ClientDeclined", "ClientApproved", "Routed")
 CLOSED = "Ticket is closed with complete resolution details, email sent to user"
-STEPS = (
+PROCEDURE_STEPS = (
     # seed/service-request-escalation-procedure.txt, from top to bottom; it numbers 1 to 4 twice, for intake and tier 1
     Step("1", "Support request is received", ("RequestReceived",)),
     Step("2", "Client is identified, including unique user ID", ("ClientIdentified",)),
@@ -43,7 +43,7 @@ STEPS = (
     Step("18", "Quality control of the NOC", ("QCVerified",), ("QCFailed",)),
     Step("19", CLOSED, CLOSING),
 )
-ENDING = {
+STEPS_TO_CLOSE = {
     # level: its steps of resolution, quality control and closing
     "tier1": ("T1-1", "T1-2", "T1-3"),
     "tier2": ("5", "6", "7"),
@@ -52,7 +52,7 @@ ENDING = {
     "noc": ("17", "18", "19"),
 }
 RUNGS = {"tier1": ("T1-4", "tier2"), "tier2": ("8", "tier3"), "tier3": ("12", "onsite"), "onsite": ("16", "it_manager")}
-DESK = "deskledger"
+DESK_NAME = "deskledger"
 
 
 class Move(msgspec.Struct, frozen=True):
@@ -65,7 +65,7 @@ class Move(msgspec.Struct, frozen=True):
     body: dict[str, Any]
     records: str = ""  # the events and their steps, "4 IssueDocumented, 4 Routed"; step "-" for a supporting event
     stands: str = ""  # state, level and queue thereafter, "in_support tier2 tier2", "-" for none; "" as before
-    refused: str = ""  # in place of both: status, code and the missing step, "409 not_verified T1-2"
+    refusal: str = ""  # in place of both: status, code and the missing step, "409 not_verified T1-2"
     behind: int = 0  # how many versions too old the caller's knowledge is
 
     def events(self) -> list[tuple[str | None, str]]:
@@ -117,9 +117,9 @@ def opened(documented: dict[str, str]) -> Moves:
     return (Move("intake", "open_ticket", body, records, "in_support tier1 tier1"),)
 
 
-def refused(who: str, command: str, by: str, **body: Any) -> Move:
+def refused_move(who: str, command: str, by: str, **body: Any) -> Move:
     """A command that the desk must refuse, and how."""
-    return Move(who, command, body, refused=by)
+    return Move(who, command, body, refusal=by)
 
 
 def escalated(level: str, reason: str) -> Move:
@@ -143,7 +143,7 @@ def taken(who: str, queue: str) -> Move:
 
 def resolved(level: str, resolution: str, who: str = "") -> Move:
     """The level says that it is fixed."""
-    step = ENDING[level][0]
+    step = STEPS_TO_CLOSE[level][0]
     stands = f"resolved {level} quality_control"
     return Move(who or agent(level), "resolve", {"resolution": resolution}, f"{step} Resolved", stands)
 
@@ -151,13 +151,13 @@ def resolved(level: str, resolution: str, who: str = "") -> Move:
 def verified(level: str, comment: str) -> Move:
     """Quality control passed."""
     body = {"satisfied": True, "confirmed_via": "phone", "comment": comment}
-    return Move("quality", "verify", body, f"{ENDING[level][1]} QCVerified", f"verified {level} closing")
+    return Move("quality", "verify", body, f"{STEPS_TO_CLOSE[level][1]} QCVerified", f"verified {level} closing")
 
 
 def failed(level: str, comment: str) -> Move:
     """Quality control failed: back to the level that resolved."""
     body = {"satisfied": False, "confirmed_via": "email", "comment": comment}
-    return Move("quality", "verify", body, f"{ENDING[level][1]} QCFailed", f"in_support {level} {level}")
+    return Move("quality", "verify", body, f"{STEPS_TO_CLOSE[level][1]} QCFailed", f"in_support {level} {level}")
 
 
 def documented(level: str, cause: str, actions: str, checked: str, state: str = "verified") -> Move:
@@ -165,14 +165,14 @@ def documented(level: str, cause: str, actions: str, checked: str, state: str = 
     body = {"cause": cause, "actions": actions, "checked_by_method": checked}
     queue = "closing" if state == "verified" else "quality_control"
     stands = f"{state} {level} {queue}"
-    return Move(agent(level), "document_resolution", body, f"{ENDING[level][2]} ResolutionDocumented", stands)
+    return Move(agent(level), "document_resolution", body, f"{STEPS_TO_CLOSE[level][2]} ResolutionDocumented", stands)
 
 
 def closed(level: str, who: str = "quality") -> Move:
     """The end; the desk sends the mail."""
-    return Move(who, "close", {}, f"{ENDING[level][2]} Closed", f"closed {level} -")
+    return Move(who, "close", {}, f"{STEPS_TO_CLOSE[level][2]} Closed", f"closed {level} -")
 
 
 def mailed(level: str) -> Move:
     """The desk's own move: the closing e-mail has been accepted by the mail server."""
-    return Move(DESK, "mail", {}, f"{ENDING[level][2]} ClosureEmailSent", f"closed {level} -")
+    return Move(DESK_NAME, "mail", {}, f"{STEPS_TO_CLOSE[level][2]} ClosureEmailSent", f"closed {level} -")

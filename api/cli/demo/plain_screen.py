@@ -14,7 +14,7 @@ WELCOME = "Deskledger demo: the whole procedure on a desk of its own, removed at
 Kind = Literal["done", "refused", "deviates"]
 
 
-class Line(msgspec.Struct, frozen=True):
+class ScreenLine(msgspec.Struct, frozen=True):
     """One move as it is shown; `outcome` has the events, or why it was refused, or what deviates."""
 
     kind: Kind
@@ -38,7 +38,7 @@ class Screen(Protocol):
     def heading(self, title: str, number: int, total: int) -> None:
         """A path begins."""
 
-    def line(self, line: Line) -> None:
+    def line(self, line: ScreenLine) -> None:
         """A move was played."""
 
     def mail(self, mail: EmailMessage) -> None:
@@ -69,15 +69,15 @@ class PlainScreen:
         """A path begins."""
         say("", f"Path {number} of {total}: {title}" if number else title)
 
-    def line(self, line: Line) -> None:
+    def line(self, line: ScreenLine) -> None:
         """`T1-4  agent-tier1   escalate             -> Escalated  tier2  T-000002`."""
         outcome = f"-> {', '.join(line.outcome)}"
         if line.kind == "refused":
             outcome = f"refused, as it must be: {line.outcome[0]}"
         elif line.kind == "deviates":
             outcome = f"DEVIATES: {'; '.join(line.outcome)}"
-        said = f"{line.step:<4}  {line.who:<12}  {line.command:<19}  {outcome}  {line.where}  {line.number}"
-        say(said.rstrip())
+        text = f"{line.step:<4}  {line.who:<12}  {line.command:<19}  {outcome}  {line.where}  {line.number}"
+        say(text.rstrip())
 
     def mail(self, mail: EmailMessage) -> None:
         """A mail came in."""
@@ -116,13 +116,13 @@ def say(*lines: str) -> None:
 
 def recorded_by(found: "StepFound", times: str = " ({} times)") -> list[str]:
     """`Escalated T-000002 at 57 (6 times)` for each type of event that recorded a step, and its mails."""
-    said = [
+    lines = [
         f"{event.type} {event.number} at {event.position}" + (times.format(event.times) if event.times > 1 else "")
         for event in found.events
     ]
     if found.mails is not None:
-        said.append(f"{found.mails} {'mail' if found.mails == 1 else 'mails'} received")
-    return said or ["NOTHING"]
+        lines.append(f"{found.mails} {'mail' if found.mails == 1 else 'mails'} received")
+    return lines or ["NOTHING"]
 
 
 def one_line(words: str) -> str:

@@ -9,15 +9,15 @@ import msgspec
 
 from api.cli.command_errors import CommandError
 from api.cli.demo.demo_desk import Desk, Reply
-from api.cli.demo.moves import DESK, Move, Moves, Path
-from api.cli.demo.plain_screen import Kind, Line, Screen
+from api.cli.demo.moves import DESK_NAME, Move, Moves, Path
+from api.cli.demo.plain_screen import Kind, Screen, ScreenLine
 
 PATIENCE = 15.0
-POLL_SECONDS = 0.03
-OPENINGS = {"receive_request": "/v1/requests", "open_ticket": "/v1/tickets"}
+DEMO_POLL_SECONDS = 0.03
+OPENING_PATHS = {"receive_request": "/v1/requests", "open_ticket": "/v1/tickets"}
 
 
-class Run:
+class TicketRun:
     """A ticket under way: what its path's callers know of it."""
 
     def __init__(self, path: Path) -> None:
@@ -33,7 +33,7 @@ class Run:
         return self.standing[2]
 
 
-class Record(msgspec.Struct, frozen=True):
+class ExpectedLog(msgspec.Struct, frozen=True):
     """What the script says that the log must hold."""
 
     ticket_id: str
@@ -48,14 +48,14 @@ class Player:
     def __init__(self, desk: Desk, screen: Screen, pace: float = 0.0) -> None:
         self._desk, self._screen, self._pace = desk, screen, pace
         self._mails_seen, self._patience = 0, PATIENCE
-        self.runs: list[Run] = []
-        self.records: list[Record] = []
+        self.runs: list[TicketRun] = []
+        self.records: list[ExpectedLog] = []
         self.deviations: list[str] = []
-        self.played = self.refused = 0
+        self.played = self.refusals = 0
 
     def play(self, paths: tuple[Path, ...]) -> None:
         """Every request arrives first, so that there are queues to work on; then path by path."""
-        self.runs = [Run(path) for path in paths]
+        self.runs = [TicketRun(path) for path in paths]
         total = len(paths)
         self._screen.heading(f"{total} requests arrive", 0, total)
         for run in self.runs:
@@ -75,7 +75,7 @@ class Player:
         """Something is not as the procedure says."""
         self.deviations.append(f"{where}: {what}")
 
-    def _play(self, run: Run, moves: Moves) -> None:
+    def _play(self, run: TicketRun, moves: Moves) -> None:
         for move in moves:
             if run.deviates:
                 return  # what follows would only deviate in turn
@@ -84,28 +84,28 @@ class Player:
             self._see_queues(f"{run.number} after {move.command}")
             time.sleep(self._pace)
 
-    def _give(self, run: Run, move: Move) -> None:
-        reply = self._await_mail(run) if move.who == DESK else self._send(run, move)
-        wrong = list(_refusal_differs(move, reply) if move.refused else _answer_differs(run, move, reply))
+    def _give(self, run: TicketRun, move: Move) -> None:
+        reply = self._await_mail(run) if move.who == DESK_NAME else self._send(run, move)
+        wrong = list(_refusal_differs(move, reply) if move.refusal else _answer_differs(run, move, reply))
         self.played += 1
-        self.refused += bool(move.refused)
+        self.refusals += bool(move.refusal)
         self._note(run, move, reply)
         run.deviates = bool(wrong)
         for what in wrong:
             self.deviate(f"{run.number or run.path.title}, {move.who} {move.command}", what)
         self._screen.line(_line(run, move, reply, wrong))
 
-    def _send(self, run: Run, move: Move) -> Reply:
+    def _send(self, run: TicketRun, move: Move) -> Reply:
         body = {name: self._filled(run, value) for name, value in move.body.items()}
         headers = {"Prefer": f"wait={int(self._patience)}"}  # so that queues can be read, and claimed from, at once
-        path = OPENINGS.get(move.command, f"/v1/tickets/{run.ticket_id}:{move.command}")
+        path = OPENING_PATHS.get(move.command, f"/v1/tickets/{run.ticket_id}:{move.command}")
         if move.command == "claim_next":
             path = f"/v1/queues/{body.pop('queue')}:claim_next"
         elif run.ticket_id:
             headers["If-Match"] = f'"{run.version - move.behind}"'
         return self._desk.api.send(move.who, "POST", path, body, **headers)
 
-    def _filled(self, run: Run, value: Any) -> Any:
+    def _filled(self, run: TicketRun, value: Any) -> Any:
         if value == "{first}":
             return self.runs[0].ticket_id
         if value == "{dossier}":
@@ -113,7 +113,7 @@ class Player:
             return dossier["sha256"] if dossier else "0" * 64
         return value
 
-    def _await_mail(self, run: Run) -> Reply:
+    def _await_mail(self, run: TicketRun) -> Reply:
         """The ticket, once what became of the mail is recorded."""
         ticket = f"/v1/tickets/{run.ticket_id}"
         self.until(lambda: self._desk.api.read(ticket).version > run.version)
@@ -128,10 +128,10 @@ class Player:
             if time.monotonic() > deadline:
                 self._patience = 0.0  # a desk that hangs once is not waited for a hundred times
                 return False
-            time.sleep(POLL_SECONDS)
+            time.sleep(DEMO_POLL_SECONDS)
         return True
 
-    def _note(self, run: Run, move: Move, reply: Reply) -> None:
+    def _note(self, run: TicketRun, move: Move, reply: Reply) -> None:
         """What the caller knows of the ticket now, and what the log must hold."""
         if reply.status not in (200, 201):
             return
@@ -139,7 +139,7 @@ class Player:
         run.ticket_id, run.number = reply.body.get("ticket_id", ""), reply.body.get("number") or ""
         run.standing = tuple(reply.body.get(name) for name in ("state", "level", "queue"))
         for version, (step, type_) in enumerate(move.events(), before + 1):
-            self.records.append(Record(run.ticket_id, version, f"Ticket.{type_}", step))
+            self.records.append(ExpectedLog(run.ticket_id, version, f"Ticket.{type_}", step))
 
     def _see_queues(self, where: str) -> None:
         """The nine queues must hold exactly the tickets that the script left in them."""
@@ -158,7 +158,7 @@ class Player:
         self._screen.queues(found["items"])
 
 
-def _answer_differs(run: Run, move: Move, reply: Reply) -> Iterator[str]:
+def _answer_differs(run: TicketRun, move: Move, reply: Reply) -> Iterator[str]:
     """What is wrong with the answer to a command that must succeed."""
     if reply.status not in (200, 201):
         yield f"answered {reply.status} {reply.body.get('code', '')}: {reply.body.get('detail', '')}"
@@ -178,8 +178,8 @@ def _answer_differs(run: Run, move: Move, reply: Reply) -> Iterator[str]:
 def _refusal_differs(move: Move, reply: Reply) -> Iterator[str]:
     """What is wrong with the answer to a command that must be refused."""
     answered = f"{reply.status} {reply.body.get('code', '-')} {reply.body.get('step') or '-'}"
-    if answered != move.refused:
-        yield f"answered {answered} in place of {move.refused}"
+    if answered != move.refusal:
+        yield f"answered {answered} in place of {move.refusal}"
 
 
 def _types(reply: Reply) -> list[str]:
@@ -190,21 +190,21 @@ def _words(standing: tuple[str | None, ...]) -> str:
     return " ".join(word or "-" for word in standing)
 
 
-def _line(run: Run, move: Move, reply: Reply, wrong: list[str]) -> Line:
+def _line(run: TicketRun, move: Move, reply: Reply, wrong: list[str]) -> ScreenLine:
     """The move as it is shown."""
     kind: Kind = "done"
     outcome = tuple(type_ for _, type_ in move.events())
-    if move.refused:
-        status, code, step = move.refused.split()
+    if move.refusal:
+        status, code, step = move.refusal.split()
         kind = "refused"
         outcome = (f"{status} {code}" + (f", step {step} comes first" if step != "-" else ""),)
     if wrong:
         kind, outcome = "deviates", tuple(wrong)
     where = run.queue or run.standing[0] or ""
-    return Line(kind, move.steps(), run.number, move.who, move.command, outcome, where)
+    return ScreenLine(kind, move.steps(), run.number, move.who, move.command, outcome, where)
 
 
-def register(desk: Desk, user_id: str, entry: dict[str, str]) -> None:
+def put_client(desk: Desk, user_id: str, entry: dict[str, str]) -> None:
     """Puts the client into the directory. Raises CommandError."""
     reply = desk.api.send("intake", "PUT", f"/v1/clients/{user_id}", entry)
     if reply.status not in (200, 201):

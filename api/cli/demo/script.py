@@ -12,26 +12,26 @@ from api.cli.demo.moves import (
     mailed,
     opened,
     qualified,
-    refused,
+    refused_move,
     resolved,
     taken,
     verified,
 )
-from application.identity.api_keys import Wanted
+from application.identity.api_keys import NewKey
 from domain.values import Level, Role
 
 RESOLVING = [Level.TIER1, Level.TIER2, Level.TIER3, Level.ONSITE, Level.NOC]
 KEYS = (
     # one key a role, and one that carries two of them, to see four eyes look
-    Wanted("intake", [Role.INTAKE]),
-    *(Wanted(f"agent-{level}", [Role.AGENT], [level]) for level in RESOLVING),
-    Wanted("quality", [Role.QUALITY]),
-    Wanted("it-manager", [Role.IT_MANAGER]),
-    Wanted("client", [Role.CLIENT], client_user_id="client"),
-    Wanted("auditor", [Role.AUDITOR]),
-    Wanted("desk-of-one", [Role.AGENT, Role.QUALITY], [Level.TIER1]),
+    NewKey("intake", [Role.INTAKE]),
+    *(NewKey(f"agent-{level}", [Role.AGENT], [level]) for level in RESOLVING),
+    NewKey("quality", [Role.QUALITY]),
+    NewKey("it-manager", [Role.IT_MANAGER]),
+    NewKey("client", [Role.CLIENT], client_user_id="client"),
+    NewKey("auditor", [Role.AUDITOR]),
+    NewKey("desk-of-one", [Role.AGENT, Role.QUALITY], [Level.TIER1]),
 )
-CLIENT = {"name": "Client", "email": "client@example.org"}
+CLIENT_CONTACT = {"name": "Client", "email": "client@example.org"}
 
 PRINTER = issue("Printer in room 2 prints nothing", "Jobs vanish from its queue.", "hardware", "high", "high")
 STEP_BY_STEP: Moves = (
@@ -42,10 +42,10 @@ STEP_BY_STEP: Moves = (
         "1 RequestReceived",
         "received - intake",
     ),
-    refused("intake", "create", "409 client_not_identified 2"),
+    refused_move("intake", "create", "409 client_not_identified 2"),
     Move("intake", "identify_client", {"client_user_id": "client"}, "2 ClientIdentified", "identified - intake"),
     Move("intake", "create", {}, "3 Created", "created - intake"),
-    refused("intake", "route", "409 issue_not_documented 4"),
+    refused_move("intake", "route", "409 issue_not_documented 4"),
     Move("intake", "document_issue", PRINTER, "4 IssueDocumented", "documented - intake"),
     Move("intake", "route", {}, "4 Routed", "in_support tier1 tier1"),
 )
@@ -87,11 +87,13 @@ PATHS = (
         STEP_BY_STEP,
         (
             taken("agent-tier1", "tier1"),
-            refused("agent-tier1", "verify", "403 role_missing -", satisfied=True, confirmed_via="web", comment="ok"),
+            refused_move(
+                "agent-tier1", "verify", "403 role_missing -", satisfied=True, confirmed_via="web", comment="ok"
+            ),
             resolved("tier1", "Print server restarted, held jobs released."),
-            refused("quality", "close", "409 not_verified T1-2"),
+            refused_move("quality", "close", "409 not_verified T1-2"),
             verified("tier1", "All pages came out."),
-            refused("quality", "close", "409 details_missing T1-3"),
+            refused_move("quality", "close", "409 details_missing T1-3"),
             documented("tier1", "The print server's disk was full.", "Disk cleared, alarm set.", "Test page."),
             closed("tier1"),
         ),
@@ -100,11 +102,11 @@ PATHS = (
         "Resolved at tier 2",
         opened(issue("VPN drops every hour", "The tunnel ends after 60 minutes.", "network", "medium", "high")),
         (
-            refused("agent-tier2", "resolve", "403 role_missing -", resolution="Mended before anybody asked."),
+            refused_move("agent-tier2", "resolve", "403 role_missing -", resolution="Mended before anybody asked."),
             Move("agent-tier1", "add_note", {"text": "Same since the last client update."}, "- NoteAdded"),
-            Move("agent-tier1", "escalate", {"reason": "As before."}, refused="412 stale_version -", behind=1),
+            Move("agent-tier1", "escalate", {"reason": "As before."}, refusal="412 stale_version -", behind=1),
             escalated("tier1", "Needs the VPN gateway's logs."),
-            refused("agent-tier2", "resolve", "409 not_qualified T1-4", resolution="Lifetime raised."),
+            refused_move("agent-tier2", "resolve", "409 not_qualified T1-4", resolution="Lifetime raised."),
             qualified("tier2", True, "The gateway's log shows the rekey failing."),
             taken("agent-tier2", "tier2"),
             Move("agent-tier2", "await_client", {"reason": "Which client version is it?"}, "- ClientAwaited"),
@@ -121,7 +123,7 @@ PATHS = (
         (
             escalated("tier1", "Not in the knowledge base."),
             qualified("tier2", False, "The query plan is beyond this level."),
-            refused("agent-tier2", "resolve", "409 cannot_resolve_here 8", resolution="Tried again."),
+            refused_move("agent-tier2", "resolve", "409 cannot_resolve_here 8", resolution="Tried again."),
             escalated("tier2", "Needs a database engineer."),
             qualified("tier3", True, "An index is missing."),
             resolved("tier3", "Index added."),
@@ -154,9 +156,9 @@ PATHS = (
         opened(issue("Branch is offline", "No line to the branch since the morning.", "network", "high", "medium")),
         (
             *climbed_to_manager("The branch router answers, its uplink does not."),
-            refused("it-manager", "route", "409 not_approved 16", to="noc"),
+            refused_move("it-manager", "route", "409 not_approved 16", to="noc"),
             compiled("All levels tried; the backbone has to be changed."),
-            refused("it-manager", "resolve", "403 role_missing -", resolution="Decided away."),
+            refused_move("it-manager", "resolve", "403 role_missing -", resolution="Decided away."),
             DECLINED,
             compiled("The same, with the NOC's window: tonight, 22:00 to 23:00."),
             Move(
@@ -166,12 +168,14 @@ PATHS = (
                 "- NoteAdded",
                 "deciding it_manager it_manager",
             ),
-            refused("client", "approve", "409 no_current_dossier 16", dossier_sha256="0" * 64, confirmed_via="web"),
+            refused_move(
+                "client", "approve", "409 no_current_dossier 16", dossier_sha256="0" * 64, confirmed_via="web"
+            ),
             compiled("The same, with the window from 23:00 to 24:00."),
-            refused("client", "approve", "409 dossier_mismatch 16", dossier_sha256="0" * 64, confirmed_via="web"),
+            refused_move("client", "approve", "409 dossier_mismatch 16", dossier_sha256="0" * 64, confirmed_via="web"),
             APPROVED,
             TO_NOC,
-            refused("agent-noc", "escalate", "409 no_level_above -", reason="Higher still."),
+            refused_move("agent-noc", "escalate", "409 no_level_above -", reason="Higher still."),
             taken("agent-noc", "noc"),
             resolved("noc", "Backbone route moved to the second ring."),
             taken("quality", "quality_control"),
@@ -220,7 +224,7 @@ PATHS = (
             failed("tier2", "It flickers again."),
             resolved("tier2", "Driver taken back to the version before."),
             verified("tier2", "No flicker for a day."),
-            refused("quality", "close", "409 details_missing 7"),
+            refused_move("quality", "close", "409 details_missing 7"),
             documented("tier2", "The new driver.", "Earlier driver pinned.", "A day of use."),
             closed("tier2"),
         ),
@@ -236,7 +240,9 @@ PATHS = (
                 "- PriorityChanged",
             ),
             resolved("tier1", "Password set anew.", who="desk-of-one"),
-            refused("desk-of-one", "verify", "409 four_eyes T1-2", satisfied=True, confirmed_via="web", comment="ok"),
+            refused_move(
+                "desk-of-one", "verify", "409 four_eyes T1-2", satisfied=True, confirmed_via="web", comment="ok"
+            ),
             verified("tier1", "Signed in."),
             documented("tier1", "Forgotten after a holiday.", "Password set anew.", "The client signed in."),
             closed("tier1"),
@@ -251,7 +257,7 @@ PATHS = (
             documented("tier1", "Unknown.", "Rule written anew.", "Rule seen."),
             closed("tier1"),
             mailed("tier1"),
-            refused("agent-tier1", "add_note", "409 ticket_closed -", text="Too late."),
+            refused_move("agent-tier1", "add_note", "409 ticket_closed -", text="Too late."),
             Move("client", "reopen", {"reason": "It is gone again."}, "- Reopened", "in_support tier1 tier1"),
             resolved("tier1", "Rule moved from the device to the server."),
             verified("tier1", "Still there after a restart."),
@@ -275,7 +281,7 @@ PATHS = (
             escalated("tier1", "No spare keyboard here."),
             qualified("tier2", True, "One is in stock."),
             Move("client", "cancel", {"reason": "It works again."}, "- Cancelled", "cancelled tier2 -"),
-            refused("client", "reopen", "409 ticket_cancelled -", reason="It sticks again."),
+            refused_move("client", "reopen", "409 ticket_cancelled -", reason="It sticks again."),
         ),
     ),
 )

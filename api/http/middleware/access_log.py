@@ -17,12 +17,12 @@ from falcon.routing import CompiledRouter
 from api.http.request_context import SCOPE, Arrived, plain
 from application.commands.procedure_commands import COMMANDS as ON_TICKETS
 from application.observability.logs import HANDLER, is_console
-from application.observability.metrics import COMMANDS, IN_PROGRESS, REQUESTS, UNREADABLE
+from application.observability.metrics import COMMANDS_TOTAL, IN_PROGRESS, REQUESTS, UNREADABLE_REQUESTS
 from application.observability.trace_context import child_of
 from application.settings import Settings
 
 NO_ROUTE = "-"
-GONE = 499  # as nginx writes it: the client went away before there was an answer
+CLIENT_CLOSED_REQUEST = 499  # as nginx writes it: the client went away before there was an answer
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 BEGINS = {  # commands whose name is not part of their address
     ("POST", "/v1/requests"): "receive_request",
@@ -30,7 +30,7 @@ BEGINS = {  # commands whose name is not part of their address
     ("PUT", "/v1/clients/{user_id}"): "register_client",
     ("POST", "/v1/queues/{queue}:claim_next"): "claim_next",
 }
-TICKET = "{ticket_id}"
+TICKET_PATTERN = "{ticket_id}"
 _TICKET = re.compile(r"/v1/tickets/([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})[:/]?")
 CLASSES = [f"{digit}xx" for digit in range(10)]
 ON_TICKET = "/v1/tickets/{ticket_id}:{command}"
@@ -38,7 +38,7 @@ _encode = msgspec.json.Encoder().encode
 log = structlog.get_logger()
 
 
-class Line(msgspec.Struct, omit_defaults=True, gc=False):
+class AccessLogEntry(msgspec.Struct, omit_defaults=True, gc=False):
     """A line of the access log. What is not known is left out; the duration is in seconds until it is written."""
 
     event: str
@@ -96,11 +96,21 @@ class Watched(falcon.asgi.App[Request, Response]):
     def _note(self, scope: dict[str, Any], arrived: Arrived | None, seconds: float, gone: bool) -> None:
         method = scope["method"] if scope["method"] in METHODS else "other"
         if arrived is None:  # a method that falcon refuses before anything else
-            self._write(Line("request", "info", datetime.now(UTC), method, NO_ROUTE, GONE if gone else 400, seconds))
+            self._write(
+                AccessLogEntry(
+                    "request",
+                    "info",
+                    datetime.now(UTC),
+                    method,
+                    NO_ROUTE,
+                    CLIENT_CLOSED_REQUEST if gone else 400,
+                    seconds,
+                )
+            )
             return
         req, resp = arrived.req, arrived.resp
         known = req.context.__dict__
-        status = GONE if gone and resp.stream is None and resp.sse is None else resp.status_code
+        status = CLIENT_CLOSED_REQUEST if gone and resp.stream is None and resp.sse is None else resp.status_code
         template = req.uri_template or self._template(req)
         route = plain(template) if template else NO_ROUTE
         code, command = known.get("code"), BEGINS.get((method, route))
@@ -108,10 +118,10 @@ class Watched(falcon.asgi.App[Request, Response]):
             named = req.path.rpartition(":")[2]
             command = named if named in ON_TICKETS else "unknown"
         if command and self._counts:
-            COMMANDS.add((command, code or result(resp, gone)))
+            COMMANDS_TOTAL.add((command, code or result(resp, gone)))
         who = known.get("who")
         self._write(
-            Line(
+            AccessLogEntry(
                 "request",
                 "info",
                 datetime.now(UTC),
@@ -122,13 +132,13 @@ class Watched(falcon.asgi.App[Request, Response]):
                 arrived.request_id,
                 arrived.traceparent[3:35],
                 printable(who.id) if who else None,
-                known.get("ticket_id") or (ticket_in(req.path) if TICKET in route else None),
+                known.get("ticket_id") or (ticket_in(req.path) if TICKET_PATTERN in route else None),
                 command,
                 code,
             )
         )
 
-    def _write(self, line: Line) -> None:
+    def _write(self, line: AccessLogEntry) -> None:
         if self._counts:
             REQUESTS.observe((line.method, line.route, CLASSES[line.status // 100]), line.duration_ms)
         if not self._logs:
@@ -157,7 +167,7 @@ def unreadable(status: int) -> dict[str, str]:
     """Counts and logs what came over a connection and was no request. Returns the names that its answer has."""
     made = child_of(None)
     named = {"request_id": made[36:52], "trace_id": made[3:35]}
-    UNREADABLE.add((str(status),))
+    UNREADABLE_REQUESTS.add((str(status),))
     log.info("unreadable request", status=status, **named)
     return named
 

@@ -15,15 +15,15 @@ from api.http.middleware.issuer_keys import COOL_DOWN_SECONDS, NoKeys
 from api.http.middleware.rate_limits import Addresses, FailedSignIns, RateLimit
 from api.http.middleware.token_verifier import BadToken, Tokens
 from api.http.problems import Problem
-from application.batching_desk import CombiningDesk
+from application.batching_desk import BatchingDesk
 from application.clock import utc_now
 from application.identity.api_key_uses import KeyUses
-from application.identity.api_keys import PREFIX, principal
+from application.identity.api_keys import API_KEY_PREFIX, principal
 from application.settings import Settings
 from domain.values import Principal
 
 KEY_SECONDS, TOKEN_SECONDS = 2.0, 60.0  # how long a credential is remembered; a token never longer than it lasts
-MOST_REMEMBERED = 10_000
+MOST_KEYS_REMEMBERED = 10_000
 CHALLENGE = 'Bearer realm="deskledger"'
 NO_ROLE = "Your token names no role that this desk knows: ask whoever runs the sign-in to give you one."
 log = structlog.get_logger()
@@ -55,7 +55,7 @@ class Authentication:
     At `open_paths` nobody is asked for a key.
     """
 
-    def __init__(self, desk: CombiningDesk, settings: Settings, open_paths: Set[str] = frozenset()) -> None:
+    def __init__(self, desk: BatchingDesk, settings: Settings, open_paths: Set[str] = frozenset()) -> None:
         self._open_paths = open_paths
         self._desk, self._uses = desk, KeyUses(settings.database_url or "")
         self._tokens = Tokens(settings) if settings.oidc_issuer else None
@@ -110,7 +110,7 @@ class Authentication:
     async def _admit(self, req: Request, secret: str, hash_: bytes, known: Credential | None) -> Credential:
         """Looks at a credential. Who was let in before is not kept out by what others at that address have tried."""
         address = self._addresses.of(req)
-        is_key = secret.startswith(PREFIX) or self._tokens is None
+        is_key = secret.startswith(API_KEY_PREFIX) or self._tokens is None
         if (
             known is None and is_key
         ):  # a look-up; what a token says is seen here, and its caller is not among the guilty
@@ -128,8 +128,8 @@ class Authentication:
         return found
 
     async def _find(self, secret: str, hash_: bytes) -> Credential:
-        if secret.startswith(PREFIX) or self._tokens is None:
-            if secret.startswith(PREFIX) and (key := await self._key(hash_)):
+        if secret.startswith(API_KEY_PREFIX) or self._tokens is None:
+            if secret.startswith(API_KEY_PREFIX) and (key := await self._key(hash_)):
                 return key
             raise _challenge(
                 "key_unknown", "This API key is unknown, expired or revoked: ask your admin for a new one."
@@ -139,9 +139,9 @@ class Authentication:
         except BadToken as error:
             raise _challenge("token_invalid", f"This token is not accepted: {error}.") from None
         except NoKeys:
-            said = "The keys of the token issuer cannot be had now, so that no token can be checked. Try again."
+            detail = "The keys of the token issuer cannot be had now, so that no token can be checked. Try again."
             raise Problem(
-                503, "issuer_unavailable", said, headers={"Retry-After": f"{COOL_DOWN_SECONDS:.0f}"}
+                503, "issuer_unavailable", detail, headers={"Retry-After": f"{COOL_DOWN_SECONDS:.0f}"}
             ) from None
         credential = Credential(self, hash_, token.who, min(TOKEN_SECONDS, token.ends_at - time.time()))
         credential.ends_at, credential.kid, credential.changes = token.ends_at, token.kid, self._tokens.keys.changes
@@ -158,7 +158,7 @@ class Authentication:
 
     def _remember(self, credential: Credential) -> Credential:
         self._known.pop(credential.hash, None)
-        if len(self._known) >= MOST_REMEMBERED:
+        if len(self._known) >= MOST_KEYS_REMEMBERED:
             del self._known[next(iter(self._known))]
         self._known[credential.hash] = credential
         return credential

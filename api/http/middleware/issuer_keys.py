@@ -52,8 +52,8 @@ class IssuerKeys(PyJWKClient):
                 self.load()
         except FAILURES as error:
             file = f"DESKLEDGER_OIDC_JWKS_FILE={str(settings.oidc_jwks_file)!r}"
-            said = "it takes the path of a file with a JSON Web Key Set"
-            raise SettingsError(f"{file} cannot be used: {said}: {error}") from None
+            detail = "it takes the path of a file with a JSON Web Key Set"
+            raise SettingsError(f"{file} cannot be used: {detail}: {error}") from None
 
     async def find(self, kid: str | None, algorithm: str) -> PyJWK:
         """The key that a token names; without a name, the only one.

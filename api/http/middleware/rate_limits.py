@@ -53,8 +53,8 @@ class RateLimit:
         if wait := self._buckets.wait(principal, now):
             seconds = math.ceil(wait)
             resp.set_header("RateLimit", f'"default";r=0;t={seconds}')
-            said = f"You send more requests than this desk takes from one caller: go on in {seconds} s."
-            raise Problem(429, "rate_limited", said, headers={"Retry-After": str(seconds)})
+            detail = f"You send more requests than this desk takes from one caller: go on in {seconds} s."
+            raise Problem(429, "rate_limited", detail, headers={"Retry-After": str(seconds)})
         left, until_full = self._buckets.take(principal, now)
         resp.set_header("RateLimit", f'"default";r={left};t={math.ceil(until_full)}')
 
@@ -68,8 +68,8 @@ class FailedSignIns:
     def demand_room(self, address: str) -> None:
         """Raises Problem with status 429 when this address has failed too often: nothing is looked up for it now."""
         if self._buckets and (wait := self._buckets.wait(address, time.monotonic())):
-            said = "Too many keys or tokens from your address were refused: try again later, with a valid one."
-            raise Problem(429, "too_many_failures", said, headers={"Retry-After": str(math.ceil(wait))})
+            detail = "Too many keys or tokens from your address were refused: try again later, with a valid one."
+            raise Problem(429, "too_many_failures", detail, headers={"Retry-After": str(math.ceil(wait))})
 
     def count(self, address: str) -> bool:
         """Counts a failure. Returns whether it was the last one that the address has for now."""

@@ -4,7 +4,7 @@ from falcon.asgi import Request, Response
 
 from api.http.problems import Problem
 
-MOST_DIGITS = 100  # of a length
+LENGTH_MOST_DIGITS = 100  # of a length
 NOT_IMPLEMENTED = "Transfer-Encoding takes chunked alone, and there is no WebSocket here."
 
 
@@ -15,7 +15,7 @@ class RequestRules:
         """Runs before anybody is asked for a key. Raises Problem: 400, 501."""
         if req.get_header("Host") is None and req.scope["http_version"] != "1.0":
             raise Problem(400, "bad_request", "HTTP/1.1 demands the header Host.")
-        if len(req.get_header("Content-Length") or "") > MOST_DIGITS:
+        if len(req.get_header("Content-Length") or "") > LENGTH_MOST_DIGITS:
             raise Problem(400, "bad_request", "Content-Length has more digits than any body has bytes.")
         codings = req.get_header("Transfer-Encoding")
         if codings and codings.strip().lower() != "chunked":

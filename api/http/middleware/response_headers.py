@@ -1,4 +1,4 @@
-"""The manners of every answer: what may be kept, what a browser may do with it, OPTIONS, Accept, other origins."""
+"""The headers of every answer: what may be kept, what a browser may do with it, OPTIONS, Accept, other origins."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +22,7 @@ STRICT = {
 ONLY_JSON = (JSON,)
 
 
-class Manners:
+class ResponseHeaders:
     """Answers OPTIONS without a key, and 406 to an Accept that nothing fits; adds what every answer carries.
 
     `media` says for the templates of the contract what an address answers with; the others answer with JSON alone.

@@ -4,9 +4,9 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from api.http.paging import Listing, Paging, place, send
-from api.http.read_your_writes import LISTS, MinPosition, wait_for_position
+from api.http.read_your_writes import LIST_PROJECTIONS, MinPosition, wait_for_position
 from api.http.request_parsing import Decoders, invalid, parameters, trace
-from application.batching_desk import CombiningDesk
+from application.batching_desk import BatchingDesk
 from application.clock import utc_now
 from application.commands.supporting_commands import RegisterClient
 from application.commands.text_types import UserId
@@ -45,7 +45,7 @@ class ClientEntry(msgspec.Struct, frozen=True):
 class Clients:
     """One directory entry."""
 
-    def __init__(self, desk: CombiningDesk, readers: Readers, freshness: Freshness) -> None:
+    def __init__(self, desk: BatchingDesk, readers: Readers, freshness: Freshness) -> None:
         self._desk, self._readers, self._freshness = desk, readers, freshness
         self._decoders = Decoders()
 
@@ -70,7 +70,7 @@ class Clients:
         if client is None:
             raise UnknownUserId
         filters = TicketFilters(client_user_id=user_id)
-        await wait_for_position(req, resp, self._freshness, asked.min_position, LISTS)
+        await wait_for_position(req, resp, self._freshness, asked.min_position, LIST_PROJECTIONS)
         page = await ticket_page(self._readers.fetch, filters, asked.cursor, asked.limit)
         place(req, resp, page)
         await self._answer(resp, client, page)

@@ -1,7 +1,6 @@
 """The log over HTTP: every event of the desk, in the one order of all events, in the form that the reader accepts."""
 
 import asyncio
-from datetime import datetime
 from functools import partial
 from typing import Annotated
 from urllib.parse import urlencode
@@ -10,24 +9,24 @@ from uuid import UUID
 import msgspec
 from falcon.asgi import Request, Response
 
-from api.http.paging import send
+from api.http.paging import JSON, encode, send
 from api.http.problems import Problem
-from api.http.read_your_writes import LISTS, MinPosition, wait_for_position
+from api.http.read_your_writes import LIST_PROJECTIONS, MinPosition, wait_for_position
 from api.http.request_parsing import MOST_WAIT_SECONDS, parameters
-from api.http.streaming.event_formats import CLOUD_EVENTS, JSON, LINES, NDJSON, SENT, SSE, as_cloud_event, encode
-from api.http.streaming.event_stream import Stream, Wanted
-from api.http.streaming.open_streams import Streams
+from api.http.resources.ticket_parameters import Moment
+from api.http.streaming.event_formats import CLOUD_EVENTS, LINES, NDJSON, SENT, SSE, as_cloud_event
+from api.http.streaming.event_stream import Stream, StreamRequest
+from api.http.streaming.open_streams import OpenStreams
 from application.store.postgres.read_pool import Readers
 from domain import roles
 from domain.values import Level
 from projections.queries.event_feed import EventFilters, FeedPage, feed_end, feed_page
-from projections.queries.pages import DEFAULT_LIMIT, MOST
+from projections.queries.pages import DEFAULT_LIMIT, MOST_ROWS_OF_PAGE
 from projections.queries.ticket_view import EventView
 from projections.status.freshness import LOG, Freshness
 
 MOST_POSITION = 2**62
 STREAM_SECONDS = 60
-Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 FORMS = {form.media_type: form for form in (LINES, SENT)}
 OFFERED = (JSON, NDJSON, SSE)
 
@@ -36,7 +35,7 @@ class FeedParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where to begin, which events, and how long to wait for those that have not happened yet."""
 
     after: Annotated[int, msgspec.Meta(ge=0, le=MOST_POSITION)] = 0
-    limit: Annotated[int, msgspec.Meta(ge=1, le=MOST)] = DEFAULT_LIMIT
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MOST_ROWS_OF_PAGE)] = DEFAULT_LIMIT
     wait: Annotated[int, msgspec.Meta(ge=0, le=STREAM_SECONDS)] | None = None
     type: str | None = None
     ticket_id: UUID | None = None
@@ -62,10 +61,10 @@ class EventPage(msgspec.Struct, frozen=True):
     after: Annotated[int, msgspec.Meta(ge=0)]
 
 
-class Events:
+class EventFeed:
     """The event feed."""
 
-    def __init__(self, readers: Readers, freshness: Freshness, streams: Streams) -> None:
+    def __init__(self, readers: Readers, freshness: Freshness, streams: OpenStreams) -> None:
         self._readers, self._freshness, self._streams = readers, freshness, streams
 
     async def on_get(self, req: Request, resp: Response) -> None:
@@ -75,7 +74,7 @@ class Events:
         asked = parameters(req, FeedParameters)
         resp.content_type = media_type
         resp.set_header("Vary", "Accept")
-        read = (LOG, *LISTS) if asked.client_user_id else (LOG,)  # whose a ticket is, the summaries tell
+        read = (LOG, *LIST_PROJECTIONS) if asked.client_user_id else (LOG,)  # whose a ticket is, the summaries tell
         await wait_for_position(req, resp, self._freshness, asked.min_position, read)
         if media_type in FORMS:
             await self._stream(req, resp, asked, media_type)
@@ -92,7 +91,7 @@ class Events:
         resp.set_header("Deskledger-Position", str(end))
         if req.method == "GET":
             place = self._streams.take(req)
-            resp.stream = Stream(self._streams, place, Wanted(filters, after, end, seconds, FORMS[media_type]))
+            resp.stream = Stream(self._streams, place, StreamRequest(filters, after, end, seconds, FORMS[media_type]))
 
     async def _page(self, req: Request, resp: Response, asked: FeedParameters, media_type: str) -> None:
         page = await self._when_there(req, asked)
@@ -119,8 +118,8 @@ class Events:
             while not page.items and not place.over and (left := deadline - asyncio.get_running_loop().time()) > 0:
                 after = page.after
                 if not page.more:
-                    place.wish = wish = self._streams.tail.follow(filters, after)
-                    found = await self._streams.tail.wait(wish, left)
+                    place.wish = wish = self._streams.log_tail.follow(filters, after)
+                    found = await self._streams.log_tail.wait(wish, left)
                     after = after if found else wish.position
                 if page.more:
                     page = await self._streams.in_turn(
@@ -141,8 +140,8 @@ def wanted_form(req: Request) -> str:
     named = CLOUD_EVENTS in req.accept.lower()
     found = req.client_prefers((*OFFERED, CLOUD_EVENTS) if named else OFFERED)
     if found is None:
-        said = f"Events come as {JSON}, {NDJSON}, {SSE} or {CLOUD_EVENTS}: name one of them in Accept."
-        raise Problem(406, "not_acceptable", said)
+        detail = f"Events come as {JSON}, {NDJSON}, {SSE} or {CLOUD_EVENTS}: name one of them in Accept."
+        raise Problem(406, "not_acceptable", detail)
     return found
 
 

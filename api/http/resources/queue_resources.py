@@ -1,6 +1,5 @@
 """Queues over HTTP: at a glance, one in order, and the next ticket of one for whoever asks."""
 
-from datetime import datetime
 from typing import Annotated
 
 import msgspec
@@ -9,9 +8,10 @@ from falcon.asgi import Request, Response
 from api.http.idempotent_requests import idempotency_request
 from api.http.paging import Listing, NoFields, Paging, encode, finish, send
 from api.http.problems import Problem
-from api.http.read_your_writes import QUEUES, MinPosition, wait_for_position
+from api.http.read_your_writes import QUEUE_PROJECTIONS, MinPosition, wait_for_position
 from api.http.request_parsing import Decoders, parameters
 from api.http.resources.ticket_commands import TicketCommands
+from api.http.resources.ticket_parameters import Moment
 from api.http.resources.ticket_resources import WITHOUT_TEXT
 from application.commands.deciding import Outcome
 from application.commands.idempotency import IdempotencyRequest, StoredAnswer
@@ -21,12 +21,10 @@ from application.store.postgres.read_pool import Readers
 from domain import roles
 from domain.errors import Forbidden
 from domain.values import Principal, Queue, State
-from projections.queries.claim_dispenser import Dealer
+from projections.queries.claim_dispenser import ClaimDispenser
 from projections.queries.queue_pages import QueueFilters, QueueRow, overview, queue_as_of, queue_page
 from projections.queries.ticket_view import ticket_view
 from projections.status.freshness import Freshness
-
-Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class QueueParameters(Paging, frozen=True, forbid_unknown_fields=True):
@@ -62,7 +60,7 @@ class Queues:
         """Nine queues: size, unassigned, oldest entry, by priority."""
         roles.require_read(req.context.who, "queues")
         asked = parameters(req, OverviewParameters)
-        await wait_for_position(req, resp, self._freshness, asked.min_position, QUEUES)
+        await wait_for_position(req, resp, self._freshness, asked.min_position, QUEUE_PROJECTIONS)
         found = await overview(self._readers.fetch)
         resp.set_header("Deskledger-Position", str(found.position))
         send(resp, found)
@@ -86,7 +84,7 @@ class QueueResource:
             raise Forbidden(f"for assignee one of the roles {', '.join(roles.STAFF)}")
         if asked.as_of and filters != QueueFilters():
             raise Problem(400, "invalid_parameter", "as_of takes no other filter: read the whole queue of that moment.")
-        await wait_for_position(req, resp, self._freshness, asked.min_position, QUEUES)
+        await wait_for_position(req, resp, self._freshness, asked.min_position, QUEUE_PROJECTIONS)
         if asked.as_of:
             page = await queue_as_of(self._readers.fetch, name, asked.as_of, asked.cursor, asked.limit)
         else:
@@ -99,7 +97,7 @@ class ClaimNextTicket:
 
     def __init__(self, commands: TicketCommands, readers: Readers) -> None:
         self._commands = commands
-        self._dealers = {queue: Dealer(readers.fetch, queue) for queue in Queue}
+        self._dispensers = {queue: ClaimDispenser(readers.fetch, queue) for queue in Queue}
         self._decoders = Decoders()
 
     async def on_post(self, req: Request, resp: Response, queue: str) -> None:
@@ -123,8 +121,8 @@ class ClaimNextTicket:
         self, req: Request, queue: Queue, idempotency: IdempotencyRequest | None
     ) -> Outcome | StoredAnswer | None:
         """The first ticket that the caller gets; None when none is free."""
-        dealer, claim = self._dealers[queue], ClaimNext(queue)
-        while free := await dealer.next():
+        dispenser, claim = self._dispensers[queue], ClaimNext(queue)
+        while free := await dispenser.next():
             passed_over = False
             try:
                 request = self._commands.request(req, free.ticket_id, claim)
@@ -135,7 +133,7 @@ class ClaimNextTicket:
             except (Forbidden, NotReadable):  # it has gone to where this caller may not claim, or is for the operator
                 passed_over = True
             finally:
-                dealer.settle(free, passed_over)
+                dispenser.complete(free, passed_over)
         return None
 
 

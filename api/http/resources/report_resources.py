@@ -1,7 +1,6 @@
 """Reports over HTTP: what is measured, and the figures."""
 
 from datetime import UTC, datetime
-from typing import Annotated
 
 import msgspec
 from falcon.asgi import Request, Response
@@ -10,14 +9,13 @@ from api.http.paging import Listing, send
 from api.http.problems import Problem
 from api.http.read_your_writes import MinPosition, wait_for_position
 from api.http.request_parsing import parameters
+from api.http.resources.ticket_parameters import Moment
 from application.clock import utc_now
 from application.store.postgres.read_pool import Readers
 from domain import roles
 from projections.reports.report_figures import READ_MODELS, report
-from projections.reports.report_metrics import BY_NAME, METRICS, Metric
+from projections.reports.report_metrics import BY_NAME, REPORT_METRICS, ReportMetric
 from projections.status.freshness import Freshness
-
-Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class ReportParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,7 +49,7 @@ class Reports:
     async def on_get(self, req: Request, resp: Response) -> None:
         """Every metric with its definition, formula, population and unit."""
         roles.require_read(req.context.who, "reports")
-        send(resp, MetricList([in_words(metric) for metric in METRICS], None))
+        send(resp, MetricList([metric_words(metric) for metric in REPORT_METRICS], None))
 
 
 class ReportResource:
@@ -74,20 +72,20 @@ class ReportResource:
         send(resp, found)
 
 
-def in_words(metric: Metric) -> MetricWords:
+def metric_words(metric: ReportMetric) -> MetricWords:
     """What is said of a metric."""
     words = (metric.definition, metric.formula, metric.population, metric.unit)
     return MetricWords(metric.name, *words, metric.group_by, metric.split)
 
 
-def known_metric(name: str) -> Metric:
+def known_metric(name: str) -> ReportMetric:
     """The metric of that name. Raises Problem with status 404."""
     if name not in BY_NAME:
         raise Problem(404, "unknown_metric", f"There is no metric {name!r}: {', '.join(BY_NAME)}.")
     return BY_NAME[name]
 
 
-def known_groups(metric: Metric, asked: str | None) -> list[str]:
+def known_groups(metric: ReportMetric, asked: str | None) -> list[str]:
     """What to group by. Raises Problem with status 400 for a name that is unknown or comes twice."""
     groups = asked.split(",") if asked is not None else []
     if len(set(groups)) < len(groups) or not set(groups) <= set(metric.group_by):

@@ -10,7 +10,7 @@ from api.http.idempotent_requests import idempotency_request
 from api.http.paging import JSON, encode
 from api.http.problems import Problem
 from api.http.request_parsing import Decoders, expected_version, prefer_wait, trace
-from application.batching_desk import CombiningDesk
+from application.batching_desk import BatchingDesk
 from application.clock import utc_now
 from application.commands.command import Command, Opening
 from application.commands.deciding import CommandRequest, Outcome, Policy, answer, new_stream_id
@@ -34,7 +34,7 @@ _decode_version = msgspec.json.Decoder(TicketVersion).decode
 class TicketCommands:
     """Takes commands on tickets and answers them."""
 
-    def __init__(self, desk: CombiningDesk, freshness: Freshness, policy: Policy) -> None:
+    def __init__(self, desk: BatchingDesk, freshness: Freshness, policy: Policy) -> None:
         self.desk, self._freshness, self._policy = desk, freshness, policy
         self._decoders = Decoders()
 

@@ -25,8 +25,8 @@ class TicketParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def only_one(asked: TicketParameters) -> TicketParameters:
     """The parameters. Raises Problem with status 400 when there are several."""
     if sum(value is not None for value in msgspec.structs.astuple(asked)) > 1:
-        said = "Name one of version, as_of, position and min_version, not several."
-        raise Problem(400, "invalid_parameter", said)
+        detail = "Name one of version, as_of, position and min_version, not several."
+        raise Problem(400, "invalid_parameter", detail)
     return asked
 
 

@@ -6,11 +6,11 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from api.http.paging import Listing, finish, send
-from api.http.read_your_writes import LISTS, known_version, wait_for_position, wait_for_version
+from api.http.read_your_writes import LIST_PROJECTIONS, known_version, wait_for_position, wait_for_version
 from api.http.request_parsing import parameters
 from api.http.resources.ticket_commands import TicketCommands
 from api.http.resources.ticket_parameters import HistoryParameters, ListParameters, TicketParameters, only_one
-from application.batching_desk import CombiningDesk
+from application.batching_desk import BatchingDesk
 from application.clock import utc_now
 from application.commands.deciding import Policy
 from application.commands.procedure_commands import OpenTicket, ReceiveRequest
@@ -25,8 +25,8 @@ from projections.queries.ticket_list import TicketFilters, TicketRow, ticket_pag
 from projections.queries.ticket_view import (
     EventView,
     client_history,
+    event_views,
     history,
-    in_words,
     ticket_view,
     version_at_position,
     version_at_time,
@@ -84,7 +84,7 @@ class Tickets:
             asked.created_to,
             asked.q,
         )
-        await wait_for_position(req, resp, self._freshness, asked.min_position, LISTS)
+        await wait_for_position(req, resp, self._freshness, asked.min_position, LIST_PROJECTIONS)
         page = await ticket_page(self._readers.fetch, filters, asked.cursor, asked.limit)
         finish(req, resp, page, TicketList, without=WITHOUT_TEXT if roles.sees_no_text(who) else ())
 
@@ -92,7 +92,7 @@ class Tickets:
 class TicketResource:
     """One ticket, now or as it was."""
 
-    def __init__(self, desk: CombiningDesk, readers: Readers, freshness: Freshness, policy: Policy) -> None:
+    def __init__(self, desk: BatchingDesk, readers: Readers, freshness: Freshness, policy: Policy) -> None:
         self._desk, self._readers, self._freshness, self._policy = desk, readers, freshness, policy
 
     async def on_get(self, req: Request, resp: Response, ticket_id: UUID) -> None:
@@ -160,7 +160,7 @@ class TicketHistory:
         if roles.sees_only_own(who):
             known = client_history(known, who.client_user_id)
         resp.set_header("ETag", f'"{ticket.version}"')
-        send(resp, History(in_words(known), None))
+        send(resp, History(event_views(known), None))
 
 
 def visible(ticket: Ticket | None, who: Principal) -> Ticket:

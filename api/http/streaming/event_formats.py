@@ -6,17 +6,16 @@ from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
+from api.http.paging import encode
 from projections.queries.event_feed import FeedItem
 from projections.queries.ticket_view import EventView
 
-JSON = "application/json"
 NDJSON = "application/x-ndjson"
 CLOUD_EVENTS = "application/cloudevents-batch+json"
 SSE = "text/event-stream"
 RETRY_MILLISECONDS = 1000
 SOURCE = "/v1/events"
 CLOUD_TYPE = "org.deskledger."
-encode = msgspec.json.Encoder().encode
 
 
 class CloudEvent(msgspec.Struct, frozen=True):

@@ -7,12 +7,12 @@ import msgspec
 import structlog
 
 from api.http.streaming.event_formats import Form
-from api.http.streaming.open_streams import Place, Streams
+from api.http.streaming.open_streams import OpenStream, OpenStreams
 from application.store.postgres.pg_connection import Unavailable
 from projections.queries.event_feed import EventFilters, FeedRow, feed_item, feed_rows
 
 PULSE_SECONDS = 10.0  # between two signs of life
-BATCH, BATCH_BYTES = 200, 256 * 1024  # rows that are read at once, and about how much comes of them
+STREAM_BATCH_MAX, BATCH_BYTES = 200, 256 * 1024  # rows that are read at once, and about how much comes of them
 FIRST_BATCH = 16  # as nobody knows how large they are
 CHUNK_BYTES = 32 * 1024  # that are written at once, so that a slow reader takes each in time
 NEAR = 500  # positions behind those who wait at the end of the log, who are joined nevertheless
@@ -20,7 +20,7 @@ PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0)  # while the database does not answer
 log = structlog.get_logger()
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class StreamRequest(msgspec.Struct, frozen=True):
     """What a reader wants: events after a position; all there are up to `end`, and then those of so many seconds."""
 
     filters: EventFilters
@@ -33,7 +33,7 @@ class Wanted(msgspec.Struct, frozen=True):
 class Stream:
     """What falcon reads the answer from. It takes its place when it is made, and leaves it when it is closed."""
 
-    def __init__(self, streams: Streams, place: Place, wanted: Wanted) -> None:
+    def __init__(self, streams: OpenStreams, place: OpenStream, wanted: StreamRequest) -> None:
         self._streams, self._place, self._wanted = streams, place, wanted
         self._position, self._end, self._limit = wanted.after, wanted.end, FIRST_BATCH
         self._parts = self._run()
@@ -103,15 +103,15 @@ class Stream:
 
     async def _follow(self, seconds: float) -> Sequence[bytes]:
         """What happens within so many seconds; at their end, a sign of life."""
-        tail, wanted = self._streams.tail, self._wanted
-        if tail.seen(wanted.filters) > self._position + NEAR:  # it was away: it catches up, in batches
-            self._end = tail.seen(wanted.filters)
+        log_tail, wanted = self._streams.log_tail, self._wanted
+        if log_tail.seen(wanted.filters) > self._position + NEAR:  # it was away: it catches up, in batches
+            self._end = log_tail.seen(wanted.filters)
             return ()
-        self._place.wish = wish = tail.follow(wanted.filters, self._position)
-        rows = await tail.wait(wish, seconds)
+        self._place.wish = wish = log_tail.follow(wanted.filters, self._position)
+        rows = await log_tail.wait(wish, seconds)
         self._position = wish.position
-        if tail.seen(wanted.filters) > self._position + NEAR:
-            self._end = tail.seen(wanted.filters)
+        if log_tail.seen(wanted.filters) > self._position + NEAR:
+            self._end = log_tail.seen(wanted.filters)
         return await self._written(rows) if rows else (wanted.form.passed(self._position),)
 
     async def _written(self, rows: Sequence[FeedRow]) -> Sequence[bytes]:
@@ -134,5 +134,5 @@ class Stream:
             parts.append(bytes(part))
         if rows:
             total += len(part)
-            self._limit = max(1, min(BATCH, 2 * self._limit, BATCH_BYTES * count // total))
+            self._limit = max(1, min(STREAM_BATCH_MAX, 2 * self._limit, BATCH_BYTES * count // total))
         return parts

@@ -19,25 +19,25 @@ from api.http.problems import Problem
 from api.http.request_context import ClientConnection, connection_of
 from application.store.postgres.pg_connection import Unavailable
 from application.store.postgres.read_pool import Readers
-from projections.queries.log_tail import Tail, Wish
+from projections.queries.log_tail import EventWaiter, LogTail
 from projections.queries.pages import Fetch
 
-Found = TypeVar("Found")
+Fetched = TypeVar("Fetched")
 
 CONNECTIONS = 2
-LOOK_SECONDS = 1.0  # between two looks at keys and at readers that do not read
-ENDING_SECONDS = 2.0  # that a reader has to take what is under way when the server ends
+STREAM_CHECK_SECONDS = 1.0  # between two looks at keys and at readers that do not read
+STREAM_END_SECONDS = 2.0  # that a reader has to take what is under way when the server ends
 FULL_SECONDS = "5"
 log = structlog.get_logger()
 
 
-class Place:
+class OpenStream:
     """One open stream, or one request that waits for events."""
 
     def __init__(self, credential: Credential, connection: ClientConnection | None) -> None:
         self.credential, self._connection = credential, connection
         self.over = False
-        self.wish: Wish | None = None  # what it waits for now
+        self.wish: EventWaiter | None = None  # what it waits for now
         self.sending_since: float | None = None  # by the loop's clock: what was given to the socket is still there
 
     def gone(self) -> bool:
@@ -52,7 +52,7 @@ class Place:
         """It is to end where it stands."""
         self.over = True
         if self.wish:
-            self.wish.settle([])
+            self.wish.resolve([])
 
     def hang_up(self) -> None:
         """Cuts the connection, so that the reader knows that this was not the end."""
@@ -62,19 +62,19 @@ class Place:
         self._connection.abort()
 
 
-class Streams:
+class OpenStreams:
     """Every open stream of a process."""
 
     def __init__(self, url: str, most: int, most_each: int, unread_seconds: float) -> None:
         self.readers = Readers(url, "api stream", least=0, most=CONNECTIONS)
-        self.tail = Tail(self.readers.fetch)
+        self.log_tail = LogTail(self.readers.fetch)
         self.turn = asyncio.Lock()
         self._most, self._most_each, self._unread_seconds = most, most_each, unread_seconds
-        self._places: WeakSet[Place] = WeakSet()  # one that falcon never began to read takes no place
+        self._places: WeakSet[OpenStream] = WeakSet()  # one that falcon never began to read takes no place
         self._watching: asyncio.Task[None] | None = None
         self._ending = False
 
-    async def in_turn(self, read: Callable[[Fetch], Awaitable[Found]]) -> Found:
+    async def in_turn(self, read: Callable[[Fetch], Awaitable[Fetched]]) -> Fetched:
         """Reads one part of a long log, over the connections of the streams, and then stands back for as long."""
         async with self.turn:
             begun = asyncio.get_running_loop().time()
@@ -82,42 +82,42 @@ class Streams:
             await asyncio.sleep(asyncio.get_running_loop().time() - begun)
             return found
 
-    def take(self, req: Request) -> Place:
+    def take(self, req: Request) -> OpenStream:
         """A place for a stream. Raises Problem: 429 when the caller has too many, 503 when the process has."""
         credential: Credential = req.context.credential
         retry = {"Retry-After": FULL_SECONDS}
         if sum(place.credential.who.id == credential.who.id for place in self._places) >= self._most_each:
-            said = f"You have {self._most_each} open streams here: end one of them, or share it."
-            raise Problem(429, "too_many_streams", said, headers=retry)
+            detail = f"You have {self._most_each} open streams here: end one of them, or share it."
+            raise Problem(429, "too_many_streams", detail, headers=retry)
         if len(self._places) >= self._most:
             raise Problem(503, "streams_full", "No more streams can be open now. Ask again.", headers=retry)
-        place = Place(credential, connection_of(req))
+        place = OpenStream(credential, connection_of(req))
         self._places.add(place)
         place.over = self._ending
         if self._watching is None or self._watching.done():
             self._watching = asyncio.get_running_loop().create_task(self._watch())
         return place
 
-    def leave(self, place: Place) -> None:
+    def leave(self, place: OpenStream) -> None:
         """The stream has ended."""
         self._places.discard(place)
 
     def end(self) -> None:
         """Ends all of them, at once: the process ends."""
         self._ending = True
-        self.tail.end()
+        self.log_tail.end()
         for place in self._places:
             place.end()
 
     async def _watch(self) -> None:
         """Looks after the open streams, while there are any."""
         while self._places:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(STREAM_CHECK_SECONDS)
             now = asyncio.get_running_loop().time()
             for place in list(self._places):
                 if place.gone() or (place.wish and place.waits_in_vain()):
                     place.end()
-                patience = ENDING_SECONDS if place.over else self._unread_seconds
+                patience = STREAM_END_SECONDS if place.over else self._unread_seconds
                 if place.sending_since is not None and place.sending_since < now - patience:
                     log.warning("stream dropped: its reader does not read", actor=place.credential.who.id)
                     with suppress(ConnectionAbortedError):

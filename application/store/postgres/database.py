@@ -18,9 +18,9 @@ LEDGER: LiteralString = """
     create table if not exists schema_migrations (number int primary key, name text not null,
         sha256 text not null, applied_at timestamptz not null default now())"""
 MIGRATION_LOCK = 7_365_636_100
-CONNECT_SECONDS = 3
+PG_CONNECT_SECONDS = 3
 STATEMENT_SECONDS = 10
-LOOK_UPS = " -c enable_seqscan=off -c plan_cache_mode=force_generic_plan"
+LOOK_UP_OPTIONS = " -c enable_seqscan=off -c plan_cache_mode=force_generic_plan"
 
 
 class RawJson(Loader):
@@ -51,11 +51,11 @@ def connection_settings(
     return {
         "autocommit": True,
         "context": _Context(),
-        "connect_timeout": CONNECT_SECONDS,
+        "connect_timeout": PG_CONNECT_SECONDS,
         "application_name": f"deskledger {name}",
         # where a server compiles queries, as most do unless told otherwise, a sealing pass takes 320 ms instead of 7
         "options": f"-c timezone=UTC -c jit=off -c statement_timeout={statement_seconds * 1000}"
-        f"{LOOK_UPS if look_ups else ''}",
+        f"{LOOK_UP_OPTIONS if look_ups else ''}",
     }
 
 

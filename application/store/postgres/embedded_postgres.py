@@ -27,9 +27,9 @@ import psycopg
 SERVANTS = ("deskledger", "postgres", "nobody")
 ROOT_HOME = Path("/var/lib/deskledger")
 PROGRAMS = Path("pginstall18") / "bin"  # in the wheel
-PROCESSES = Path("/proc")  # Linux
+PROC = Path("/proc")  # Linux
 LONGEST_SOCKET_DIR = 90  # of the 107 bytes that a socket's path may have
-SETTINGS = {
+POSTGRES_SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
     "max_connections": "100",
@@ -65,7 +65,7 @@ class EmbeddedPostgres:
     """One cluster in one data directory. `url` is where it answers."""
 
     locale = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
-    settings: Mapping[str, str] = SETTINGS
+    settings: Mapping[str, str] = POSTGRES_SETTINGS
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir.resolve()
@@ -93,8 +93,8 @@ class EmbeddedPostgres:
     def _start(self) -> bool:
         if self.process and self.process.poll() is not None:
             self.process = None  # it died, and is buried now: its process ID must not look alive to the next one
-        claim(self.sockets, self.servant)
-        claim(self.home / "postgres-log", self.servant)  # whoever tidies up may have removed it
+        own_directory(self.sockets, self.servant)
+        own_directory(self.home / "postgres-log", self.servant)  # whoever tidies up may have removed it
         programs = self.programs()
         if not (self.cluster / "PG_VERSION").exists():
             self._create(programs)
@@ -144,8 +144,8 @@ class EmbeddedPostgres:
             if self.process and self.process.pid == pid:
                 return pid if self.process.poll() is None else None
             os.kill(pid, 0)
-            if PROCESSES.is_dir():  # after a crash of the machine it may be another program's; a zombie has no words
-                words = (PROCESSES / str(pid) / "cmdline").read_bytes().split(b"\0")
+            if PROC.is_dir():  # after a crash of the machine it may be another program's; a zombie has no words
+                words = (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
                 return pid if os.fsencode(self.cluster) in words else None
         except (OSError, ValueError):
             return None
@@ -157,7 +157,7 @@ class EmbeddedPostgres:
         new = self.home / "postgres-new"
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
-        claim(new, self.servant)
+        own_directory(new, self.servant)
         command: list[str | Path] = [
             programs / "initdb",
             "-D",
@@ -171,9 +171,9 @@ class EmbeddedPostgres:
             *self.locale,
         ]
         made = self._spawn([*command, "--no-instructions", *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        said, _ = made.communicate()
+        output, _ = made.communicate()
         if made.returncode:
-            raise PostgresError(f"initdb failed in {self.home}: {said.decode(errors='replace').strip()}")
+            raise PostgresError(f"initdb failed in {self.home}: {output.decode(errors='replace').strip()}")
         new.rename(self.cluster)
 
     def _spawn(self, command: list[str | Path], **options: object) -> subprocess.Popen[bytes]:
@@ -200,8 +200,8 @@ class EmbeddedPostgres:
                 time.sleep(0.02)
 
     def _last_words(self) -> str:
-        said = (self.home / "postgres-start.log").read_text(errors="replace").strip()
-        return said.splitlines()[-1] if said else "it said nothing"
+        output = (self.home / "postgres-start.log").read_text(errors="replace").strip()
+        return output.splitlines()[-1] if output else "it said nothing"
 
 
 def servant(euid: int, users: Iterable[pwd.struct_passwd]) -> pwd.struct_passwd | None:
@@ -288,7 +288,7 @@ def socket_dir(home: Path) -> Path:
     return Path("/tmp") / f"deskledger-{os.geteuid()}-{sha256(str(home).encode()).hexdigest()[:12]}"  # noqa: S108
 
 
-def claim(directory: Path, servant: pwd.struct_passwd | None, mode: int = 0o700) -> None:
+def own_directory(directory: Path, servant: pwd.struct_passwd | None, mode: int = 0o700) -> None:
     """Makes the directory the servant's own, or ours. Raises PostgresError when it is somebody else's."""
     directory.mkdir(mode=mode, exist_ok=True)
     found, owners = directory.lstat(), {os.geteuid(), servant.pw_uid if servant else os.geteuid()}

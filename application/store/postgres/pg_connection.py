@@ -21,7 +21,7 @@ from psycopg.pq.abc import PGconn, PGresult
 
 from application.store.postgres.database import connection_settings
 
-PATIENCE_SECONDS = 15.0
+CONNECTION_PATIENCE_SECONDS = 15.0
 CANCEL_SECONDS = 2.0
 Parameter = str | list[Any]  # as text, for whatever type the statement wants; or an array, as psycopg packs it
 _PLACEHOLDER = re.compile(r"%[sb]")
@@ -31,7 +31,7 @@ class Unavailable(Exception):
     """The database does not answer; what was sent is recorded whole or not at all."""
 
 
-class Line:
+class PgConnection:
     """One connection, opened when it is needed and opened anew after it broke. One statement at a time."""
 
     def __init__(self, url: str, name: str) -> None:
@@ -68,14 +68,14 @@ class Line:
         async with self._turn:
             connection = await self._open()
             try:
-                async with asyncio.timeout(PATIENCE_SECONDS):
+                async with asyncio.timeout(CONNECTION_PATIENCE_SECONDS):
                     return await self._run(connection, sql, parameters), self._rows
             except asyncio.CancelledError:  # an answer that nobody waits for must not be taken for the next one's
                 await self._give_up(connection)
                 raise
             except TimeoutError as error:
                 await self._give_up(connection)
-                raise Unavailable(f"no answer within {PATIENCE_SECONDS:g} s") from error
+                raise Unavailable(f"no answer within {CONNECTION_PATIENCE_SECONDS:g} s") from error
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
                 if connection.broken or connection.closed:
                     await self.close()
@@ -119,8 +119,8 @@ class Line:
         self._send(pgconn)
         result = (await self._answer)[-1]
         if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
-            said = result.error_field(DiagnosticField.SQLSTATE)  # without it, libpq's own words: the connection is gone
-            raise error_from_result(result) if said else psycopg.OperationalError(result.error_message.decode())
+            code = result.error_field(DiagnosticField.SQLSTATE)  # without it, libpq's own words: the connection is gone
+            raise error_from_result(result) if code else psycopg.OperationalError(result.error_message.decode())
         return result
 
     def _send(self, pgconn: PGconn) -> None:

@@ -16,7 +16,7 @@ from application.store.postgres.database import connection_settings
 from application.store.postgres.pg_connection import Unavailable
 
 POOL_SIZE = 8
-WAIT_SECONDS = 4.0
+READ_POOL_WAIT_SECONDS = 4.0
 
 
 class Readers:
@@ -29,8 +29,8 @@ class Readers:
             min_size=least,
             max_size=most,
             open=False,
-            timeout=WAIT_SECONDS,
-            reconnect_timeout=WAIT_SECONDS,
+            timeout=READ_POOL_WAIT_SECONDS,
+            reconnect_timeout=READ_POOL_WAIT_SECONDS,
         )
         self._running: dict[tuple[Any, ...], asyncio.Task[list[Any]]] = {}
         self._waiting: dict[tuple[Any, ...], asyncio.Task[list[Any]]] = {}

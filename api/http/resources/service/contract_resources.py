@@ -18,7 +18,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data:;"
     f" style-src {NO_TEXT}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-PAGE = f"""<!doctype html>
+DOCS_PAGE = f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -51,7 +51,7 @@ class Docs:
     async def on_get(self, req: Request, resp: Response) -> None:
         """The page; what it shows, it reads from /openapi.json."""
         resp.set_header("Content-Security-Policy", POLICY)
-        resp.content_type, resp.data = f"{HTML}; charset=utf-8", PAGE.encode()
+        resp.content_type, resp.data = f"{HTML}; charset=utf-8", DOCS_PAGE.encode()
 
 
 class Redoc:

@@ -11,7 +11,7 @@ from application.observability.logs import error_summary
 from application.store.postgres.pg_connection import Unavailable
 from projections.status.readiness import Health, Kept
 
-MOST_UNSEALED_SECONDS = 30.0
+UNSEALED_UNREADY_SECONDS = 30.0
 
 
 class Alive(msgspec.Struct, frozen=True):
@@ -58,7 +58,7 @@ def complaints(found: Health) -> dict[str, str]:
     """What keeps the desk from serving."""
     if found.missing_migrations:
         return {"migrations": f"missing: {', '.join(found.missing_migrations)}; run deskledger migrate"}
-    if found.oldest_unsealed_seconds > MOST_UNSEALED_SECONDS:
+    if found.oldest_unsealed_seconds > UNSEALED_UNREADY_SECONDS:
         return {"sealer": f"an event waits for {found.oldest_unsealed_seconds:.0f} s; start deskledger work"}
     return {}
 
@@ -66,5 +66,5 @@ def complaints(found: Health) -> dict[str, str]:
 def send_unready(req: Request, resp: Response, problems: dict[str, str], **more: Any) -> None:
     """503 with what is wrong."""
     resp.set_header("Retry-After", "2")
-    said = "; ".join(f"{what}: {wrong}" for what, wrong in problems.items())
-    write(req, resp, 503, "not_ready", said, **more)
+    detail = "; ".join(f"{what}: {wrong}" for what, wrong in problems.items())
+    write(req, resp, 503, "not_ready", detail, **more)

@@ -17,7 +17,7 @@ from application.observability.metric_store import Sums
 from application.store.postgres.pg_connection import Unavailable
 from projections.status.readiness import Health, Kept
 
-KEPT_SECONDS = 1.0  # whoever asks more often is given the same again
+METRICS_CACHE_SECONDS = 1.0  # whoever asks more often is given the same again
 OPENMETRICS = "application/openmetrics-text"
 Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 
@@ -41,9 +41,9 @@ class Metrics:
             except Unavailable:
                 health = None
             registry = CollectorRegistry(auto_describe=False)
-            registry.register(Families(await asyncio.to_thread(metrics.total) | said(health)))
+            registry.register(Families(await asyncio.to_thread(metrics.total) | readiness_sums(health)))
             document = write(registry)
-            self._kept[kind] = time.monotonic() + KEPT_SECONDS, document
+            self._kept[kind] = time.monotonic() + METRICS_CACHE_SECONDS, document
         resp.data = document
 
 
@@ -53,19 +53,19 @@ FORMATS: dict[bool, tuple[str, Callable[[CollectorRegistry], bytes]]] = {
 }
 
 
-def said(health: Health | None) -> Sums:
+def readiness_sums(health: Health | None) -> Sums:
     """What the database says, and what this program is."""
     found: Sums = {(metrics.BUILD.name, (version("deskledger"),)): [1.0]}
     up = health is not None and not health.missing_migrations
     found[metrics.DATABASE_UP.name, ()] = [float(up)]
     if health is None or not up:
         return found
-    found[metrics.POSITION.name, ()] = [health.position]
-    found[metrics.UNSEALED.name, ()] = [health.oldest_unsealed_seconds]
+    found[metrics.LOG_POSITION.name, ()] = [health.position]
+    found[metrics.OLDEST_UNSEALED_SECONDS.name, ()] = [health.oldest_unsealed_seconds]
     for metric, values in (
         (metrics.LAG, health.lag),
         (metrics.LAG_SECONDS, health.lag_seconds),
-        (metrics.PARKED, health.parked),
+        (metrics.PARKED_STREAMS, health.parked),
     ):
         found |= {(metric.name, (name,)): [float(value)] for name, value in values.items()}
     found[metrics.MAILS.name, ("due",)] = [health.mails_due]
@@ -85,9 +85,9 @@ class Families:
 
     def collect(self) -> Iterator[Metric]:
         """Each metric with all its labels."""
-        families = {name: family(metric) for name, metric in metrics.METRICS.items()}
-        for (name, labels), cells in sorted(self._sums.items()):
-            add(families[name], metrics.METRICS[name], labels, cells)
+        families = {name: family(metric) for name, metric in metrics.METRICS_BY_NAME.items()}
+        for (name, labels), values in sorted(self._sums.items()):
+            add(families[name], metrics.METRICS_BY_NAME[name], labels, values)
         yield from families.values()
 
 
@@ -101,10 +101,10 @@ def family(metric: metrics.Metric) -> Family:
     return kinds[metric.kind](metric.name, metric.says, labels=metric.labels)
 
 
-def add(to: Family, metric: metrics.Metric, labels: tuple[str, ...], cells: list[float]) -> None:
+def add(to: Family, metric: metrics.Metric, labels: tuple[str, ...], values: list[float]) -> None:
     """Adds the value of one set of labels. The buckets of a histogram count what they and the lower ones hold."""
     if isinstance(to, HistogramMetricFamily):
         bounds = [*map(str, metric.buckets), "+Inf"]
-        to.add_metric(labels, list(zip(bounds, accumulate(cells[:-1]), strict=True)), cells[-1])
+        to.add_metric(labels, list(zip(bounds, accumulate(values[:-1]), strict=True)), values[-1])
     else:
-        to.add_metric(labels, cells[0])
+        to.add_metric(labels, values[0])

@@ -21,7 +21,7 @@ EVENT_TYPE = f"^({'|'.join(map(re.escape, EVENTS))})$(?!\\n)"
 Url = Annotated[str, msgspec.Meta(min_length=9, max_length=MOST_URL, pattern=URL, examples=["https://example.org/in"])]
 EventType = Annotated[str, msgspec.Meta(pattern=EVENT_TYPE, examples=["Ticket.Closed"])]
 EventTypes = Annotated[list[EventType], msgspec.Meta(max_length=len(EVENTS))]
-Actor = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=ONE_LINE)]
+ActorId = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=ONE_LINE)]
 Position = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
 
@@ -33,7 +33,7 @@ class CreateWebhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     types: EventTypes = []
     ticket_id: UUID | None = None
     client_user_id: UserId | None = None
-    actor: Actor | None = None
+    actor: ActorId | None = None
     level: Level | None = None
     after: Position | None = None
 
@@ -46,7 +46,7 @@ class ChangeWebhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     types: EventTypes | UnsetType = UNSET
     ticket_id: UUID | UnsetType | None = UNSET
     client_user_id: UserId | UnsetType | None = UNSET
-    actor: Actor | UnsetType | None = UNSET
+    actor: ActorId | UnsetType | None = UNSET
     level: Level | UnsetType | None = UNSET
 
 

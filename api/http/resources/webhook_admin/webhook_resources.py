@@ -13,11 +13,19 @@ from api.http.paging import JSON, NoFields, finish, send
 from api.http.problems import Problem
 from api.http.request_parsing import Decoders, parameters
 from api.http.resources.webhook_admin import webhook_messages as shapes
-from api.http.resources.webhook_admin.webhook_deps import Means, as_answered, changing, find, unknown
+from api.http.resources.webhook_admin.webhook_deps import WebhookDeps, as_answered, changing, find, unknown
 from application.clock import utc_now
 from application.webhooks.signing import new_secret
-from application.webhooks.subscriptions import MOST, Beside, Record, Subscription, TooMany, UnknownWebhook, new_ping
-from application.webhooks.subscriptions import Webhooks as Stored
+from application.webhooks.subscriptions import (
+    MOST_WEBHOOKS,
+    Beside,
+    Subscription,
+    TooMany,
+    UnknownWebhook,
+    WebhookCommandRecord,
+    new_ping,
+)
+from application.webhooks.subscriptions import SubscriptionCommands as Stored
 from domain import roles
 from domain.client import client_stream
 from projections.queries.pages import Page
@@ -29,15 +37,15 @@ Do = Callable[[Request, Response, UUID], Awaitable[None]]
 class Webhooks:
     """All subscriptions."""
 
-    def __init__(self, means: Means) -> None:
-        self._means = means
+    def __init__(self, deps: WebhookDeps) -> None:
+        self._deps = deps
         self._decoders = Decoders()
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """The subscriptions, without their secrets."""
         roles.require_read(req.context.who, "webhooks")
         asked = parameters(req, shapes.WebhookParameters)
-        page = await webhook_page(self._means.readers.fetch, asked.cursor, asked.limit)
+        page = await webhook_page(self._deps.readers.fetch, asked.cursor, asked.limit)
         now = utc_now()
         shown = [shapes.view(one, now) for one in page.items]
         finish(req, resp, Page(shown, page.next, page.position), shapes.WebhookList)
@@ -46,55 +54,55 @@ class Webhooks:
         """A new one: 201 with its secret, which is shown this once."""
         roles.require_manage(req.context.who, "webhooks")
         wanted = await self._decoders.body(req, shapes.CreateWebhook)
-        body = await self._means.answer(req, resp, partial(self._add, wanted, req.context.who.id))
+        body = await self._deps.answer(req, resp, partial(self._add, wanted, req.context.who.id))
         resp.status = 201
         resp.set_header("Location", f"/v1/webhooks/{msgspec.json.decode(body)['id']}")
 
-    async def _add(self, wanted: shapes.CreateWebhook, by: str, record: Record) -> str:
-        await self._means.check(wanted.url)
-        after = await _known_position(self._means.stored, wanted.after)
-        now, secret, vault = utc_now(), new_secret(), self._means.vault
+    async def _add(self, wanted: shapes.CreateWebhook, by: str, record: WebhookCommandRecord) -> str:
+        await self._deps.check(wanted.url)
+        after = await _known_position(self._deps.stored, wanted.after)
+        now, secret, vault = utc_now(), new_secret(), self._deps.vault
         new = _stored(wanted, after, vault.seal(secret), by, now)
         try:
-            return await self._means.stored.add(new, record, as_answered(vault, now, secret))
+            return await self._deps.stored.add(new, record, as_answered(vault, now, secret))
         except TooMany:
-            said = f"There are {MOST} webhooks: delete one that is not used."
-            raise Problem(409, "too_many_webhooks", said) from None
+            detail = f"There are {MOST_WEBHOOKS} webhooks: delete one that is not used."
+            raise Problem(409, "too_many_webhooks", detail) from None
 
 
 class WebhookResource:
     """One subscription."""
 
-    def __init__(self, means: Means) -> None:
-        self._means = means
+    def __init__(self, deps: WebhookDeps) -> None:
+        self._deps = deps
         self._decoders = Decoders()
 
     async def on_get(self, req: Request, resp: Response, webhook_id: UUID) -> None:
         """The subscription, without its secret."""
         roles.require_read(req.context.who, "webhooks")
-        send(resp, shapes.view(await find(self._means, webhook_id), utc_now()))
+        send(resp, shapes.view(await find(self._deps, webhook_id), utc_now()))
 
     async def on_patch(self, req: Request, resp: Response, webhook_id: UUID) -> None:
         """Changes what the body names. What is due and has failed is tried again, now."""
         roles.require_manage(req.context.who, "webhooks")
         wanted = await self._decoders.body(req, shapes.ChangeWebhook)
         if wanted.url is not msgspec.UNSET:
-            await self._means.check(wanted.url)
+            await self._deps.check(wanted.url)
         given = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not msgspec.UNSET}
         if "client_user_id" in given:
             given["client_stream"] = _stream(given["client_user_id"])
-        changed = changing(self._means, webhook_id, lambda stored: replace(stored, **given), Beside(again=True))
+        changed = changing(self._deps, webhook_id, lambda stored: replace(stored, **given), Beside(again=True))
         try:
-            said = await changed(Record())
+            answer = await changed(WebhookCommandRecord())
         except UnknownWebhook:
             raise unknown() from None
-        resp.content_type, resp.data = JSON, self._means.vault.open(said).encode()
+        resp.content_type, resp.data = JSON, self._deps.vault.open(answer).encode()
 
     async def on_delete(self, req: Request, resp: Response, webhook_id: UUID) -> None:
         """Ends it: 204. What was not sent yet is not sent any more."""
         roles.require_manage(req.context.who, "webhooks")
         try:
-            await self._means.stored.delete(webhook_id, utc_now())
+            await self._deps.stored.delete(webhook_id, utc_now())
         except UnknownWebhook:
             raise unknown() from None
         resp.status = 204
@@ -103,23 +111,23 @@ class WebhookResource:
 class WebhookDeliveries:
     """What became of what was to be sent."""
 
-    def __init__(self, means: Means) -> None:
-        self._means = means
+    def __init__(self, deps: WebhookDeps) -> None:
+        self._deps = deps
 
     async def on_get(self, req: Request, resp: Response, webhook_id: UUID) -> None:
         """The deliveries, newest first; those that are settled are kept for 30 days."""
         roles.require_read(req.context.who, "webhooks")
         asked = parameters(req, shapes.DeliveryParameters)
-        await find(self._means, webhook_id)
-        page = await delivery_page(self._means.readers.fetch, webhook_id, asked.state, asked.cursor, asked.limit)
+        await find(self._deps, webhook_id)
+        page = await delivery_page(self._deps.readers.fetch, webhook_id, asked.state, asked.cursor, asked.limit)
         finish(req, resp, page, shapes.DeliveryList)
 
 
 class WebhookCommands:
     """What can be done to a subscription beside changing it."""
 
-    def __init__(self, means: Means) -> None:
-        self._means = means
+    def __init__(self, deps: WebhookDeps) -> None:
+        self._deps = deps
         self._decoders = Decoders()
         self._commands: dict[str, Do] = {
             "enable": self._enable,
@@ -142,33 +150,33 @@ class WebhookCommands:
         """Switches it on, where it stopped; what has failed is tried again, now."""
         await self._decoders.body(req, NoFields)
         on = partial(replace, enabled=True, disabled_at=None, disabled_reason=None)
-        await self._means.answer(req, resp, changing(self._means, id_, on, Beside(again=True)))
+        await self._deps.answer(req, resp, changing(self._deps, id_, on, Beside(again=True)))
 
     async def _disable(self, req: Request, resp: Response, id_: UUID) -> None:
         """Switches it off. What is not sent yet waits."""
         wanted = await self._decoders.body(req, shapes.DisableWebhook)
         reason = wanted.reason or f"switched off by {req.context.who.id}"
         off = partial(replace, enabled=False, disabled_at=utc_now(), disabled_reason=reason)
-        await self._means.answer(req, resp, changing(self._means, id_, off))
+        await self._deps.answer(req, resp, changing(self._deps, id_, off))
 
     async def _rotate_secret(self, req: Request, resp: Response, id_: UUID) -> None:
         """A new secret, shown this once; for some hours the old one signs as well."""
         wanted = await self._decoders.body(req, shapes.RotateSecret)
         secret, until = new_secret(), utc_now() + timedelta(hours=wanted.overlap_hours)
-        sealed = self._means.vault.seal(secret)
+        sealed = self._deps.vault.seal(secret)
         rotated = lambda stored: replace(stored, secret=sealed, old_secret=stored.secret, old_until=until)  # noqa: E731
-        await self._means.answer(req, resp, changing(self._means, id_, rotated, secret=secret))
+        await self._deps.answer(req, resp, changing(self._deps, id_, rotated, secret=secret))
 
     async def _replay(self, req: Request, resp: Response, id_: UUID) -> None:
         """Goes on from a position."""
         wanted = await self._decoders.body(req, shapes.Replay)
-        after = await _known_position(self._means.stored, wanted.after)
-        await self._means.answer(req, resp, changing(self._means, id_, partial(replace, go_to=after)))
+        after = await _known_position(self._deps.stored, wanted.after)
+        await self._deps.answer(req, resp, changing(self._deps, id_, partial(replace, go_to=after)))
 
     async def _ping(self, req: Request, resp: Response, id_: UUID) -> None:
         """Sends something that means nothing, once."""
         await self._decoders.body(req, NoFields)
-        await self._means.answer(req, resp, changing(self._means, id_, _switched_on, new_ping()))
+        await self._deps.answer(req, resp, changing(self._deps, id_, _switched_on, new_ping()))
 
 
 def _stored(wanted: shapes.CreateWebhook, after: int, secret: str, by: str, now: datetime) -> Subscription:
