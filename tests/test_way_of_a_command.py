@@ -18,7 +18,7 @@ from projections.status.freshness import Freshness
 from tests.support.write_side import CONTACT, NOW, OPEN, STAFF, request
 
 ROOT = Path(__file__).parent.parent
-ROW = re.compile(r"^\| `(?P<file>[\w/]+\.py)` \| `(?P<function>[\w.]+)` \|", re.MULTILINE)
+ROW = re.compile(r"^\| \d+ \| `(?P<file>[\w/]+\.py)` \| `(?P<function>[\w.]+)` \|", re.MULTILINE)
 WAY = ROW.findall((ROOT / "README.md").read_text().split("### The way of a command")[1].split("\n#")[0])
 
 
