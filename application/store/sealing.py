@@ -17,8 +17,8 @@ LISTEN: LiteralString = "listen deskledger_appended"
 IS_SEALING_PENDING: LiteralString = """
     select holes <> '{}' or (select max(ord) from events) > hi from seal_state"""
 
-# `ord` is the number that an event draws when it is inserted, `hi` the highest one seen; a hole is a number below it that
-# is not there: in flight, or rolled back. A fence is the xid that all who could still fill the holes lie below.
+# `ord` is the number that an event draws when it is inserted, `hi` the highest one seen; a hole is a number below it
+# that is not there: in flight, or rolled back. A fence is the xid that all who could still fill the holes lie below.
 # One statement in a transaction of its own, hence one snapshot: what is taken, what is a hole and which transactions
 # have ended belong together. This transaction gets its xid *after* the snapshot was taken: every transaction that drew
 # a number up to the highest one that the snapshot shows has a lower xid. Locking in a statement before breaks that.

@@ -3,7 +3,6 @@
 import random
 from collections.abc import Iterator
 from typing import Any
-from uuid import UUID
 
 import pytest
 
@@ -13,7 +12,6 @@ from application.store.snapshots import take_all_snapshots
 from domain.values import Queue
 from tests.support.api_requests import brought, client_key, filled, give, path_to, problem, request, walk
 from tests.support.running_desk import RunningDesk
-from tests.support.write_side import append, notes
 
 Row = dict[str, Any]
 STEPS = 60  # of the random walk
@@ -66,8 +64,8 @@ def test_a_ticket_of_the_past_is_what_people_saw_then(
 def test_a_long_ticket_of_the_past_is_the_same_with_snapshots(module_desk: RunningDesk) -> None:
     """By version, time and position, just before, at and behind a snapshot; and what a stale command has missed."""
     ticket = brought(module_desk, "tier2")
-    with connect(module_desk.database, "test") as connection:
-        append(connection, notes(UUID(ticket), module_desk.get(f"/v1/tickets/{ticket}").version + 1, 110))
+    for number in range(110):
+        assert module_desk.do(ticket, "add_note", version=6 + number, text=f"note {number}").status == 200
     assert give(module_desk, ticket, "qualify").status == 200
     module_desk.caught_up()
     events = module_desk.get(f"/v1/tickets/{ticket}/history").json["items"]
