@@ -14,7 +14,8 @@ HEADER_SECONDS = 10.0  # from the beginning of a connection, or of a later reque
 UNREAD_SECONDS = 60.0  # how long a client may leave an answer unread
 KEEPALIVE_SECONDS = 75.0  # longer than proxies keep theirs, most often 60 s: no request must meet its connection's end
 CROWDED_IDLE_SECONDS = 2.0  # where every second connection is taken, a new one ends one that is idle so long
-EMPTY_SECONDS = 0.5  # for what may be on its way, on an idle connection at a shutdown, or behind the last byte
+EMPTY_SECONDS = 0.5  # for what may be on its way, on an idle connection at a shutdown
+HALF_CLOSED_SECONDS = 5.0  # for gunicorn to begin what came whole, also on a busy machine; nothing more comes
 SHUTDOWN_SECONDS = 4.0  # how long a shutdown waits for a request that is not whole
 CONNECTION_CHECK_SECONDS = 0.2  # between two looks at all connections
 CONNECTION: ContextVar["Connection | None"] = ContextVar("CONNECTION", default=None)
@@ -61,7 +62,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Nothing more comes. What has come whole is answered; an idle connection ends."""
         self.half_closed = True
-        self.hurry(EMPTY_SECONDS)
+        self.hurry(HALF_CLOSED_SECONDS)
         return self not in self.guard.idle
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -97,7 +98,7 @@ class Connection(asyncio.Protocol):
         self._running = max(self._running - 1, 0)
         if not self._running and self in self.guard.connections:
             self._answering, self.guard.idle[self] = False, self.guard.clock()
-            self.due = self.guard.clock() + (EMPTY_SECONDS if self.half_closed else KEEPALIVE_SECONDS)
+            self.due = self.guard.clock() + (HALF_CLOSED_SECONDS if self.half_closed else KEEPALIVE_SECONDS)
 
     def hurry(self, seconds: float) -> None:
         """What is awaited has to come sooner."""
