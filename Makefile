@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PARALLEL := --numprocesses 3 --dist loadfile --durations 20
 PYTEST ?=
 
-.PHONY: run test system test-busy test-postgres lint format lock bench bench-growth bench-trees bench-long manners hostile streams contract faults chaos mutations help clean
+.PHONY: run test system test-busy test-postgres lint format lock bench bench-growth bench-trees bench-long lines manners hostile streams contract faults chaos mutations help clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,6 +44,9 @@ bench-trees: $(VENV)/installed  ## this tree beside an earlier one, in turns: OL
 
 bench-long: $(VENV)/installed  ## commands and reads on tickets of 10, 1,000 and 10,000 events, by turns
 	@$(BIN)/python -m tests.benchmarks.long_tickets
+
+lines: $(VENV)/installed  ## how large the product is, by room; beside another tree: OLD=/path/to/worktree
+	@$(BIN)/python -m tests.support.logical_lines $(OLD)
 
 contract: $(VENV)/installed  ## schemathesis against a running desk: at least 20,000 cases, none of them unlike the contract
 	@$(BIN)/python -m tests.support.contract_check
