@@ -1,18 +1,22 @@
-"""The commands of whoever runs the desk: migrations and keys."""
+"""The commands of whoever runs the desk: migrations, keys, what is parked."""
 
 import argparse
 import sys
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
 
+from psycopg import Connection
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from api.cli.command_errors import CommandError
 from application.clock import utc_now
-from application.identity.api_keys import NewKey, create_key, list_keys, revoke_key
+from application.identity.api_keys import ApiKey, NewKey, create_key, list_keys, revoke_key
 from application.settings import Settings
-from application.store.postgres.database import connect, migrate
+from application.store.postgres.database import STATEMENT_SECONDS, connect, migrate
 from application.store.postgres.embedded_postgres import database_url
 from application.store.snapshots import take_all_snapshots
 from projections.engine.parking import replay
@@ -20,9 +24,16 @@ from projections.engine.projection import Projection
 from projections.runner import PROJECTIONS, ensure_projections
 
 
+@contextmanager
+def open_database(settings: Settings, name: str, seconds: int = STATEMENT_SECONDS) -> Iterator[Connection[Any]]:
+    """A connection for statements of so many seconds, 0 for any; the embedded server runs while it is needed here."""
+    with database_url(settings.database_url, settings.data_dir) as url, connect(url, name, seconds) as connection:
+        yield connection
+
+
 def migrate_all(settings: Settings, options: argparse.Namespace) -> None:
     """`deskledger migrate`."""
-    with database_url(settings.database_url, settings.data_dir) as url, connect(url, "migrate") as connection:
+    with open_database(settings, "migrate") as connection:
         done = [*migrate(connection), *(f"projection {name}" for name in ensure_projections(connection))]
         take_all_snapshots(connection)  # not only of what will change again: the worker may come late
     print("\n".join(f"applied {name}" for name in done) or "the schema is up to date")
@@ -30,8 +41,9 @@ def migrate_all(settings: Settings, options: argparse.Namespace) -> None:
 
 def keys_create(settings: Settings, options: argparse.Namespace) -> None:
     """`deskledger keys create`: the key is alone on the last line of standard output."""
-    wanted = NewKey(options.name, options.role, options.level, options.client, options.expires)
-    with database_url(settings.database_url, settings.data_dir) as url, connect(url, "keys") as connection:
+    expires_in = timedelta(days=options.expires) if options.expires else None
+    wanted = NewKey(options.name, options.role, options.level, options.client, expires_in)
+    with open_database(settings, "keys") as connection:
         migrate(connection)
         id_, key = create_key(connection, wanted, utc_now())
     print(f"created {id_}; this is the only time that the key is shown:", file=sys.stderr)
@@ -40,31 +52,35 @@ def keys_create(settings: Settings, options: argparse.Namespace) -> None:
 
 def keys_list(settings: Settings, options: argparse.Namespace) -> None:
     """`deskledger keys list`: a table on a terminal, tab-separated lines when piped."""
-    with database_url(settings.database_url, settings.data_dir) as url, connect(url, "keys") as connection:
+    with open_database(settings, "keys") as connection:
         migrate(connection)
         keys = list_keys(connection)
-    now = utc_now()
     header = ("id", "name", "roles", "levels", "client", "created", "used", "ends", "state")
-    rows = [
-        (
-            key.id,
-            key.name,
-            " ".join(key.roles),
-            " ".join(key.levels),
-            key.client_user_id or "",
-            day(key.created_at),
-            minute(key.last_used_at),
-            day(key.expires_at),
-            "revoked" if key.revoked_at else "expired" if key.expires_at and key.expires_at <= now else "valid",
-        )
-        for key in keys
-    ]
-    show(header, rows)
+    show(header, [_key_row(key) for key in keys])
+
+
+def _key_row(key: ApiKey) -> tuple[str, ...]:
+    expired = key.expires_at and key.expires_at <= utc_now()
+    return (
+        key.id,
+        key.name,
+        " ".join(key.roles),
+        " ".join(key.levels),
+        key.client_user_id or "",
+        _moment(key.created_at, "%Y-%m-%d"),
+        _moment(key.last_used_at, "%Y-%m-%dT%H:%MZ"),
+        _moment(key.expires_at, "%Y-%m-%d"),
+        "revoked" if key.revoked_at else "expired" if expired else "valid",
+    )
+
+
+def _moment(moment: datetime | None, form: str) -> str:
+    return moment.strftime(form) if moment else ""
 
 
 def keys_revoke(settings: Settings, options: argparse.Namespace) -> None:
     """`deskledger keys revoke`."""
-    with database_url(settings.database_url, settings.data_dir) as url, connect(url, "keys") as connection:
+    with open_database(settings, "keys") as connection:
         migrate(connection)
         if not revoke_key(connection, options.id, utc_now()):
             raise CommandError(f"no valid key has the id {options.id}: see deskledger keys list")
@@ -73,40 +89,29 @@ def keys_revoke(settings: Settings, options: argparse.Namespace) -> None:
 
 def replay_parked(settings: Settings, options: argparse.Namespace) -> int:
     """`deskledger replay`: a line for each stream that was parked. Returns 1 when one still is."""
-    chosen = [known_projection(options.projection)] if options.projection else PROJECTIONS
-    with (
-        database_url(settings.database_url, settings.data_dir) as url,
-        connect(url, "replay", statement_seconds=0) as connection,
-    ):
-        done = [(projection.name, replay(connection, projection)) for projection in chosen]
-    rows = [(name, str(stream_id), "healed") for name, replayed in done for stream_id in replayed.healed]
-    still = [parked for _, replayed in done for parked in replayed.parked]
-    rows += [
-        (each.projection, str(each.stream_id), f"{each.type} at {each.since_position}: {each.error}") for each in still
+    chosen = known_projections([options.projection]) if options.projection else PROJECTIONS
+    with open_database(settings, "replay", seconds=0) as connection:
+        replayed = [(projection.name, replay(connection, projection)) for projection in chosen]
+    healed = [(name, str(stream_id), "healed") for name, done in replayed for stream_id in done.healed]
+    parked = [
+        (name, str(each.stream_id), f"{each.type} at {each.since_position}: {each.error}")
+        for name, done in replayed
+        for each in done.parked
     ]
-    if rows:
-        show(("projection", "stream", "outcome"), rows)
+    if healed or parked:
+        show(("projection", "stream", "outcome"), [*healed, *parked])
     else:
         print("nothing is parked")
-    return 1 if still else 0
+    return 1 if parked else 0
 
 
-def known_projection(name: str) -> Projection:
-    """The projection of that name. Raises CommandError when there is none."""
+def known_projections(names: Sequence[str]) -> list[Projection]:
+    """The projections of those names, each once. Raises CommandError when there is none of a name."""
     known = {projection.name: projection for projection in PROJECTIONS}
-    if name not in known:
-        raise CommandError(f"there is no projection {name!r}: {', '.join(known)}")
-    return known[name]
-
-
-def day(moment: datetime | None) -> str:
-    """A day, or nothing."""
-    return f"{moment:%Y-%m-%d}" if moment else ""
-
-
-def minute(moment: datetime | None) -> str:
-    """A minute in UTC, or nothing."""
-    return f"{moment:%Y-%m-%dT%H:%MZ}" if moment else ""
+    for name in names:
+        if name not in known:
+            raise CommandError(f"there is no projection {name!r}: {', '.join(known)}")
+    return [known[name] for name in dict.fromkeys(names)]
 
 
 def show(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
@@ -116,5 +121,5 @@ def show(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
         return
     table = Table(*header, box=None, header_style="bold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     Console().print(table)

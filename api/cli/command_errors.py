@@ -1,9 +1,5 @@
-"""What can go wrong on the command line; the message says why and what to do."""
+"""What can go wrong on the command line."""
 
 
-class ServeError(Exception):
-    """The desk cannot be served."""
-
-
-class CommandError(ServeError):
-    """The command cannot be done."""
+class CommandError(Exception):
+    """The command cannot be done; the message says why and what to do."""

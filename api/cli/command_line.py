@@ -3,22 +3,24 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import psycopg
 
 from api.cli import admin_commands as admin
-from api.cli.command_errors import ServeError
-from api.cli.demo.demo_command import add_demo
+from api.cli import demo
+from api.cli.command_errors import CommandError
+from api.cli.doctor import doctor
+from api.cli.rebuild_command import rebuild_tables
+from api.cli.serve import Supervisor
 from application.identity.api_keys import KeyRefused
 from application.observability.logs import configure
 from application.settings import Settings, SettingsError, read_settings
 from application.store.postgres.embedded_postgres import PostgresError
 from domain.values import Level, Role
+from projections.rebuild.rebuild_projections import REBUILD_PROCESSES
 
-Choice = TypeVar("Choice", Role, Level)
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 RESOLVING_LEVELS = [level for level in Level if level is not Level.IT_MANAGER]
 CLI_EPILOG = """
@@ -39,10 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns its exit status; an error that the user can mend is one line on standard error."""
     options = parser().parse_args(arguments)
     try:
-        settings = read_settings(**_chosen(options))
+        settings = read_settings(**{name: getattr(options, name, None) for name in ("host", "port", "data_dir")})
         configure(settings.log_level)
         return int(options.run(settings, options) or 0)
-    except (SettingsError, PostgresError, KeyRefused, ServeError) as error:
+    except (SettingsError, PostgresError, KeyRefused, CommandError) as error:
         return _complain(str(error))
     except psycopg.Error as error:
         return _complain(f"the database does not do it: {str(error).strip()}\nStart it, or mend DATABASE_URL.")
@@ -63,10 +65,11 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--data-dir", type=Path, help="where everything of this desk lies (default: .deskledger)")
     address = argparse.ArgumentParser(add_help=False)
     address.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
-    address.add_argument("--port", type=_port, help="port to listen on (default: 8000)")
+    port = _number(int, 1, 65535, "a whole number from 1 to 65535")
+    address.add_argument("--port", type=port, help="port to listen on (default: 8000)")
 
     _add(commands, "serve", _serve, "everything on one machine: database, API, worker", data, address)
-    add_demo(commands)
+    _add_demo(commands)
     _add(commands, "api", _api, "the API alone, against DATABASE_URL", address)
     _add(commands, "work", _work, "a worker alone, against DATABASE_URL: seals, projects, sends mail")
     _add(commands, "migrate", admin.migrate_all, "bring the database's schema up to date", data)
@@ -74,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     _add_rebuild(commands, data)
     parked = _add(commands, "replay", admin.replay_parked, "apply what is parked again, from its first event", data)
     parked.add_argument("projection", nargs="?", help="ticket_summaries, queue_stays or closings (default: all)")
-    _add(commands, "doctor", _doctor, "say what is wrong with this installation, and what to do about it", data)
+    _add(commands, "doctor", doctor, "say what is wrong with this installation, and what to do about it", data)
     return top
 
 
@@ -86,69 +89,63 @@ def _add(
     return command
 
 
+def _add_demo(commands: Commands) -> None:
+    shown = _add(commands, "demo", _demo, "see the whole procedure run, on a desk of its own")
+    shown.epilog, shown.formatter_class = demo.__doc__, argparse.RawDescriptionHelpFormatter
+    seconds = _number(float, 0, 60, "seconds from 0 to 60, for example 0.5")
+    pace, says = 0.15 if sys.stdout.isatty() else 0.0, "seconds to wait after each step (default: 0.15, 0 when piped)"
+    shown.add_argument("--pace", metavar="SECONDS", type=seconds, default=pace, help=says)
+
+
 def _add_keys(commands: Commands, data: argparse.ArgumentParser) -> None:
     keys = commands.add_parser("keys", help="API keys: create, list, revoke")
     verbs = keys.add_subparsers(metavar="VERB", required=True)
     create = _add(verbs, "create", admin.keys_create, "make a key; it is printed once, alone on the last line", data)
     create.add_argument("--name", required=True, help="whom or what the key is for")
-    _add_choice(create, "--role", Role, [role for role in Role if role is not Role.SYSTEM], required=True)
-    _add_choice(create, "--level", Level, RESOLVING_LEVELS, default=[])
+    _add_choice(create, "--role", [role for role in Role if role is not Role.SYSTEM], required=True)
+    _add_choice(create, "--level", RESOLVING_LEVELS, default=[])
     create.add_argument("--client", metavar="USER_ID", help="the client that a key with the role client stands for")
-    create.add_argument("--expires", metavar="DAYS", type=_days, help="days until it ends (default: never)")
+    days = _number(int, 1, 36500, "a whole number of days, at least 1")
+    create.add_argument("--expires", metavar="DAYS", type=days, help="days until it ends (default: never)")
     _add(verbs, "list", admin.keys_list, "every key: id, name, roles, until when", data)
     _add(verbs, "revoke", admin.keys_revoke, "end a key", data).add_argument("id", help="as `keys list` shows it")
 
 
 def _add_rebuild(commands: Commands, data: argparse.ArgumentParser) -> None:
     says = "build projections anew beside the old ones, compare, swap"
-    again = _add(commands, "rebuild", _rebuild, says, data)
+    again = _add(commands, "rebuild", rebuild_tables, says, data)
     again.epilog = DISK
     again.add_argument("projection", nargs="+", help="ticket_summaries, queue_stays or closings; two at once is faster")
-    again.add_argument("--processes", metavar="N", type=_processes, help="how many build (default: one for each core)")
+    processes, many = _number(int, 1, 64, "a whole number from 1 to 64"), "how many build (default: one for each core)"
+    again.add_argument("--processes", metavar="N", type=processes, default=REBUILD_PROCESSES, help=many)
     instead = again.add_mutually_exclusive_group()
     back = "bring back at once what the last rebuild replaced; it catches up from where it stood"
     instead.add_argument("--roll-back", action="store_true", help=back)
     instead.add_argument("--drop-retired", action="store_true", help="drop what the last rebuild replaced; no way back")
 
 
-def _add_choice(
-    command: argparse.ArgumentParser, name: str, kind: type[Choice], choices: Sequence[Choice], **more: Any
-) -> None:
+def _add_choice(command: argparse.ArgumentParser, name: str, choices: Sequence[Role | Level], **more: Any) -> None:
+    def read(value: str) -> Role | Level:
+        for choice in choices:
+            if choice == value:
+                return choice
+        raise argparse.ArgumentTypeError(f"{value!r} is none of {', '.join(choices)}")
+
     says = f"{', '.join(choices)}; may be repeated"
-    command.add_argument(
-        name, action="append", type=_one_of(kind, choices), metavar=kind.__name__.upper(), help=says, **more
-    )
+    command.add_argument(name, action="append", type=read, metavar=name.strip("-").upper(), help=says, **more)
 
 
-def _chosen(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(options, name, None) for name in ("host", "port", "data_dir")}
-
-
-def _one_of(kind: type[Choice], choices: Sequence[Choice]) -> Callable[[str], Choice]:
-    def read(value: str) -> Choice:
-        if value not in choices:
-            raise argparse.ArgumentTypeError(f"{value!r} is none of {', '.join(choices)}")
-        return kind(value)
+def _number(kind: type[int] | type[float], least: int, most: int, says: str) -> Callable[[str], float]:
+    def read(value: str) -> float:
+        try:
+            number = kind(value)
+        except ValueError:
+            number = least - 1
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"takes {says}")
+        return number
 
     return read
-
-
-def _port(value: str) -> int:
-    if not value.isdecimal() or not 0 < int(value) <= 65535:
-        raise argparse.ArgumentTypeError("takes a whole number from 1 to 65535")
-    return int(value)
-
-
-def _processes(value: str) -> int:
-    if not value.isdecimal() or not 0 < int(value) <= 64:
-        raise argparse.ArgumentTypeError("takes a whole number from 1 to 64")
-    return int(value)
-
-
-def _days(value: str) -> timedelta:
-    if not value.isdecimal() or not 0 < int(value) <= 36500:
-        raise argparse.ArgumentTypeError("takes a whole number of days, at least 1")
-    return timedelta(days=int(value))
 
 
 def _complain(message: str) -> int:
@@ -157,9 +154,13 @@ def _complain(message: str) -> int:
 
 
 def _serve(settings: Settings, options: argparse.Namespace) -> None:
-    from api.cli.serve import Supervisor, announce
+    Supervisor(settings).run()
 
-    Supervisor(settings, announce).run()
+
+def _demo(settings: Settings, options: argparse.Namespace) -> int:
+    from api.cli.demo.demo_command import play_demo  # like the two below, it brings what no other command needs
+
+    return play_demo(options.pace)
 
 
 def _api(settings: Settings, options: argparse.Namespace) -> None:
@@ -174,23 +175,7 @@ def _work(settings: Settings, options: argparse.Namespace) -> None:
     work(_with_database(settings))
 
 
-def _rebuild(settings: Settings, options: argparse.Namespace) -> None:
-    from api.cli.rebuild_command import rebuild_tables
-
-    rebuild_tables(settings, options)
-
-
-def _doctor(settings: Settings, options: argparse.Namespace) -> int:
-    from api.cli.doctor import doctor
-
-    return doctor(settings, options)
-
-
 def _with_database(settings: Settings) -> Settings:
     if settings.database_url is None:
         raise SettingsError("DATABASE_URL is not set: a part alone needs it; deskledger serve brings its own database")
     return settings
-
-
-if __name__ == "__main__":
-    sys.exit(main())

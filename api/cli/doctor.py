@@ -1,22 +1,17 @@
 """`deskledger doctor`: what is wrong with this installation, and what to do about it."""
 
 import argparse
-import os
-import pwd
 import smtplib
-import sys
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import msgspec
 import psycopg
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from api.cli.admin_commands import show
 from application.settings import Settings
 from application.store.postgres.database import connect
-from application.store.postgres.embedded_postgres import database_url, servant
+from application.store.postgres.embedded_postgres import database_url
 from projections.status.checkup import Checkup, checkup
 
 LEAST_POSTGRES = 150000
@@ -36,19 +31,12 @@ class Finding(msgspec.Struct, frozen=True):
 
 def doctor(settings: Settings, options: argparse.Namespace) -> int:
     """Looks at everything. Returns 0 when nothing is wrong, else 1."""
-    findings = [*_machine(), *_database(settings), *_mail_server(settings)]
-    _show(findings)
+    findings = [*_database(settings), *_mail_server(settings)]
+    rows = [("WRONG" if each.do else "ok", each.what, each.says, each.do) for each in findings]
+    show(("state", "what", "is", "do"), rows)
     wrong = sum(bool(finding.do) for finding in findings)
     print(f"\n{wrong} of {len(findings)} need you" if wrong else "\nnothing is wrong", flush=True)
     return 1 if wrong else 0
-
-
-def _machine() -> Iterator[Finding]:
-    if os.geteuid() != 0:
-        yield Finding("user", "an ordinary user")
-    else:
-        entry = servant(os.geteuid(), pwd.getpwall())
-        yield Finding("user", f"root; PostgreSQL runs as {entry.pw_name if entry else 'nobody'}")
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
@@ -113,15 +101,3 @@ def _mail_server(settings: Settings) -> Iterator[Finding]:
         yield Finding("mail server", f"{name} answers")
     except (OSError, smtplib.SMTPException) as error:
         yield Finding("mail server", f"{name} does not answer: {error}", "start it, or mend DESKLEDGER_SMTP_URL")
-
-
-def _show(findings: list[Finding]) -> None:
-    if not sys.stdout.isatty():
-        for finding in findings:
-            print(f"{'WRONG' if finding.do else 'ok'}\t{finding.what}\t{finding.says}\t{finding.do}".rstrip())
-        return
-    table = Table("", "what", "is", "do", box=None, header_style="bold")
-    for finding in findings:
-        mark = "[bold red]✗[/]" if finding.do else "[green]✓[/]"
-        table.add_row(mark, finding.what, escape(finding.says), f"[yellow]{escape(finding.do)}[/]")
-    Console().print(table)

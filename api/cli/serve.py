@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -16,7 +15,7 @@ import psycopg
 import structlog
 import urllib3
 
-from api.cli.command_errors import ServeError
+from api.cli.command_errors import CommandError
 from application.clock import utc_now
 from application.identity.api_keys import NewKey, create_key, list_keys
 from application.settings import Settings, environment_for
@@ -37,9 +36,8 @@ log = structlog.get_logger()
 class Part:
     """A process of its own that is started again, with growing pauses, when it dies."""
 
-    def __init__(self, name: str, start: Callable[[], subprocess.Popen[bytes]]) -> None:
-        self.name = name
-        self._start = start
+    def __init__(self, name: str, settings: Settings) -> None:
+        self.name, self._settings = name, settings
         self._process: subprocess.Popen[bytes] | None = None
         self._started = self._due = 0.0
         self._pause = FIRST_RESTART_PAUSE
@@ -53,64 +51,54 @@ class Part:
             self._process, self._due = None, now + self._pause
             self._pause = min(self._pause * 2, LONGEST_RESTART_PAUSE)
         if self._process is None and now >= self._due:
-            self._process, self._started = self._start(), now
+            self._process, self._started = _spawn(self.name, self._settings), now
             log.info("part started", part=self.name, pid=self._process.pid)
 
     def stop(self) -> None:
-        """SIGTERM, so that it finishes what it accepted; SIGKILL when that takes too long."""
-        if self._process is None or self._process.poll() is not None:
-            return
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(SERVE_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            log.warning("part does not end, killing it", part=self.name)
-            self._process.kill()
-            self._process.wait()
+        """Ends the part, so that it finishes what it accepted."""
+        if self._process:
+            end_process(self._process, SERVE_STOP_SECONDS)
 
 
 class Supervisor:
     """Runs database, migrations, API and worker until SIGTERM or SIGINT."""
 
-    def __init__(self, settings: Settings, announce: Callable[[Settings, str | None], None]) -> None:
-        self._settings, self._announce = settings, announce
+    def __init__(self, settings: Settings) -> None:
         self._postgres = None if settings.database_url else EmbeddedPostgres(settings.data_dir)
+        url = self._postgres.url if self._postgres else settings.database_url
+        self._settings = msgspec.structs.replace(settings, database_url=url)
         self._stopping = False
         self._database_due = 0.0
 
     def run(self) -> None:
-        """Returns when everything has ended cleanly. Raises ServeError and PostgresError."""
+        """Returns when everything has ended cleanly. Raises CommandError and PostgresError."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        lock = _only_one(self._settings.data_dir)
-        try:
+        with _only_one(self._settings.data_dir):
             _demand_free(self._settings)
-            self._serve()
-        finally:
-            if self._postgres:
-                self._postgres.stop()
-            lock.close()
+            try:
+                self._serve()
+            finally:
+                if self._postgres:
+                    self._postgres.stop()
 
     def _serve(self) -> None:
         if self._postgres:
             self._postgres.start()
-        settings = msgspec.structs.replace(
-            self._settings, database_url=self._postgres.url if self._postgres else self._settings.database_url
-        )
-        key = self._prepare(settings)
-        parts = [Part(name, lambda name=name: _spawn(name, settings)) for name in ("api", "work")]  # type: ignore[misc]
+        key = self._prepare()
+        parts = [Part(name, self._settings) for name in ("api", "work")]
         try:
-            self._tend(parts, settings, key)
+            self._tend(parts, key)
         finally:
             for part in parts:
                 part.stop()
 
-    def _prepare(self, settings: Settings) -> str | None:
+    def _prepare(self) -> str | None:
         """Migrations, and on the very first start an admin key; waits for a database that does not answer yet."""
         pause = FIRST_RESTART_PAUSE
         while not self._stopping:
             try:
-                with connect(settings.database_url or "", "migrate") as connection:
+                with connect(self._settings.database_url or "", "migrate") as connection:
                     migrate(connection)
                     ensure_projections(connection)
                     if list_keys(connection):
@@ -122,14 +110,14 @@ class Supervisor:
                 pause = min(pause * 2, LONGEST_RESTART_PAUSE)
         return None
 
-    def _tend(self, parts: list[Part], settings: Settings, key: str | None) -> None:
+    def _tend(self, parts: list[Part], key: str | None) -> None:
         announced = False
         while not self._stopping:
             for part in parts:
                 part.tend()
             self._tend_database()
-            if not announced and _answers(settings):
-                self._announce(settings, key)
+            if not announced and is_ready(address(self._settings)):
+                announce(self._settings, key)
                 announced = True
             time.sleep(SERVE_POLL_SECONDS if announced else 0.02)
 
@@ -157,39 +145,52 @@ def _spawn(name: str, settings: Settings) -> subprocess.Popen[bytes]:
 
 def end_with_parent() -> None:
     """On Linux: SIGTERM for this process when its parent dies, so that a killed `serve` leaves no part behind."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the whole group; the supervisor ends the parts in order
+    # Ctrl-C reaches the whole group; the supervisor ends the parts in order
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _only_one(data_dir: Path) -> IO[str]:
-    """A lock that lasts as long as this process. Raises ServeError when another one has it."""
+    """A lock that lasts as long as this process. Raises CommandError when another one has it."""
     data_dir.mkdir(parents=True, exist_ok=True)
     lock = (data_dir / "serve.lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        raise ServeError(f"another deskledger serves {data_dir}: stop it, or choose another --data-dir") from error
+        raise CommandError(f"another deskledger serves {data_dir}: stop it, or choose another --data-dir") from error
     return lock
 
 
 def _demand_free(settings: Settings) -> None:
-    """Raises ServeError when somebody else listens where the API is to listen."""
+    """Raises CommandError when somebody else listens where the API is to listen."""
     with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((settings.host, settings.port))
         except OSError as error:
             where = f"{settings.host}:{settings.port}"
-            raise ServeError(f"cannot listen on {where} ({error.strerror}): choose another --host or --port") from error
+            raise CommandError(
+                f"cannot listen on {where} ({error.strerror}): choose another --host or --port"
+            ) from error
 
 
-def _answers(settings: Settings) -> bool:
+def end_process(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """SIGTERM; SIGKILL for one that has not ended so many seconds later."""
+    process.terminate()
     try:
-        url, close = f"{address(settings)}/readyz", {"Connection": "close"}
-        return urllib3.request("GET", url, headers=close, timeout=2, retries=False).status == 200
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        log.warning("process does not end, killing it", pid=process.pid)
+        process.kill()
+        process.wait()
+
+
+def is_ready(base: str) -> bool:
+    """Whether the API there says that it is ready."""
+    try:
+        close = {"Connection": "close"}
+        return urllib3.request("GET", f"{base}/readyz", headers=close, timeout=2, retries=False).status == 200
     except urllib3.exceptions.HTTPError:
         return False
 

@@ -16,13 +16,13 @@ from pathlib import Path as Directory
 
 import msgspec
 import pytest
+import urllib3
 
 from api.cli.demo.demo_command import perform
-from api.cli.demo.demo_desk import Api, Desk
-from api.cli.demo.moves import PROCEDURE_STEPS, Path
-from api.cli.demo.plain_screen import PlainScreen
-from api.cli.demo.player import Player, put_client
-from api.cli.demo.script import CLIENT_CONTACT, KEYS, PATHS
+from api.cli.demo.demo_desk import Desk
+from api.cli.demo.player import Player
+from api.cli.demo.screen import Screen
+from api.cli.demo.script import CLIENT_CONTACT, KEYS, PATHS, PROCEDURE_STEPS, Moves
 from tests.support.running_desk import ROOT, RunningDesk
 
 DEMO = [sys.executable, "-m", "api.cli", "demo"]
@@ -71,9 +71,8 @@ def desk(served: RunningDesk) -> Iterator[Desk]:
         wanted.name: served.key(*wanted.roles, levels=wanted.levels, client=wanted.client_user_id, name=wanted.name)
         for wanted in KEYS
     }
-    api = Api(served.base, keys)
-    yield Desk(api, served.mailbox.messages)
-    api.close()
+    with urllib3.PoolManager() as http:
+        yield Desk(served.base, keys, served.mailbox.messages, http)
 
 
 def around(directory: Directory, **more: str) -> dict[str, str]:
@@ -110,7 +109,7 @@ def test_the_report_lists_every_step_with_its_events(piped: Ended) -> None:
     assert [line.split()[0] for line in steps] == NUMBERS == [step.number for step in PROCEDURE_STEPS]
     for line, step in zip(steps, PROCEDURE_STEPS, strict=True):
         found = re.findall(r"(\w+) T-\d{6} at \d+", line)
-        assert set(step.must) <= set(found) <= {*step.must, *step.may}
+        assert found == list(step.events)
 
 
 def test_every_closing_brings_a_mail(piped: Ended) -> None:
@@ -179,45 +178,46 @@ def test_a_pace_that_is_none_is_refused() -> None:
 
 def test_a_desk_without_deviations_gives_none(desk: Desk) -> None:
     """The player finds nothing wrong with a path that goes by the procedure."""
-    assert deviations(desk, PATHS[0]) == []
+    assert deviations(desk, altered(0, 0)) == []
 
 
 def test_another_event_is_a_deviation(desk: Desk) -> None:
     """The script says Closed, the desk records Escalated: the player names both, and leaves the path."""
-    path = altered(PATHS[1], 3, records="T1-4 Closed")
-    assert deviations(desk, path)[0] == "T-000001, agent-tier1 escalate: recorded Escalated in place of T1-4 Closed"
+    path = altered(1, 4, records="T1-4 Closed")
+    assert deviations(desk, path) == ["T-000001, agent-tier1 escalate: answered T1-4 Escalated in place of T1-4 Closed"]
 
 
 def test_a_refusal_that_does_not_come_is_a_deviation(desk: Desk) -> None:
     """What must be refused is played: the desk takes it, and the player says so."""
-    path = altered(PATHS[1], 2, behind=0)
-    assert deviations(desk, path)[0] == (
-        "T-000001, agent-tier1 escalate: answered 200 - - in place of 412 stale_version -"
-    )
+    path = altered(1, 3, behind=0)
+    assert deviations(desk, path) == [
+        "T-000001, agent-tier1 escalate: answered T1-4 Escalated in place of 412 stale_version -"
+    ]
 
 
 def test_another_step_is_a_deviation(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
-    """An event whose step is another in the log is found by the audit, and the exit status is 1."""
-    path = altered(PATHS[10], 0, records="5 Escalated")
-    assert perform(desk, PlainScreen(), (path,)) == 1
+    """An event whose step is another in the history is a deviation, and so is a step that nothing recorded; the exit
+    status is 1."""
+    path = altered(6, 1, records="5 Escalated")
+    assert perform(desk, Screen(), path) == 1
     shown = capsys.readouterr().out
-    assert "T-000001 version 6 is Ticket.Escalated of step T1-4, not Ticket.Escalated of step 5" in shown
-    assert "DEVIATES: the auditor's log: step 19 brought no mail" in shown
+    assert "T-000001, agent-tier1 escalate: answered T1-4 Escalated in place of 5 Escalated" in shown
+    assert "DEVIATES: the auditor's log: step 19 has no ClosureEmailSent" in shown
 
 
-def deviations(desk: Desk, path: Path) -> list[str]:
+def deviations(desk: Desk, path: dict[str, Moves]) -> list[str]:
     """What the player finds wrong when one path is played."""
-    player = Player(desk, PlainScreen())
-    put_client(desk, "client", CLIENT_CONTACT)
-    player.play((path,))
+    player = Player(desk, Screen())
+    desk.require("intake", "PUT", "/v1/clients/client", CLIENT_CONTACT)
+    player.play(path)
     return player.deviations
 
 
-def altered(path: Path, number: int, **changes: object) -> Path:
-    """The path with one of its moves changed."""
-    moves = list(path.moves)
-    moves[number] = msgspec.structs.replace(moves[number], **changes)
-    return msgspec.structs.replace(path, moves=tuple(moves))
+def altered(path: int, number: int, **changes: object) -> dict[str, Moves]:
+    """One path alone, with one of its moves changed."""
+    title, moves = list(PATHS.items())[path]
+    changed = msgspec.structs.replace(moves[number], **changes)
+    return {title: (*moves[:number], changed, *moves[number + 1 :])}
 
 
 def on_terminal(environment: dict[str, str]) -> tuple[int, str]:

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
@@ -20,7 +20,7 @@ from aiosmtpd.controller import Controller
 
 from api.cli.command_errors import CommandError
 from api.cli.demo.script import KEYS
-from api.cli.serve import end_with_parent
+from api.cli.serve import end_process, end_with_parent, is_ready
 from application.clock import utc_now
 from application.identity.api_keys import create_key
 from application.settings import environment_without_settings
@@ -47,92 +47,68 @@ class Reply(msgspec.Struct, frozen=True):
     """What the desk answered; `body` is empty when the answer is."""
 
     status: int
-    headers: Mapping[str, str]
     body: dict[str, Any]
-
-    @property
-    def version(self) -> int:
-        """The version in the ETag; 0 without one."""
-        return int(self.headers.get("ETag", '"0"').strip('"'))
-
-
-class Api:
-    """The desk as its API's consumers have it: one key a role, JSON over HTTP."""
-
-    def __init__(self, base: str, keys: Mapping[str, str]) -> None:
-        self._base, self._keys = base, keys
-        self._http = urllib3.PoolManager(maxsize=2, retries=False, timeout=30)
-
-    def send(self, who: str, method: str, path: str, body: Any = None, **headers: str) -> Reply:
-        """One request with the key of `who`. Raises CommandError when nobody answers."""
-        sent = {"Authorization": f"Bearer {self._keys[who]}", **headers}
-        try:
-            response = self._http.request(method, self._base + path, headers=sent, json=body)
-        except urllib3.exceptions.HTTPError as error:
-            raise CommandError(f"the demo's desk does not answer any more ({error}): run the demo again") from error
-        found = msgspec.json.decode(response.data) if response.data else {}
-        return Reply(response.status, response.headers, found)
-
-    def read(self, path: str) -> Reply:
-        """A query of the auditor's. Raises CommandError when it is not answered with 200."""
-        reply = self.send("auditor", "GET", path)
-        if reply.status != 200:
-            raise CommandError(f"the demo's desk answers GET {path} with {reply.status}: {reply.body.get('detail')}")
-        return reply
-
-    def close(self) -> None:
-        """Lets go of the idle connections, which would hold up the desk's end."""
-        self._http.clear()
 
 
 class Desk(msgspec.Struct, frozen=True):
-    """A desk that runs: how to speak to it, and the mails that it has sent."""
+    """A desk that runs, as its API's consumers have it: one key a role, JSON over HTTP, and the mails that it sent."""
 
-    api: Api
+    base: str
+    keys: Mapping[str, str]
     mails: list[EmailMessage]
+    http: urllib3.PoolManager
+
+    def send(self, who: str, method: str, path: str, body: Any = None, **headers: str) -> Reply:
+        """One request with the key of `who`. Raises CommandError when nobody answers."""
+        sent = {"Authorization": f"Bearer {self.keys[who]}", **headers}
+        try:
+            response = self.http.request(method, self.base + path, headers=sent, json=body, retries=False, timeout=30)
+        except urllib3.exceptions.HTTPError as error:
+            raise CommandError(f"the demo's desk does not answer any more ({error}): run the demo again") from error
+        return Reply(response.status, response.json() if response.data else {})
+
+    def require(self, who: str, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        """What a request brings that the desk must answer. Raises CommandError when it does not."""
+        reply = self.send(who, method, path, body)
+        if reply.status not in (200, 201):
+            raise CommandError(f"the demo's desk answers {method} {path} with {reply.status}: {reply.body}")
+        return reply.body
+
+    def read(self, path: str) -> dict[str, Any]:
+        """What the auditor reads there. Raises CommandError."""
+        return self.require("auditor", "GET", path)
 
 
 @contextmanager
 def own_desk() -> Iterator[Desk]:
-    """A desk of the demo's own. Raises CommandError when it does not start."""
+    """A desk of the demo's own; what it starts is ended in the opposite order. Raises CommandError when it does not."""
     mailbox, smtp_port, port = Mailbox(), _free_port(), _free_port()
-    with _directory() as postgres, _served(postgres, port, smtp_port) as server, _mail_server(mailbox, smtp_port):
-        base = f"http://{HOST}:{port}"
-        _wait_until_ready(base, server, postgres.data_dir)
-        api = Api(base, _keys(postgres))
-        try:
-            yield Desk(api, mailbox.messages)
-        finally:
-            api.close()
+    base, mail_server = f"http://{HOST}:{port}", Controller(mailbox, hostname=HOST, port=smtp_port)
+    place = Path(tempfile.mkdtemp(prefix="deskledger-demo-")).resolve()
+    place.chmod(0o755)  # PostgreSQL's user may enter it
+    with ExitStack() as ending:
+        ending.callback(shutil.rmtree, place)
+        postgres = EmbeddedPostgres(place)
+        for elsewhere in {postgres.home, postgres.sockets} - {place}:
+            ending.callback(shutil.rmtree, elsewhere, ignore_errors=True)  # without a start there may be none
+        ending.callback(postgres.stop)  # `serve` has done so, unless it was killed
+        mail_server.start()
+        ending.callback(mail_server.stop)
+        server = _serve(place, port, smtp_port)
+        ending.callback(end_process, server, DEMO_STOP_SECONDS)
+        _wait_until_ready(base, server, place)
+        with connect(postgres.url, "demo") as connection:
+            keys = {wanted.name: create_key(connection, wanted, utc_now())[1] for wanted in KEYS}
+        http = ending.enter_context(urllib3.PoolManager())  # closed first: an idle connection holds up the desk's end
+        yield Desk(base, keys, mailbox.messages, http)
 
 
-@contextmanager
-def _directory() -> Iterator[EmbeddedPostgres]:
-    """A temporary directory that PostgreSQL's user may enter, and the cluster in it; nothing of it is left."""
-    place = Path(tempfile.mkdtemp(prefix="deskledger-demo-"))
-    place.chmod(0o755)
-    postgres = EmbeddedPostgres(place)
-    try:
-        yield postgres
-    finally:
-        postgres.stop()  # `serve` has done so, unless it was killed
-        for directory in (place, postgres.home, postgres.sockets):
-            if directory.exists():
-                shutil.rmtree(directory)
-
-
-@contextmanager
-def _served(postgres: EmbeddedPostgres, port: int, smtp_port: int) -> Iterator["subprocess.Popen[bytes]"]:
+def _serve(place: Path, port: int, smtp_port: int) -> "subprocess.Popen[bytes]":
     """`deskledger serve`, with nothing of the user's own settings."""
-    environment = {
-        **environment_without_settings(),
-        "DESKLEDGER_SMTP_URL": f"smtp://{HOST}:{smtp_port}",
-        "DESKLEDGER_WORKERS": "1",
-    }
-    place = ["--data-dir", str(postgres.data_dir), "--host", HOST, "--port", str(port)]
-    with (postgres.data_dir / "serve.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "api.cli", "serve", *place],
+    environment = {**environment_without_settings(), "DESKLEDGER_SMTP_URL": f"smtp://{HOST}:{smtp_port}"}
+    with (place / "serve.log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "api.cli", "serve", "--data-dir", place, "--host", HOST, "--port", str(port)],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -140,56 +116,18 @@ def _served(postgres: EmbeddedPostgres, port: int, smtp_port: int) -> Iterator["
             start_new_session=True,  # Ctrl-C is for the demo, which ends the rest in order
             preexec_fn=end_with_parent,
         )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(DEMO_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-@contextmanager
-def _mail_server(mailbox: Mailbox, port: int) -> Iterator[None]:
-    controller = Controller(mailbox, hostname=HOST, port=port)
-    controller.start()
-    try:
-        yield
-    finally:
-        controller.stop()
 
 
 def _wait_until_ready(base: str, server: "subprocess.Popen[bytes]", place: Path) -> None:
     deadline = time.monotonic() + DEMO_START_SECONDS
-    while not _is_ready(base):
+    while not is_ready(base):
         if server.poll() is not None or time.monotonic() > deadline:
-            complaint = _last_words((place / "serve.log").read_text(errors="replace"))
+            complaint = (place / "serve.log").read_text(errors="replace").strip().rpartition("\n")[2]
             raise CommandError(f"the demo's desk does not start ({complaint}): see what deskledger doctor says")
         time.sleep(0.05)
-
-
-def _last_words(log: str) -> str:
-    """What `serve` complained of at its end, or else its last line, as one line."""
-    complaint = log.rpartition("deskledger: ")[2] if "deskledger: " in log else log.strip().rpartition("\n")[2]
-    return " ".join(complaint.split()) or "it said nothing"
-
-
-def _is_ready(base: str) -> bool:
-    try:
-        return urllib3.request("GET", base + "/readyz", headers={"Connection": "close"}, retries=False).status == 200
-    except urllib3.exceptions.HTTPError:
-        return False
-
-
-def _keys(postgres: EmbeddedPostgres) -> dict[str, str]:
-    with connect(postgres.url, "demo") as connection:
-        return {wanted.name: create_key(connection, wanted, utc_now())[1] for wanted in KEYS}
 
 
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return int(probe.getsockname()[1])
