@@ -214,7 +214,7 @@ RIDDLES = {
     "vitals": "process_stats",
     "means": "deps",
     "prose": "descriptions",
-    "illustrations": "sample_ticket",
+    "illustrations": "body_examples",
     "supporting": "supporting_commands",
     "remarks": "history_only_events",
     "settle": "complete_response",

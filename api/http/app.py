@@ -10,12 +10,13 @@ from api.http.middleware.access_log import Arrival, Watched
 from api.http.middleware.authentication import Authentication
 from api.http.middleware.request_rules import RequestRules
 from api.http.middleware.response_headers import Origins, ResponseHeaders
+from api.http.paging import JSON, encode
 from api.http.resources.client_resources import Clients
 from api.http.resources.closure_mail_resources import ClosureMails
 from api.http.resources.event_resources import EventFeed
 from api.http.resources.queue_resources import ClaimNextTicket, QueueResource, Queues
 from api.http.resources.report_resources import ReportResource, Reports
-from api.http.resources.service.contract_resources import REDOC, Contract, Docs, Redoc
+from api.http.resources.service.contract_resources import REDOC, ContractPart, docs_page, docs_script
 from api.http.resources.service.health_resources import Livez, Readyz
 from api.http.resources.service.metrics_resource import Metrics
 from api.http.resources.ticket_commands import TicketCommands
@@ -28,9 +29,9 @@ from api.http.resources.webhook_admin.webhook_resources import (
     Webhooks,
 )
 from api.http.streaming.open_streams import OpenStreams
-from api.openapi.document import encoded
+from api.openapi.document import openapi_document
 from api.openapi.header_table import GIVEN
-from api.openapi.operations import MEDIA
+from api.openapi.operations import media_by_path
 from api.telemetry.process_watch import Watch, sends_spans
 from application.batching_desk import BatchingDesk
 from application.commands.deciding import Policy
@@ -100,7 +101,7 @@ def create_app(settings: Settings) -> App:
         *spans,
         ConnectionLifespan(desk, readers, streams),
         *([Origins(settings.cors_origins, tuple(GIVEN))] if settings.cors_origins else []),
-        ResponseHeaders(router, MEDIA),
+        ResponseHeaders(router, media_by_path()),
         Authentication(desk, settings, OPEN_PATHS),
     ]
     app = App(middleware=middleware, router=router)
@@ -132,7 +133,7 @@ def create_app(settings: Settings) -> App:
     app.add_route("/readyz", Readyz(standing))
     if settings.metrics:
         app.add_route("/metrics", Metrics(standing))
-    app.add_route("/openapi.json", Contract(encoded()))
-    app.add_route("/docs", Docs())
-    app.add_route(REDOC, Redoc())
+    app.add_route("/openapi.json", ContractPart(JSON, encode(openapi_document())))
+    app.add_route("/docs", docs_page())
+    app.add_route(REDOC, docs_script())
     return app

@@ -4,9 +4,8 @@ API_DESCRIPTION = """\
 The escalation procedure of a service desk, held by a machine: every ticket is the sum of its events, every command is
 checked against the procedure, and everything can be read as it was.
 
-**Who asks.** `Authorization: Bearer <key>`, with a key of `deskledger keys create`, or a token
-of the issuer that the desk is set to trust. Without one, 401; without the role
-that an operation takes, 403, naming the role.
+**Who asks.** `Authorization: Bearer <key>`, with a key of `deskledger keys create`, or a token of the issuer that the
+desk is set to trust. Without one, 401; without the role that an operation takes, 403, naming the role.
 
 **On which version.** A command names the version that it was decided on: `If-Match: "<version>"`, as in the `ETag` of
 the ticket or of the command before. Missing, 428; stale, 412 with `current_version` and `missed_events`.
@@ -18,12 +17,10 @@ first answer comes again byte for byte.
 `Prefer: wait=5` on the command, or `min_version` or `min_position` on the query, waits for them.
 
 **Errors** are `application/problem+json` (RFC 9457). `code` is stable, `detail` says what to do.
-
 **Lists** are `{"items": [...], "next": "<cursor>" | null}`; the next page is also in the header `Link`.
 
-**Manners.** What answers GET answers HEAD. OPTIONS answers 204 with `Allow`, without a key. A method that an address
-does not take is 405 with `Allow`. An address that is none is 404. Answers are not to be kept
-(`Cache-Control: no-store`) unless they say otherwise.
+**Methods.** What answers GET answers HEAD. OPTIONS answers 204 with `Allow`, without a key; any other method is 405.
+Answers are not to be kept (`Cache-Control: no-store`) unless they say otherwise.
 """
 
 PARAMETERS: dict[str, str] = {
@@ -55,6 +52,5 @@ PARAMETERS: dict[str, str] = {
     "actor": "Only what this id did.",
     "from": "Only what happened at this time or later.",
     "to": "Only what happened before this time.",
-    "group_by": "One cell for each of these, separated by commas: `level`, `category`, `priority`, `week`. Each metric"
-    " says which it takes.",
+    "group_by": "One cell for each of these, separated by commas. The metric says which of them it takes.",
 }

@@ -4,33 +4,42 @@ from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import version
 from typing import Any, Literal
+from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, UnsetType, inspect
 
-from api.http.paging import encode
-from api.http.problems import MEDIA_TYPE
-from api.openapi import error_codes
+from api.http.paging import JSON
+from api.http.problems import MEDIA_TYPE, phrase
+from api.openapi.body_examples import BODY_EXAMPLES
 from api.openapi.descriptions import API_DESCRIPTION, PARAMETERS
-from api.openapi.header_table import GIVEN, TAKEN, Header
-from api.openapi.operation import Endpoint, ResponseSpec
-from api.openapi.operation_examples import answer_example, body_example, openapi_link, other_examples
+from api.openapi.error_codes import ELSEWHERE, named, together
+from api.openapi.header_table import GIVEN, TAKEN
+from api.openapi.operation import Endpoint, content
 from api.openapi.operations import ENDPOINTS, TAGS
-from application.commands.text_types import USER_ID_PATTERN
+from application.commands.text_types import UserId
+from domain.values import Queue
 from projections.queries.ticket_view import EventView
 from projections.reports.report_metrics import REPORT_METRICS
 
 JsonObject = dict[str, Any]
 REFERENCE = "#/components/schemas/{name}"
-IN_PATH: dict[str, JsonObject] = {
-    "ticket_id": {"type": "string", "format": "uuid"},
-    "queue": {"$ref": "#/components/schemas/Queue"},
-    "webhook_id": {"type": "string", "format": "uuid"},
-    "metric": {"type": "string", "enum": [metric.name for metric in REPORT_METRICS]},
-    "user_id": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": USER_ID_PATTERN},
+IN_PATH: dict[str, Any] = {
+    "ticket_id": UUID,
+    "queue": Queue,
+    "webhook_id": UUID,
+    "metric": Literal[tuple(metric.name for metric in REPORT_METRICS)],
+    "user_id": UserId,
 }
-VERSIONED_OPERATIONS = {endpoint.name for endpoint in ENDPOINTS if "If-Match" in endpoint.needs}
 REFUSAL_HEADERS = {401: ("WWW-Authenticate",), 405: ("Allow",), 429: ("Retry-After",), 503: ("Retry-After",)}
+# Which statuses have a member that the others have not.
+HELPFUL_MEMBERS = {
+    "errors": (400, 422),
+    "step": (409,),
+    "allowed_commands": (409,),
+    "current_version": (412,),
+    "missed_events": (412,),
+}
 
 
 class ProblemPointer(msgspec.Struct, frozen=True):
@@ -51,28 +60,23 @@ class ProblemDocument(msgspec.Struct, frozen=True):
     code: str
     request_id: str | UnsetType = UNSET
     trace_id: str | UnsetType = UNSET
-
-
-POINTERS = ("errors", list[ProblemPointer] | UnsetType, UNSET)
-MEMBERS: dict[int, list[tuple[str, Any, Any]]] = {
-    400: [POINTERS],
-    409: [("step", str | UnsetType | None, UNSET), ("allowed_commands", list[str] | UnsetType, UNSET)],
-    412: [("current_version", int | UnsetType, UNSET), ("missed_events", list[EventView] | UnsetType, UNSET)],
-    422: [POINTERS],
-}
+    errors: list[ProblemPointer] | UnsetType = UNSET
+    step: str | UnsetType | None = UNSET
+    allowed_commands: list[str] | UnsetType = UNSET
+    current_version: int | UnsetType = UNSET
+    missed_events: list[EventView] | UnsetType = UNSET
 
 
 @cache
 def openapi_document() -> JsonObject:
     """The whole contract. It is the same in every process, so it is made once in each."""
-    codes = error_codes.together(error_codes.ELSEWHERE, *(endpoint.problems for endpoint in ENDPOINTS))
-    refusals = {status: _problem_struct(status, codes[status]) for status in codes}
-    schemas = _schemas([*refusals.values(), *_structs()])
+    codes = together([ELSEWHERE, *(endpoint.problems for endpoint in ENDPOINTS)])
+    schemas = _schemas()
+    problem = schemas.pop(ProblemDocument.__name__)
+    schemas |= {f"{named(status)}Problem": _problem(problem, status, codes[status]) for status in codes}
     paths: dict[str, JsonObject] = {}
     for endpoint in ENDPOINTS:
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, schemas)
-    for endpoint in ENDPOINTS:
-        schemas.pop(endpoint.query.__name__, None)  # what a query asks stands in its parameters
     return {
         "openapi": "3.1.0",
         "info": {
@@ -88,104 +92,96 @@ def openapi_document() -> JsonObject:
         "components": {
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
             "schemas": schemas,
-            "responses": {error_codes.named(status): _refusal(status, codes[status]) for status in codes},
-            "headers": {name: _header(GIVEN[name]) for name in GIVEN},
+            "responses": {named(status): _refusal(status, codes[status]) for status in codes},
+            "headers": GIVEN,
         },
     }
 
 
-@cache
-def encoded() -> bytes:
-    """The document as it goes over the wire."""
-    return encode(openapi_document())
-
-
-def _structs() -> Iterable[Any]:
-    for endpoint in ENDPOINTS:
-        yield endpoint.query
-        if endpoint.body:
-            yield endpoint.body
-        for reply in endpoint.replies:
-            yield from (reply.shape, *reply.others.values())
-
-
-def _problem_struct(status: int, codes: tuple[str, ...]) -> Any:
-    """The problems of one status: `code` is one of those that there are, and the members are those that help there."""
-    members = [("status", Literal[status]), ("code", Literal[codes]), *MEMBERS.get(status, ())]
-    doc = f"A problem with status {status}."
-    return msgspec.defstruct(
-        f"{error_codes.named(status)}Problem",
-        members,
-        bases=(ProblemDocument,),
-        namespace={"__doc__": doc},
-        kw_only=True,
-    )
-
-
-def _schemas(shapes: Iterable[Any]) -> dict[str, JsonObject]:
+def _schemas() -> dict[str, JsonObject]:
     """The schemas by name. What an answer always has is required, also where its struct has a default for it."""
-    wanted = list(dict.fromkeys(shape for shape in shapes if shape is not None))
+    wanted: list[Any] = [ProblemDocument]
+    for endpoint in ENDPOINTS:
+        wanted += [endpoint.body] if endpoint.body else []
+        wanted += [shape for answer in endpoint.answers.values() for shape in content(answer).values()]
     _, schemas = msgspec.json.schema_components(wanted, ref_template=REFERENCE)
-    for shape in _told(inspect.multi_type_info(wanted)):
-        _date(shape, schemas[shape.__name__]["properties"])
-        if not shape.__struct_config__.forbid_unknown_fields and not shape.__struct_config__.omit_defaults:
-            fields = msgspec.structs.fields(shape)
-            schemas[shape.__name__]["required"] = [one.encode_name for one in fields if one.default is not UNSET]
-    return {name: schemas[name] for name in sorted(schemas)}
+    for struct in _structs_in(inspect.multi_type_info(wanted)):
+        schema = schemas[struct.cls.__name__]
+        properties = schema["properties"]
+        if not struct.forbid_unknown_fields and not struct.cls.__struct_config__.omit_defaults:
+            schema["required"] += [name for name in properties if "default" in properties[name]]
+        for field in struct.fields:
+            _format_times(field.type, properties[field.encode_name])
+    return schemas
 
 
-def _date(shape: Any, properties: JsonObject) -> None:
-    """Says of times that they are times: msgspec does so only where it demands a time zone."""
-    for field in inspect.type_info(shape).fields:  # type: ignore[attr-defined]
-        kinds = field.type.types if isinstance(field.type, inspect.UnionType) else (field.type,)
-        if any(isinstance(kind, inspect.DateTimeType) for kind in kinds):
-            schema = properties[field.encode_name]
-            next(one for one in schema.get("anyOf", [schema]) if one.get("type") == "string")["format"] = "date-time"
-
-
-def _told(types: Iterable[Any]) -> set[Any]:
+def _structs_in(types: Iterable[inspect.Type]) -> list[inspect.StructType]:
     """The structs that types are made of, down to the last."""
-    found: set[Any] = set()
+    found: dict[type, inspect.StructType] = {}
     waiting = list(types)
     while waiting:
         match waiting.pop():
-            case inspect.StructType(cls=cls, fields=fields) if cls not in found:
-                found.add(cls)
-                waiting += [field.type for field in fields]
+            case inspect.StructType() as struct if struct.cls not in found:
+                found[struct.cls] = struct
+                waiting += [field.type for field in struct.fields]
             case inspect.UnionType(types=types):
                 waiting += types
             case inspect.ListType(item_type=item) | inspect.VarTupleType(item_type=item):
                 waiting.append(item)
             case inspect.DictType(value_type=value):
                 waiting.append(value)
-    return found
+    return list(found.values())
+
+
+def _format_times(kind: inspect.Type, schema: JsonObject) -> None:
+    """Says of times that they are times: msgspec does so only where it demands a time zone."""
+    match kind:
+        case inspect.DateTimeType():
+            schema["format"] = "date-time"
+        case inspect.UnionType(types=(inspect.DateTimeType(), inspect.NoneType())):
+            schema["anyOf"][0]["format"] = "date-time"
+
+
+def _problem(document: JsonObject, status: int, codes: tuple[str, ...]) -> JsonObject:
+    """The problems of one status: `code` is one of those that there are, and the members are those that help there."""
+    members = document["properties"]
+    shown = {name: members[name] for name in members if status in HELPFUL_MEMBERS.get(name, (status,))}
+    shown |= {"status": {"enum": [status]}, "code": {"enum": list(codes)}}
+    title = f"{named(status)}Problem"
+    return {**document, "title": title, "description": f"A problem with status {status}.", "properties": shown}
 
 
 def _operation(endpoint: Endpoint, schemas: dict[str, JsonObject]) -> JsonObject:
     who = "\n\nWho may: " + "; ".join(endpoint.who) + "." if endpoint.who else "\n\nNo key is needed."
-    names = [part[1:-1] for part in endpoint.path.replace(":", "/").split("/") if part.startswith("{")]
-    parameters = [_parameter("path", name, IN_PATH[name]) for name in names]
-    parameters += [_parameter("query", *asked) for asked in schemas[endpoint.query.__name__]["properties"].items()]
-    parameters += [_taken(name, name in endpoint.needs) for name in endpoint.headers]
     operation: JsonObject = {
         "operationId": endpoint.name,
-        "tags": [endpoint.tag],
-        "summary": endpoint.summary,
+        "tags": [endpoint.heading],
+        "summary": endpoint.name.replace("_", " ").capitalize(),
         "description": endpoint.says + who,
-        "parameters": parameters,
+        "parameters": _parameters(endpoint),
         "responses": {
-            **{str(reply.status): _reply(endpoint, reply) for reply in endpoint.replies},
-            **{str(status): _refused(status) for status in endpoint.problems},
+            **{str(status): _reply(endpoint, status) for status in endpoint.answers},
+            **{str(status): {"$ref": f"#/components/responses/{named(status)}"} for status in endpoint.problems},
         },
     }
     if not endpoint.who:
         operation["security"] = []
     if endpoint.body:
         name = endpoint.body.__name__
-        content = {"schema": {"$ref": f"#/components/schemas/{name}"}, "examples": body_example(endpoint)}
+        body = {"schema": _schema(endpoint.body), "example": BODY_EXAMPLES.get(name, {})}
         required = bool(schemas[name]["required"])
-        operation["requestBody"] = {"required": required, "content": {"application/json": content}}
+        operation["requestBody"] = {"required": required, "content": {JSON: body}}
     return operation
+
+
+def _parameters(endpoint: Endpoint) -> list[JsonObject]:
+    _, schemas = msgspec.json.schema_components([endpoint.query], ref_template=REFERENCE)
+    asked = schemas[endpoint.query.__name__]["properties"]
+    parameters = [_parameter("path", name, _schema(IN_PATH[name])) for name in endpoint.path_parameters]
+    parameters += [_parameter("query", name, asked[name]) for name in asked]
+    for name in endpoint.request_headers:
+        parameters.append({"name": name, "in": "header", **TAKEN[name], "required": name in endpoint.needs})
+    return parameters
 
 
 def _parameter(where: str, name: str, schema: JsonObject) -> JsonObject:
@@ -196,38 +192,25 @@ def _parameter(where: str, name: str, schema: JsonObject) -> JsonObject:
     if "anyOf" in schema:
         kinds = [kind for kind in schema.pop("anyOf") if kind != {"type": "null"}]
         schema |= kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
-    more = {"required": True} if where == "path" else {}
-    return {"name": name, "in": where, "description": PARAMETERS[name], **more, "schema": schema}
+    required = where == "path"
+    return {"name": name, "in": where, "description": PARAMETERS[name], "required": required, "schema": schema}
 
 
-def _taken(name: str, required: bool) -> JsonObject:
-    header = TAKEN[name]
-    parameter = {"description": header.says, "required": required, "schema": header.schema, "example": header.example}
-    return {"name": name, "in": "header", **parameter}
-
-
-def _reply(endpoint: Endpoint, reply: ResponseSpec) -> JsonObject:
-    response: JsonObject = {"description": reply.says, "headers": _all_given(reply.headers, bool(endpoint.who))}
-    if reply.shape is not None:
-        example = answer_example(endpoint, reply)
-        response["content"] = {
-            reply.media: {"schema": _shape(reply.shape), **({"example": example} if example else {})}
-        }
-        for media, shape in reply.others.items():
-            response["content"][media] = {"schema": _shape(shape), "example": other_examples()[endpoint.name, media]}
-    if endpoint.leads_to and reply.shape is not None:
-        response["links"] = {
-            name: openapi_link(endpoint, name, name in VERSIONED_OPERATIONS) for name in endpoint.leads_to
-        }
+def _reply(endpoint: Endpoint, status: int) -> JsonObject:
+    own_headers = endpoint.response_headers if status != 204 else ()
+    response = {"description": phrase(status), "headers": _headers(own_headers, bool(endpoint.who))}
+    shapes = content(endpoint.answers[status])
+    if shapes:
+        response["content"] = {media: {"schema": _schema(shapes[media])} for media in shapes}
     return response
 
 
-def _shape(shape: Any) -> JsonObject:
+def _schema(shape: Any) -> JsonObject:
     (schema,), _ = msgspec.json.schema_components([shape], ref_template=REFERENCE)
     return schema
 
 
-def _all_given(names: Iterable[str], limited: bool) -> JsonObject:
+def _headers(names: Iterable[str], limited: bool) -> JsonObject:
     """The headers of an answer; every one has its name in the logs, and what is left where there is a limit."""
     more = ("X-Request-Id", *(("RateLimit", "RateLimit-Policy") if limited else ()))
     return {name.rstrip("?"): _given(name) for name in (*names, *more)}
@@ -235,27 +218,13 @@ def _all_given(names: Iterable[str], limited: bool) -> JsonObject:
 
 def _given(name: str) -> JsonObject:
     if name.endswith("?"):
-        return {**_header(GIVEN[name[:-1]]), "required": False}
+        return {**GIVEN[name.rstrip("?")], "required": False}
     return {"$ref": f"#/components/headers/{name}"}
 
 
-def _header(header: Header) -> JsonObject:
-    return {
-        "description": header.says,
-        "required": header.always,
-        "schema": header.schema,
-        "example": header.example,
-    }
-
-
-def _refused(status: int) -> JsonObject:
-    return {"$ref": f"#/components/responses/{error_codes.named(status)}"}
-
-
 def _refusal(status: int, codes: tuple[str, ...]) -> JsonObject:
-    name = error_codes.named(status)
-    response: JsonObject = {
+    return {
         "description": "`" + "`, `".join(codes) + "`",
-        "headers": _all_given(REFUSAL_HEADERS.get(status, ()), limited=True),
+        "headers": _headers(REFUSAL_HEADERS.get(status, ()), limited=True),
+        "content": {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{named(status)}Problem"}}},
     }
-    return {**response, "content": {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{name}Problem"}}}}

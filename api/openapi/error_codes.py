@@ -1,35 +1,40 @@
-"""Which problems an operation can be answered with: codes by status, in groups that operations have in common."""
+"""Which problems an operation can be answered with: codes by status, by what it takes."""
 
-from collections.abc import Mapping
-from http import HTTPStatus
+from collections.abc import Iterable, Mapping
 
+from api.http.problems import phrase
 from domain import errors
 from domain.errors import DeskError
 
 Codes = Mapping[int, tuple[str, ...]]
 
-HTTP: Codes = {406: ("not_acceptable",), 414: ("uri_too_long",), 431: ("headers_too_large",)}
-EVERYWHERE: Codes = {
-    **HTTP,
-    400: ("bad_request", "invalid_parameter"),
-    401: ("key_missing", "key_unknown", "token_invalid"),
-    403: ("role_missing",),
-    429: ("rate_limited", "too_many_failures"),
-    503: ("database_unavailable", "issuer_unavailable"),
+EVERYWHERE: Codes = {406: ("not_acceptable",), 414: ("uri_too_long",), 431: ("headers_too_large",)}
+# What can go wrong with the parts of a request: a key, a body, headers, query parameters, and {parts} of the path.
+CODES_OF_PARTS: dict[str, Codes] = {
+    "key": {
+        400: ("bad_request", "invalid_parameter"),
+        401: ("key_missing", "key_unknown", "token_invalid"),
+        403: ("role_missing",),
+        429: ("rate_limited", "too_many_failures"),
+        503: ("database_unavailable", "issuer_unavailable"),
+    },
+    "body": {
+        400: ("malformed_json", "body_cut_off"),
+        413: ("body_too_large",),
+        415: ("not_json", "unsupported_media_type"),
+        422: ("invalid_body", "blank_text"),
+    },
+    "Idempotency-Key": {400: ("bad_idempotency_key",), 422: ("idempotency_key_reused",)},
+    "If-Match": {400: ("bad_if_match",), 412: ("stale_version",), 428: ("if_match_missing",)},
+    "Last-Event-ID": {400: ("bad_last_event_id",), 429: ("too_many_streams",), 503: ("streams_full",)},
+    "cursor": {400: ("bad_cursor",)},
+    "min_position": {503: ("projection_behind",)},
+    "min_version": {404: ("unknown_version",), 503: ("projection_behind",)},
+    "{ticket_id}": {404: ("unknown_ticket", "not_found"), 503: ("unreadable_event",)},
+    "{webhook_id}": {404: ("unknown_webhook", "not_found"), 503: ("secrets_locked",)},
+    "{queue}": {404: ("unknown_queue",)},
+    "{metric}": {404: ("unknown_metric",)},
 }
-LISTED: Codes = {400: ("bad_cursor",)}
-FRESHNESS_CODES: Codes = {503: ("projection_behind",)}
-BODY: Codes = {
-    400: ("malformed_json", "body_cut_off"),
-    413: ("body_too_large",),
-    415: ("not_json", "unsupported_media_type"),
-    422: ("invalid_body", "blank_text"),
-}
-ONCE: Codes = {400: ("bad_idempotency_key",), 422: ("idempotency_key_reused",)}
-VERSION_CODES: Codes = {400: ("bad_if_match",), 412: ("stale_version",), 428: ("if_match_missing",)}
-TICKET_CODES: Codes = {404: ("unknown_ticket", "not_found"), 503: ("unreadable_event",)}
-STREAMED: Codes = {400: ("bad_last_event_id",), 429: ("too_many_streams",), 503: ("streams_full",)}
-WEBHOOK: Codes = {404: ("unknown_webhook", "not_found"), 503: ("secrets_locked",)}
 # What no described operation answers: another method, an address that is none, what is not HTTP, our own mistake.
 ELSEWHERE: Codes = {
     404: ("unknown_command", "not_found"),
@@ -50,7 +55,7 @@ def leaves(kind: type[DeskError]) -> list[type[DeskError]]:
 REFUSED: Codes = {409: tuple(error.code for error in leaves(errors.Refused))}
 
 
-def together(*groups: Codes) -> dict[int, tuple[str, ...]]:
+def together(groups: Iterable[Codes]) -> dict[int, tuple[str, ...]]:
     """All codes of some groups, by status, each once."""
     found: dict[int, dict[str, None]] = {}
     for group in groups:
@@ -60,6 +65,5 @@ def together(*groups: Codes) -> dict[int, tuple[str, ...]]:
 
 
 def named(status: int) -> str:
-    """The name of a status without blanks: "NotFound". Python's phrases are not the same in all versions."""
-    phrase = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}.get(status)
-    return (phrase or HTTPStatus(status).phrase).replace(" ", "").replace("-", "")
+    """The name of a status without blanks: "NotFound"."""
+    return phrase(status).replace(" ", "").replace("-", "")

@@ -2,87 +2,62 @@
 
 from typing import Any
 
+from api.http.paging import JSON
 from api.http.resources.closure_mail_resources import ClosureMailList, MailParameters
 from api.http.resources.service.contract_resources import HTML, JAVASCRIPT, REDOC
 from api.http.resources.service.health_resources import Alive, Ready
 from api.http.resources.service.metrics_resource import OPENMETRICS
-from api.openapi import error_codes
-from api.openapi.operation import Endpoint, ResponseSpec
+from api.openapi.operation import Endpoint
 from domain.roles import MAY_READ
+
+
+def kept_text(name: str, path: str, media: str, shape: Any, says: str) -> Endpoint:
+    """A part of the contract, which a caller keeps: 304 when it is the same still."""
+    return Endpoint(
+        name=name,
+        path=path,
+        tag="Contract",
+        says=says,
+        takes=("If-None-Match",),
+        answers={200: {media: shape}, 304: None},
+        gives=("ETag", "Cache-Control"),
+    )
+
 
 OPERATION_ENDPOINTS = (
     Endpoint(
         name="list_closure_mails",
         path="/v1/closure_mails",
         tag="Operations",
-        summary="List closing e-mails",
         says="What became of the e-mails that closings cause; `state=failed` are those that somebody has to look at.",
-        who=tuple(MAY_READ["closure_mails"]),
+        who=MAY_READ["closure_mails"],
         query=MailParameters,
-        replies=(
-            ResponseSpec(says="A page of e-mails.", shape=ClosureMailList, headers=("Deskledger-Position", "Link")),
-        ),
-        problems=error_codes.together(error_codes.EVERYWHERE, error_codes.LISTED),
+        answers={200: ClosureMailList},
     ),
     Endpoint(
         name="get_liveness",
         path="/livez",
         tag="Operations",
-        summary="Is the process alive?",
-        says="Always 200: nothing else is asked.",
-        replies=(ResponseSpec(says="It is.", shape=Alive),),
-        problems=error_codes.together(error_codes.HTTP),
+        says="Always 200 while the process is alive: nothing else is asked.",
+        answers={200: Alive},
     ),
     Endpoint(
         name="get_readiness",
         path="/readyz",
         tag="Operations",
-        summary="Can the process serve?",
-        says="How far everything is: log, projections, parked streams, outbox.",
-        replies=(ResponseSpec(says="It can.", shape=Ready),),
-        problems=error_codes.together(error_codes.HTTP, {503: ("not_ready",)}),
+        says="Whether it can serve, and how far everything is: log, projections, parked streams, outbox.",
+        answers={200: Ready},
+        refuses={503: ("not_ready",)},
     ),
     Endpoint(
         name="get_metrics",
         path="/metrics",
         tag="Operations",
-        summary="Metrics for Prometheus",
         says="What the processes of this machine have counted, and what the database says; OpenMetrics where `Accept`"
         " names it. The setting DESKLEDGER_METRICS turns it off.",
-        replies=(ResponseSpec(says="The metrics.", shape=str, media="text/plain", others={OPENMETRICS: str}),),
-        problems=error_codes.together(error_codes.HTTP),
+        answers={200: {"text/plain": str, OPENMETRICS: str}},
     ),
-    Endpoint(
-        name="get_openapi",
-        path="/openapi.json",
-        tag="Contract",
-        summary="The contract for programs",
-        says="This document: OpenAPI 3.1.",
-        headers=("If-None-Match",),
-        replies=(
-            ResponseSpec(says="The document.", shape=dict[str, Any], headers=("ETag", "Cache-Control")),
-            ResponseSpec(
-                status=304, says="The copy that the caller has is the same still.", headers=("ETag", "Cache-Control")
-            ),
-        ),
-        problems=error_codes.together(error_codes.HTTP),
-    ),
-    Endpoint(
-        name="get_docs",
-        path="/docs",
-        tag="Contract",
-        summary="The contract for people",
-        says="This document as a page. It works without a network.",
-        replies=(ResponseSpec(says="The page.", shape=str, media=HTML),),
-        problems=error_codes.together(error_codes.HTTP),
-    ),
-    Endpoint(
-        name="get_docs_script",
-        path=REDOC,
-        tag="Contract",
-        summary="What the page is shown with",
-        says="A script that never changes under this address.",
-        replies=(ResponseSpec(says="The script.", shape=str, media=JAVASCRIPT),),
-        problems=error_codes.together(error_codes.HTTP),
-    ),
+    kept_text("get_openapi", "/openapi.json", JSON, dict[str, Any], "This document: OpenAPI 3.1."),
+    kept_text("get_docs", "/docs", HTML, str, "This document as a page for people. It works without a network."),
+    kept_text("get_docs_script", REDOC, JAVASCRIPT, str, "What the page is shown with; it never changes."),
 )

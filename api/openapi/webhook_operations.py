@@ -2,38 +2,26 @@
 
 from api.http.paging import NoFields
 from api.http.resources.webhook_admin import webhook_messages as shapes
-from api.openapi import error_codes
-from api.openapi.operation import Endpoint, ResponseSpec
+from api.openapi.error_codes import Codes, together
+from api.openapi.operation import Endpoint, Struct
 from domain.roles import MAY_MANAGE, MAY_READ
 
-WEBHOOK_READERS, WEBHOOK_ADMINS = tuple(MAY_READ["webhooks"]), tuple(MAY_MANAGE["webhooks"])
-REPLAYED = ("Idempotency-Replayed",)
-WEBHOOK_PATH, DELIVERIES_PATH = "/v1/webhooks/{webhook_id}", "/v1/webhooks/{webhook_id}/deliveries"
-REFUSED_URL: error_codes.Codes = {422: ("url_refused",)}
-UNKNOWN_POSITION: error_codes.Codes = {422: ("unknown_position",)}
-WEBHOOK_LINKS = (
-    *("get_webhook", "change_webhook", "list_webhook_deliveries", "delete_webhook"),
-    *("enable_webhook", "disable_webhook", "replay_webhook", "ping_webhook", "rotate_webhook_secret"),
-)
+WEBHOOK_PATH = "/v1/webhooks/{webhook_id}"
 
 
-def webhook_command_endpoint(name: str, says: str, body: type, shape: type, *problems: error_codes.Codes) -> Endpoint:
-    """A command on a webhook."""
+def webhook_command(name: str, says: str, body: Struct, answer: Struct, *problems: Codes) -> Endpoint:
+    """A command on a webhook: `ping_webhook` is `:ping`."""
     return Endpoint(
-        name=f"{name}_webhook" if "_" not in name else "rotate_webhook_secret",
+        name=name,
         method="POST",
-        path=f"{WEBHOOK_PATH}:{name}",
-        tag="Webhooks",
-        summary=f"{name.replace('_', ' ').capitalize()}",
+        path=f"{WEBHOOK_PATH}:{name.replace('_webhook', '')}",
         says=says,
-        who=WEBHOOK_ADMINS,
+        who=MAY_MANAGE["webhooks"],
         body=body,
-        headers=("Idempotency-Key",),
-        replies=(ResponseSpec(says="How it stands now.", shape=shape, headers=REPLAYED),),
-        problems=error_codes.together(
-            error_codes.EVERYWHERE, error_codes.WEBHOOK, error_codes.BODY, error_codes.ONCE, *problems
-        ),
-        leads_to=WEBHOOK_LINKS,
+        takes=("Idempotency-Key",),
+        answers={200: answer},
+        gives=("Idempotency-Replayed",),
+        refuses=together(problems),
     )
 
 
@@ -41,114 +29,81 @@ WEBHOOK_ENDPOINTS = (
     Endpoint(
         name="list_webhooks",
         path="/v1/webhooks",
-        tag="Webhooks",
-        summary="List webhooks",
         says="The subscriptions, without their secrets.",
-        who=WEBHOOK_READERS,
+        who=MAY_READ["webhooks"],
         query=shapes.WebhookParameters,
-        replies=(
-            ResponseSpec(
-                says="A page of subscriptions.", shape=shapes.WebhookList, headers=("Deskledger-Position", "Link")
-            ),
-        ),
-        problems=error_codes.together(error_codes.EVERYWHERE, error_codes.LISTED),
-        leads_to=("get_webhook",),
+        answers={200: shapes.WebhookList},
     ),
     Endpoint(
         name="create_webhook",
         method="POST",
         path="/v1/webhooks",
-        tag="Webhooks",
-        summary="Create a webhook",
         says="A subscription to the log: every event that fits is sent at least once, those of one ticket in order."
         " The secret that they are signed with is shown this once.",
-        who=WEBHOOK_ADMINS,
+        who=MAY_MANAGE["webhooks"],
         body=shapes.CreateWebhook,
-        headers=("Idempotency-Key",),
-        replies=(
-            ResponseSpec(
-                status=201,
-                says="The subscription with its secret.",
-                shape=shapes.WebhookWithSecret,
-                headers=("Location", *REPLAYED),
-            ),
-        ),
-        problems=error_codes.together(
-            error_codes.EVERYWHERE,
-            error_codes.BODY,
-            error_codes.ONCE,
-            REFUSED_URL,
-            UNKNOWN_POSITION,
-            {409: ("too_many_webhooks",), 503: ("secrets_locked",)},
-        ),
-        leads_to=WEBHOOK_LINKS,
+        takes=("Idempotency-Key",),
+        answers={201: shapes.WebhookWithSecret},
+        gives=("Location", "Idempotency-Replayed"),
+        refuses={409: ("too_many_webhooks",), 422: ("url_refused", "unknown_position"), 503: ("secrets_locked",)},
     ),
     Endpoint(
         name="get_webhook",
         path=WEBHOOK_PATH,
-        tag="Webhooks",
-        summary="Read a webhook",
         says="The subscription, without its secret.",
-        who=WEBHOOK_READERS,
-        replies=(ResponseSpec(says="The subscription.", shape=shapes.WebhookView),),
-        problems=error_codes.together(error_codes.EVERYWHERE, error_codes.WEBHOOK),
+        who=MAY_READ["webhooks"],
+        answers={200: shapes.WebhookView},
     ),
     Endpoint(
         name="change_webhook",
         method="PATCH",
         path=WEBHOOK_PATH,
-        tag="Webhooks",
-        summary="Change a webhook",
         says="Changes what the body names; null takes a filter away. What is due and has failed is tried again, now.",
-        who=WEBHOOK_ADMINS,
+        who=MAY_MANAGE["webhooks"],
         body=shapes.ChangeWebhook,
-        replies=(ResponseSpec(says="How it stands now.", shape=shapes.WebhookView),),
-        problems=error_codes.together(error_codes.EVERYWHERE, error_codes.WEBHOOK, error_codes.BODY, REFUSED_URL),
-        leads_to=WEBHOOK_LINKS,
+        answers={200: shapes.WebhookView},
+        refuses={422: ("url_refused",)},
     ),
     Endpoint(
         name="delete_webhook",
         method="DELETE",
         path=WEBHOOK_PATH,
-        tag="Webhooks",
-        summary="Delete a webhook",
         says="What was not sent yet is not sent any more.",
-        who=WEBHOOK_ADMINS,
-        replies=(ResponseSpec(status=204, says="It is gone."),),
-        problems=error_codes.together(error_codes.EVERYWHERE, error_codes.WEBHOOK),
+        who=MAY_MANAGE["webhooks"],
+        answers={204: None},
     ),
     Endpoint(
         name="list_webhook_deliveries",
-        path=DELIVERIES_PATH,
-        tag="Webhooks",
-        summary="List a webhook's deliveries",
+        path=f"{WEBHOOK_PATH}/deliveries",
         says="What became of what was to be sent, newest first. What is settled is kept for 30 days.",
-        who=WEBHOOK_READERS,
+        who=MAY_READ["webhooks"],
         query=shapes.DeliveryParameters,
-        replies=(
-            ResponseSpec(
-                says="A page of deliveries.", shape=shapes.DeliveryList, headers=("Deskledger-Position", "Link")
-            ),
-        ),
-        problems=error_codes.together(error_codes.EVERYWHERE, error_codes.WEBHOOK, error_codes.LISTED),
+        answers={200: shapes.DeliveryList},
     ),
-    webhook_command_endpoint(
-        "enable", "Switches it on, where it stopped; what has failed is tried again.", NoFields, shapes.WebhookView
+    webhook_command(
+        "enable_webhook",
+        "Switches it on, where it stopped; what has failed is tried again.",
+        NoFields,
+        shapes.WebhookView,
     ),
-    webhook_command_endpoint(
-        "disable", "Switches it off. What is not sent yet waits.", shapes.DisableWebhook, shapes.WebhookView
+    webhook_command(
+        "disable_webhook", "Switches it off. What is not sent yet waits.", shapes.DisableWebhook, shapes.WebhookView
     ),
-    webhook_command_endpoint(
-        "rotate_secret",
+    webhook_command(
+        "rotate_webhook_secret",
         "A new secret, shown this once; for some hours the old one signs as well.",
         shapes.RotateSecret,
         shapes.WebhookWithSecret,
     ),
-    webhook_command_endpoint(
-        "replay", "Goes on from a position, earlier or later.", shapes.Replay, shapes.WebhookView, UNKNOWN_POSITION
+    webhook_command(
+        "replay_webhook",
+        "Goes on from a position, earlier or later.",
+        shapes.Replay,
+        shapes.WebhookView,
+        {422: ("unknown_position",)},
     ),
-    webhook_command_endpoint(
-        "ping",
+    webhook_command(
+        "ping_webhook",
         "Sends an event that means nothing, to try the receiver.",
         NoFields,
         shapes.WebhookView,

@@ -46,6 +46,8 @@ def test_the_page_needs_nothing_from_elsewhere(shared_desk: RunningDesk) -> None
     script = shared_desk.http.request("GET", shared_desk.base + REDOC)
     assert script.data == BUNDLE.read_bytes()
     assert script.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    kept = {"If-None-Match": page.headers["ETag"]}
+    assert shared_desk.http.request("GET", f"{shared_desk.base}/docs", headers=kept).status == 304
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the path to look at the page with")

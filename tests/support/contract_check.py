@@ -52,6 +52,13 @@ include-operation-id = "{name}"
 checks.positive_data_acceptance.expected-statuses = {statuses}
 """
 
+BEGINNINGS = (
+    # who makes something, the parameter that takes it elsewhere, and the member of the answer that has it
+    ("/v1/requests", "ticket_id", "ticket_id"),
+    ("/v1/tickets", "ticket_id", "ticket_id"),
+    ("/v1/webhooks", "webhook_id", "id"),
+)
+
 
 class Findings(msgspec.Struct, frozen=True):
     """What a run came to: how many requests it made, whether all answers were in order, and what it says."""
@@ -79,9 +86,9 @@ def refused_by_content(endpoint: Endpoint) -> list[int]:
     names = set(endpoint.query.__struct_fields__)
     together = {"cursor", "as_of", "group_by", "since"} & names
     # schemathesis leaves an optional header out, or tries it with 0, and takes that for well-formed
-    together |= {"If-Match"} & set(endpoint.headers) - set(endpoint.needs)
+    together |= {"If-Match"} & set(endpoint.request_headers) - set(endpoint.needs)
     known = {"unknown_client", "link_to_self", "url_refused", "unknown_position"} & set(endpoint.problems.get(422, ()))
-    return [400] * bool(together) + [422] * bool(known or "Idempotency-Key" in endpoint.headers)
+    return [400] * bool(together) + [422] * bool(known or "Idempotency-Key" in endpoint.request_headers)
 
 
 def requests(served: RunningDesk, key: str, seed: int, cases: int, without: Sequence[str] = ()) -> Findings:
@@ -90,17 +97,26 @@ def requests(served: RunningDesk, key: str, seed: int, cases: int, without: Sequ
 
 
 def walks(served: RunningDesk, key: str, seed: int, cases: int) -> Findings:
-    """Walks of up to 20 requests along the links of the document, with a client whom the directory knows."""
+    """Walks of up to 20 requests from one operation to the next, with a client whom the directory knows."""
     served.client(CLIENT)
-    return conform(served, key, seed, cases, f'hooks = "{known_client.__file__}"\n', "stateful", with_beginnings)
+    return conform(served, key, seed, cases, f'hooks = "{known_client.__file__}"\n', "stateful", with_links)
 
 
-def with_beginnings(document: dict[str, Any]) -> dict[str, Any]:
-    """The document without the header that keeps schemathesis from beginning: it takes every …-Id for that of a thing
-    which has to be there before."""
-    for path in ("/v1/requests", "/v1/tickets"):
-        asked = document["paths"][path]["post"]["parameters"]
-        asked[:] = [one for one in asked if one["name"] != "X-Correlation-Id"]
+def with_links(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with a link from whatever makes a ticket or a webhook to all that can be done with it.
+
+    It is without the header that keeps schemathesis from beginning: it takes every …-Id for that of a thing which has
+    to be there before.
+    """
+    for path, parameter, member in BEGINNINGS:
+        made = document["paths"][path]["post"]
+        made["parameters"] = [one for one in made["parameters"] if one["name"] != "X-Correlation-Id"]
+        link = {"parameters": {parameter: f"$response.body#/{member}"}}
+        made["responses"]["201"]["links"] = {
+            endpoint.name: {"operationId": endpoint.name, **link}
+            for endpoint in ENDPOINTS
+            if parameter in endpoint.path_parameters
+        }
     return document
 
 

@@ -1,11 +1,10 @@
 """The contract over HTTP: `/openapi.json` for programs, `/docs` for people, without a network and without a key."""
 
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
 from falcon.asgi import Request, Response
-
-from api.http.paging import JSON
 
 VERSION = "2.5.4"
 REDOC = f"/docs/redoc-{VERSION}.js"
@@ -29,38 +28,29 @@ DOCS_PAGE = f"""<!doctype html>
 """
 
 
-class Contract:
-    """The contract for programs."""
+class ContractPart:
+    """A text that stays as it is while the process runs: 304 for who has it already."""
 
-    def __init__(self, document: bytes) -> None:
-        self._document, self._tag = document, sha256(document).hexdigest()[:32]
+    def __init__(self, content_type: str, text: bytes, headers: Mapping[str, str] = {}) -> None:
+        self._content_type, self._text = content_type, text
+        self._tag = sha256(text).hexdigest()[:32]
+        self._headers = {"Cache-Control": "no-cache", **headers}
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        """The document; 304 for who has it already."""
-        resp.set_header("Cache-Control", "no-cache")
+        """The text."""
+        resp.set_headers(self._headers)
         resp.etag = self._tag
         if any(tag == "*" or tag == self._tag for tag in req.if_none_match or ()):
             resp.status = 304
         else:
-            resp.content_type, resp.data = JSON, self._document
+            resp.content_type, resp.data = self._content_type, self._text
 
 
-class Docs:
-    """The contract for people."""
-
-    async def on_get(self, req: Request, resp: Response) -> None:
-        """The page; what it shows, it reads from /openapi.json."""
-        resp.set_header("Content-Security-Policy", POLICY)
-        resp.content_type, resp.data = f"{HTML}; charset=utf-8", DOCS_PAGE.encode()
+def docs_page() -> ContractPart:
+    """The contract for people; what it shows, it reads from /openapi.json."""
+    return ContractPart(f"{HTML}; charset=utf-8", DOCS_PAGE.encode(), {"Content-Security-Policy": POLICY})
 
 
-class Redoc:
+def docs_script() -> ContractPart:
     """The script of the page, of one version under one address."""
-
-    def __init__(self) -> None:
-        self._script = BUNDLE.read_bytes()
-
-    async def on_get(self, req: Request, resp: Response) -> None:
-        """The bundle."""
-        resp.set_header("Cache-Control", FOR_EVER)
-        resp.content_type, resp.data = f"{JAVASCRIPT}; charset=utf-8", self._script
+    return ContractPart(f"{JAVASCRIPT}; charset=utf-8", BUNDLE.read_bytes(), {"Cache-Control": FOR_EVER})
