@@ -237,10 +237,21 @@ def free_port() -> int:
 
 
 def _own_ports() -> Iterator[int]:
-    """The ports of this process of the run, round and round."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-    place = int(worker.removeprefix("gw")) if worker else 20 + os.getpid() % 20
-    return cycle(range(12_000 + place * 500, 12_500 + place * 500))
+    """The ports of this process, round and round: no other process, of this run or of another one, is given them.
+
+    Whoever has bound the first port of a block has the block, as long as it lives.
+    """
+    for block in range(12_000, 32_000, 500):
+        claim = socket.socket()
+        try:
+            claim.bind(("127.0.0.1", block))
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim)
+        return cycle(range(block + 1, block + 500))
+    raise AssertionError("no block of ports is free")
 
 
+_claims: list[socket.socket] = []
 _ports = _own_ports()
