@@ -10,6 +10,7 @@ from api.http.middleware.access_log import Arrival, Watched
 from api.http.middleware.authentication import Authentication
 from api.http.middleware.request_rules import RequestRules
 from api.http.middleware.response_headers import Origins, ResponseHeaders
+from api.http.resources.api_resource import ApiDeps
 from api.http.resources.client_resources import Clients
 from api.http.resources.closure_mail_resources import ClosureMails
 from api.http.resources.event_resources import EventFeed
@@ -20,7 +21,7 @@ from api.http.resources.service.health_resources import Livez, Readyz
 from api.http.resources.service.metrics_resource import Metrics
 from api.http.resources.ticket_commands import TicketCommands
 from api.http.resources.ticket_resources import Requests, TicketHistory, TicketResource, Tickets
-from api.http.resources.webhook_admin.webhook_deps import make_webhook_deps
+from api.http.resources.webhook_admin.webhook_deps import WebhookDeps, make_webhook_deps
 from api.http.resources.webhook_admin.webhook_resources import (
     WebhookCommands,
     WebhookDeliveries,
@@ -40,24 +41,6 @@ from projections.status.freshness import Freshness
 from projections.status.readiness import Kept
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json", "/docs", REDOC})  # nobody is asked for a key
-
-
-class ConnectionLifespan:
-    """Opens the connections in the process that serves, and closes them at its end."""
-
-    def __init__(self, desk: BatchingDesk, readers: Readers, streams: OpenStreams) -> None:
-        self._desk, self._readers, self._streams = desk, readers, streams
-
-    async def process_startup(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
-        """Runs in each worker, after the fork."""
-        await self._readers.open()
-        await self._streams.readers.open()
-
-    async def process_shutdown(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
-        """Runs when a worker has finished what it accepted."""
-        await self._streams.readers.close()
-        await self._readers.close()
-        await self._desk.close()
 
 
 class App(Watched):
@@ -85,45 +68,31 @@ def desk_of(settings: Settings) -> tuple[BatchingDesk, list[Any]]:
     return BatchingDesk(url, sending.span), [Spanned(sending)]
 
 
-def create_app(settings: Settings) -> App:
-    """The application over one database; `settings.database_url` is set."""
+def make_deps(settings: Settings, desk: BatchingDesk) -> ApiDeps:
+    """What the resources work with under these settings."""
     url = settings.database_url or ""
-    desk, spans = desk_of(settings)
     readers = Readers(url)
     streams = OpenStreams(url, settings.streams, settings.streams_each, settings.unread_seconds)
-    policy = Policy(settings.four_eyes, settings.reopen_window)
-    router = CompiledRouter()
-    middleware: list[Any] = [
-        Watch(settings, readers),
-        Arrival(),
-        RequestRules(),
-        *spans,
-        ConnectionLifespan(desk, readers, streams),
-        *([Origins(settings.cors_origins, tuple(GIVEN))] if settings.cors_origins else []),
-        ResponseHeaders(router, MEDIA),
-        Authentication(desk, settings, OPEN_PATHS),
-    ]
-    app = App(middleware=middleware, router=router)
-    app.watch(settings, router)
-    app.end_streams = streams.end
-    problems.install(app)
-    freshness, standing = Freshness(readers.fetch), Kept(readers.fetch)
-    commands, webhooks = TicketCommands(desk, freshness, policy), make_webhook_deps(settings, desk, readers)
-    app.add_middleware(webhooks)
+    freshness, policy = Freshness(readers.fetch), Policy(settings.four_eyes, settings.reopen_window)
+    return ApiDeps(desk, readers, freshness, streams, policy, TicketCommands(desk, freshness, policy))
 
-    app.add_route("/v1/requests", Requests(commands))
-    app.add_route("/v1/tickets", Tickets(commands, readers, freshness))
-    app.add_route("/v1/tickets/{ticket_id:uuid}", TicketResource(desk, readers, freshness, policy))
-    app.add_route("/v1/tickets/{ticket_id:uuid}:{command}", commands)
-    app.add_route("/v1/tickets/{ticket_id:uuid}/history", TicketHistory(readers, freshness))
-    app.add_route("/v1/queues", Queues(readers, freshness))
-    app.add_route("/v1/queues/{queue}", QueueResource(readers, freshness))
-    app.add_route("/v1/queues/{queue}:claim_next", ClaimNextTicket(commands, readers))
-    app.add_route("/v1/clients/{user_id}", Clients(desk, readers, freshness))
-    app.add_route("/v1/events", EventFeed(readers, freshness, streams))
-    app.add_route("/v1/reports", Reports())
-    app.add_route("/v1/reports/{metric}", ReportResource(readers, freshness))
-    app.add_route("/v1/closure_mails", ClosureMails(readers))
+
+def add_routes(app: App, settings: Settings, deps: ApiDeps, webhooks: WebhookDeps) -> None:
+    """Every route."""
+    standing = Kept(deps.readers.fetch)
+    app.add_route("/v1/requests", Requests(deps))
+    app.add_route("/v1/tickets", Tickets(deps))
+    app.add_route("/v1/tickets/{ticket_id:uuid}", TicketResource(deps))
+    app.add_route("/v1/tickets/{ticket_id:uuid}:{command}", deps.commands)
+    app.add_route("/v1/tickets/{ticket_id:uuid}/history", TicketHistory(deps))
+    app.add_route("/v1/queues", Queues(deps))
+    app.add_route("/v1/queues/{queue}", QueueResource(deps))
+    app.add_route("/v1/queues/{queue}:claim_next", ClaimNextTicket(deps))
+    app.add_route("/v1/clients/{user_id}", Clients(deps))
+    app.add_route("/v1/events", EventFeed(deps))
+    app.add_route("/v1/reports", Reports(deps))
+    app.add_route("/v1/reports/{metric}", ReportResource(deps))
+    app.add_route("/v1/closure_mails", ClosureMails(deps))
     app.add_route("/v1/webhooks", Webhooks(webhooks))
     app.add_route("/v1/webhooks/{webhook_id:uuid}", WebhookResource(webhooks))
     app.add_route("/v1/webhooks/{webhook_id:uuid}:{command}", WebhookCommands(webhooks))
@@ -135,4 +104,27 @@ def create_app(settings: Settings) -> App:
     app.add_route("/openapi.json", Contract(encoded()))
     app.add_route("/docs", Docs())
     app.add_route(REDOC, Redoc())
+
+
+def create_app(settings: Settings) -> App:
+    """The application over one database; `settings.database_url` is set."""
+    desk, spans = desk_of(settings)
+    deps, router = make_deps(settings, desk), CompiledRouter()
+    webhooks = make_webhook_deps(settings, desk, deps.readers)
+    middleware: list[Any] = [
+        Watch(settings, deps.readers),
+        Arrival(),
+        RequestRules(),
+        *spans,
+        deps,
+        *([Origins(settings.cors_origins, tuple(GIVEN))] if settings.cors_origins else []),
+        ResponseHeaders(router, MEDIA),
+        Authentication(desk, settings, OPEN_PATHS),
+        webhooks,
+    ]
+    app = App(middleware=middleware, router=router)
+    app.watch(settings, router)
+    app.end_streams = deps.streams.end
+    problems.install(app)
+    add_routes(app, settings, deps, webhooks)
     return app

@@ -11,6 +11,7 @@ from projections.queries.pages import DEFAULT_LIMIT, MOST_ROWS_OF_PAGE, Page
 
 encode = msgspec.json.Encoder().encode
 JSON = "application/json"
+Limit = Annotated[int, msgspec.Meta(ge=1, le=MOST_ROWS_OF_PAGE)]
 Item = TypeVar("Item")
 
 
@@ -26,7 +27,7 @@ class Paging(msgspec.Struct, frozen=True):
     """How every list is read: a page of at most 200 items, from a cursor on."""
 
     cursor: str | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=MOST_ROWS_OF_PAGE)] = DEFAULT_LIMIT
+    limit: Limit = DEFAULT_LIMIT
 
 
 class Listing(msgspec.Struct, Generic[Item], frozen=True):
