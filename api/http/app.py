@@ -21,13 +21,8 @@ from api.http.resources.service.health_resources import Livez, Readyz
 from api.http.resources.service.metrics_resource import Metrics
 from api.http.resources.ticket_commands import TicketCommands
 from api.http.resources.ticket_resources import Requests, TicketHistory, TicketResource, Tickets
+from api.http.resources.webhook_admin import webhook_resources
 from api.http.resources.webhook_admin.webhook_deps import WebhookDeps, make_webhook_deps
-from api.http.resources.webhook_admin.webhook_resources import (
-    WebhookCommands,
-    WebhookDeliveries,
-    WebhookResource,
-    Webhooks,
-)
 from api.http.streaming.open_streams import OpenStreams
 from api.openapi.document import encoded
 from api.openapi.header_table import GIVEN
@@ -93,10 +88,10 @@ def add_routes(app: App, settings: Settings, deps: ApiDeps, webhooks: WebhookDep
     app.add_route("/v1/reports", Reports(deps))
     app.add_route("/v1/reports/{metric}", ReportResource(deps))
     app.add_route("/v1/closure_mails", ClosureMails(deps))
-    app.add_route("/v1/webhooks", Webhooks(webhooks))
-    app.add_route("/v1/webhooks/{webhook_id:uuid}", WebhookResource(webhooks))
-    app.add_route("/v1/webhooks/{webhook_id:uuid}:{command}", WebhookCommands(webhooks))
-    app.add_route("/v1/webhooks/{webhook_id:uuid}/deliveries", WebhookDeliveries(webhooks))
+    app.add_route("/v1/webhooks", webhook_resources.Webhooks(webhooks))
+    app.add_route("/v1/webhooks/{webhook_id:uuid}", webhook_resources.WebhookResource(webhooks))
+    app.add_route("/v1/webhooks/{webhook_id:uuid}:{command}", webhook_resources.WebhookCommands(webhooks))
+    app.add_route("/v1/webhooks/{webhook_id:uuid}/deliveries", webhook_resources.WebhookDeliveries(webhooks))
     app.add_route("/livez", Livez())
     app.add_route("/readyz", Readyz(standing))
     if settings.metrics:

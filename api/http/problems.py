@@ -20,11 +20,8 @@ from domain import errors, roles
 from projections.queries.pages import BadCursor
 from projections.queries.ticket_view import EventView, Placed, client_history, event_views
 
-Errors = list[dict[str, str]] | None
 MEDIA_TYPE = "application/problem+json"
 TYPE = "urn:deskledger:problem:"
-RETRY_SECONDS = "2"
-UPDATE_SECONDS = "60"
 IN_PATHS = "/:@!$&'()*+,;=~"  # RFC 3986, pchar: everything else in a path is percent-encoded
 STATUS: dict[type[errors.DeskError], int] = {
     errors.Refused: 409,
@@ -37,17 +34,15 @@ log = structlog.get_logger()
 
 
 class Problem(Exception):
-    """An error that belongs to HTTP: `code` is its stable name, `errors` points at what is wrong in the body.
+    """An error that belongs to HTTP: `code` is its stable name, `more` are the members that its document has beside.
 
-    `more` are further members of its document; those that are None are left out.
+    `errors` among them points at what is wrong in the body. Those that are None are left out.
     """
 
-    def __init__(
-        self, status: int, code: str, detail: str, errors: Errors = None, headers: Any = None, **more: Any
-    ) -> None:
+    def __init__(self, status: int, code: str, detail: str, headers: dict[str, str] | None = None, **more: Any) -> None:
         super().__init__(detail)
         self.status, self.code, self.detail = status, code, detail
-        self.headers, self.more = headers or {}, {"errors": errors, **more}
+        self.headers, self.more = headers or {}, more
 
 
 def install(app: falcon.asgi.App[Any, Any]) -> None:
@@ -96,7 +91,7 @@ def problem_for(req: Request, error: Exception) -> Problem:
             return _http_problem(error)
         case BadCursor():
             detail = BadCursor.__doc__ or ""
-            return Problem(400, "bad_cursor", detail, [{"pointer": "/cursor", "detail": detail}])
+            return Problem(400, "bad_cursor", detail, errors=[{"pointer": "/cursor", "detail": detail}])
         case KeyReused():
             return Problem(422, "idempotency_key_reused", KeyReused.__doc__ or "")
         case NotReadable():
@@ -129,7 +124,7 @@ def _missed(req: Request, error: errors.StaleVersion) -> list[EventView]:
 def _unavailable(req: Request, error: Exception) -> Problem:
     log.warning("database unavailable", reason=error_summary(error), **names(req))
     detail = "The database does not answer now. Nothing is half recorded: read the ticket again, then retry."
-    return Problem(503, "database_unavailable", detail, headers={"Retry-After": RETRY_SECONDS})
+    return Problem(503, "database_unavailable", detail, headers={"Retry-After": "2"})
 
 
 def _not_readable(req: Request, error: NotReadable) -> Problem:
@@ -138,14 +133,14 @@ def _not_readable(req: Request, error: NotReadable) -> Problem:
         f"Event {error.version} of this ticket or client, {error.type}, cannot be read by this program: a newer one"
         " recorded it, or it is damaged. Nothing is done. The operator has to update the desk, or restore the event."
     )
-    return Problem(503, "unreadable_event", detail, headers={"Retry-After": UPDATE_SECONDS})
+    return Problem(503, "unreadable_event", detail, headers={"Retry-After": "60"})
 
 
 def _http_problem(error: falcon.HTTPError) -> Problem:
     status = error.status_code
     text = CLEARER_DETAILS.get(error.description or "", error.description)
     detail = text or HTTP_ERROR_DETAILS.get(status, error.title or phrase(status))
-    return Problem(status, code_of(status), detail, headers=error.headers)
+    return Problem(status, code_of(status), detail, headers=dict(error.headers or {}))
 
 
 def _report(req: Request, error: Exception, params: Any, handled: bool) -> None:

@@ -25,11 +25,6 @@ class Arrived:
         self.kept = self.traceparent if sent and self.traceparent[3:35] == sent[3:35] else None
         self.request_id = wanted if wanted and _REQUEST_ID.fullmatch(wanted) else self.traceparent[36:52]
 
-    @property
-    def trace_id(self) -> str:
-        """The 32 digits of the trace."""
-        return self.traceparent[3:35]
-
 
 class ClientConnection(Protocol):
     """The connection that a request came over, as the server guards it."""
@@ -46,7 +41,7 @@ class ClientConnection(Protocol):
 def names(req: Request) -> dict[str, str]:
     """The names of a request, for a log line or a problem; none for what is no request."""
     arrived = req.scope.get(SCOPE)
-    return {"request_id": arrived.request_id, "trace_id": arrived.trace_id} if arrived else {}
+    return {"request_id": arrived.request_id, "trace_id": arrived.traceparent[3:35]} if arrived else {}
 
 
 def traceparent(req: Request) -> str | None:

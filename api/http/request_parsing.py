@@ -97,7 +97,8 @@ def _words(kind: Any, names: list[str]) -> list[str]:
 def _not_fitting(status: int, pointer: str, detail: str) -> Problem:
     code = "invalid_body" if status == 422 else "invalid_parameter"
     pointer, detail = pointer[:MOST_QUOTED], detail[:MOST_QUOTED].strip()
-    return Problem(status, code, f"{pointer or 'The request'}: {detail}.", [{"pointer": pointer, "detail": detail}])
+    errors = [{"pointer": pointer, "detail": detail}]
+    return Problem(status, code, f"{pointer or 'The request'}: {detail}.", errors=errors)
 
 
 def read_query(req: Request, what: str, wanted: type[Wanted]) -> Wanted:

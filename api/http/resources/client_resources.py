@@ -53,7 +53,7 @@ class Clients(ApiResource):
             raise UnknownUserId
         await self.wait_for_position(req, resp, asked.min_position, LIST_PROJECTIONS)
         page = await ticket_page(self.fetch, TicketFilters(client_user_id=user_id), asked.cursor, asked.limit)
-        place(req, resp, page)
+        place(req, resp, page.position, cursor=page.next)
         resp.set_header("ETag", f'"{client.version}"')
         tickets = ClientTickets(page.items, page.next)
         send(resp, ClientEntry(**msgspec.structs.asdict(client), tickets=tickets))

@@ -1,20 +1,16 @@
 """The log over HTTP: every event of the desk, in the one order of all events, in the form that the reader accepts."""
 
-import asyncio
-from functools import partial
 from typing import Annotated
-from urllib.parse import urlencode
 
 import msgspec
 from falcon.asgi import Request, Response
 
-from api.http.paging import JSON, Limit, encode, send
+from api.http.paging import JSON, Limit, encode, place, send
 from api.http.problems import Problem
 from api.http.request_parsing import MOST_WAIT_SECONDS, read_query
 from api.http.resources.api_resource import LIST_PROJECTIONS, ApiResource, MinPosition
 from api.http.streaming.event_formats import CLOUD_EVENTS, LINES, NDJSON, SENT, SSE, as_cloud_event
 from api.http.streaming.event_stream import Stream, StreamRequest
-from api.http.streaming.open_streams import OpenStream
 from projections.queries.event_feed import EventFilters, FeedPage, feed_end, feed_page
 from projections.queries.pages import DEFAULT_LIMIT
 from projections.queries.ticket_view import EventView
@@ -64,7 +60,7 @@ class EventFeed(ApiResource):
             after = last_event_id(req, after)
             seconds = STREAM_SECONDS if asked.wait is None else asked.wait
         end = await feed_end(self.fetch, asked)
-        resp.set_header("Deskledger-Position", str(end))
+        place(req, resp, end)
         if req.method == "GET":
             wanted = StreamRequest(asked, after, end, seconds, FORMS[media_type])
             resp.stream = Stream(self.deps.streams, self.deps.streams.take(req), wanted)
@@ -72,10 +68,7 @@ class EventFeed(ApiResource):
     async def _page(self, req: Request, resp: Response, asked: FeedParameters, media_type: str) -> None:
         page = await self._when_there(req, asked)
         following = str(page.after) if page.more else None
-        if following:
-            query = urlencode({**req.params, "after": following})
-            resp.set_header("Link", f'<{req.path}?{query}>; rel="next"')
-        resp.set_header("Deskledger-Position", str(page.position))
+        place(req, resp, page.position, after=following)
         resp.set_header("Deskledger-After", str(page.after))
         if media_type == CLOUD_EVENTS:
             resp.data = encode([as_cloud_event(item) for item in page.items])
@@ -83,27 +76,17 @@ class EventFeed(ApiResource):
             send(resp, EventPage([item.event for item in page.items], following, page.after))
 
     async def _when_there(self, req: Request, asked: FeedParameters) -> FeedPage:
-        """The page; where it is empty and the reader waits, the page as soon as it is not."""
+        """The page; where nothing is there and the reader waits, the page as soon as something is."""
         page = await feed_page(self.fetch, asked.after, asked, asked.limit)
-        if page.items or not asked.wait:
+        if page.items or page.more or not asked.wait:
             return page
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + min(asked.wait, MOST_WAIT_SECONDS)
-        place = self.deps.streams.take(req)
-        try:
-            while not page.items and not place.over and (left := deadline - loop.time()) > 0:
-                page = await self._next_page(place, asked, page, left)
-        finally:
-            self.deps.streams.leave(place)
-        return page
-
-    async def _next_page(self, place: OpenStream, asked: FeedParameters, page: FeedPage, seconds: float) -> FeedPage:
-        """The page behind an empty one: of what is there already, or of what comes within so many seconds."""
         streams = self.deps.streams
-        if page.more:
-            return await streams.in_turn(partial(feed_page, after=page.after, filters=asked, limit=asked.limit))
-        place.wish = wish = streams.log_tail.follow(asked, page.after)
-        found = await streams.log_tail.wait(wish, seconds)
+        waiting = streams.take(req)
+        try:
+            waiting.wish = wish = streams.log_tail.follow(asked, page.after)
+            found = await streams.log_tail.wait(wish, min(asked.wait, MOST_WAIT_SECONDS))
+        finally:
+            streams.leave(waiting)
         return await feed_page(self.fetch, page.after if found else wish.position, asked, asked.limit)
 
 

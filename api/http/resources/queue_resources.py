@@ -4,7 +4,7 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from api.http.idempotent_requests import idempotency_request
-from api.http.paging import Limit, Listing, NoFields, encode, finish, send
+from api.http.paging import Limit, Listing, NoFields, encode, finish, place, send
 from api.http.problems import Problem
 from api.http.request_parsing import read_json, read_query
 from api.http.resources.api_resource import QUEUE_PROJECTIONS, ApiDeps, ApiResource, MinPosition
@@ -53,7 +53,7 @@ class Queues(ApiResource):
         asked = read_query(req, "queues", OverviewParameters)
         await self.wait_for_position(req, resp, asked.min_position, QUEUE_PROJECTIONS)
         found = await overview(self.fetch)
-        resp.set_header("Deskledger-Position", str(found.position))
+        place(req, resp, found.position)
         send(resp, found)
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import msgspec
 from falcon.asgi import Request, Response
 
-from api.http.paging import Listing, send
+from api.http.paging import Listing, place, send
 from api.http.problems import Problem
 from api.http.request_parsing import read_query
 from api.http.resources.api_resource import ApiResource, MinPosition
@@ -62,7 +62,7 @@ class ReportResource(ApiResource):
             raise Problem(400, "invalid_parameter", "from must lie before to, and before now when there is no to.")
         await self.wait_for_position(req, resp, asked.min_position, READ_MODELS)
         found = await report(self.fetch, wanted, since, until, groups)
-        resp.set_header("Deskledger-Position", str(found.position))
+        place(req, resp, found.position)
         send(resp, found)
 
 

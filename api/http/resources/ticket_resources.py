@@ -17,19 +17,10 @@ from domain.errors import Forbidden, UnknownTicket, UnknownUserId
 from domain.rules import allowed_commands
 from domain.ticket import Ticket, fold
 from domain.values import Principal
+from projections.queries import ticket_view as views
 from projections.queries.event_feed import log_end
 from projections.queries.pages import DEFAULT_LIMIT, Moment
 from projections.queries.ticket_list import TicketFilters, TicketRow, ticket_page
-from projections.queries.ticket_view import (
-    EventView,
-    Placed,
-    client_history,
-    event_views,
-    history,
-    ticket_view,
-    version_at_position,
-    version_at_time,
-)
 
 WITHOUT_TEXT = ("summary", "assignee")  # what lists keep from reporters: an assignee is what somebody typed
 
@@ -116,7 +107,7 @@ class TicketResource(ApiResource):
         resp.set_header("ETag", f'"{ticket.version}"')
         if roles.sees_only_own(who):  # other tickets may be other clients'
             ticket = msgspec.structs.replace(ticket, links=())
-        send(resp, ticket_view(ticket, possible))
+        send(resp, views.ticket_view(ticket, possible))
 
     async def _as_it_was(self, resp: Response, now: Ticket, asked: TicketParameters, who: Principal) -> Ticket:
         """The ticket of the past; who may see it is decided by whose it is now."""
@@ -125,16 +116,16 @@ class TicketResource(ApiResource):
         if version is not None:
             known_version(now, version)
         elif asked.as_of is not None:
-            version = await version_at_time(self.fetch, now.ticket_id, asked.as_of)
+            version = await views.version_at_time(self.fetch, now.ticket_id, asked.as_of)
         elif asked.position is not None:
-            version = await version_at_position(self.fetch, now.ticket_id, asked.position)
+            version = await views.version_at_position(self.fetch, now.ticket_id, asked.position)
         then = fold(await self.deps.desk.load_at(now.ticket_id, version or 0))
         if then is None:
             raise UnknownTicket("The ticket did not exist yet.")
         return visible(then, who) if then.client_user_id else then  # at first it may have been taken for another's
 
 
-class History(Listing[EventView], frozen=True):
+class History(Listing[views.EventView], frozen=True):
     """Every event of a ticket, oldest first."""
 
 
@@ -154,12 +145,12 @@ class TicketHistory(ApiResource):
         resp.set_header("Deskledger-Position", str(await log_end(self.fetch)))
         ticket, known = await self._known(ticket_id, who)
         if roles.sees_only_own(who):
-            known = client_history(known, who.client_user_id)
+            known = views.client_history(known, who.client_user_id)
         resp.set_header("ETag", f'"{ticket.version}"')
-        send(resp, History(event_views(known), None))
+        send(resp, History(views.event_views(known), None))
 
-    async def _known(self, ticket_id: UUID, who: Principal) -> tuple[Ticket, list[Placed]]:
-        known = await history(self.fetch, ticket_id)
+    async def _known(self, ticket_id: UUID, who: Principal) -> tuple[Ticket, list[views.Placed]]:
+        known = await views.history(self.fetch, ticket_id)
         return visible(fold(recorded for _, recorded in known), who), known
 
 

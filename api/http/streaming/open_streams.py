@@ -5,8 +5,7 @@ for as long, so that commands get at least half of the process, however many str
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Sequence
 from weakref import WeakSet
 
 import psycopg
@@ -21,12 +20,9 @@ from application.store.postgres.read_pool import Readers
 from projections.queries.log_tail import EventWaiter, LogTail
 from projections.queries.pages import Fetch
 
-Fetched = TypeVar("Fetched")
-
 CONNECTIONS = 2
 STREAM_CHECK_SECONDS = 1.0  # between two looks at keys and at readers that do not read
 STREAM_END_SECONDS = 2.0  # that a reader has to take what is under way when the server ends
-FULL_SECONDS = "5"
 log = structlog.get_logger()
 
 
@@ -65,23 +61,23 @@ class OpenStreams:
     def __init__(self, url: str, most: int, most_each: int, unread_seconds: float) -> None:
         self.readers = Readers(url, "api stream", least=0, most=CONNECTIONS)
         self.log_tail = LogTail(self.readers.fetch)
-        self.turn = asyncio.Lock()
+        self._turn = asyncio.Lock()
         self._most, self._most_each, self._unread_seconds = most, most_each, unread_seconds
         self._places: WeakSet[OpenStream] = WeakSet()  # one that falcon never began to read takes no place
         self._watching: asyncio.Task[None] | None = None
 
-    async def in_turn(self, read: Callable[[Fetch], Awaitable[Fetched]]) -> Fetched:
-        """Reads one part of a long log, over the connections of the streams, and then stands back for as long."""
-        async with self.turn:
+    async def in_turn(self, write: Callable[[Fetch], Awaitable[Sequence[bytes]]]) -> Sequence[bytes]:
+        """One part of a long log, read over the connections of the streams; then it stands back for as long."""
+        async with self._turn:
             begun = asyncio.get_running_loop().time()
-            found = await read(self.readers.fetch)
+            parts = await write(self.readers.fetch)
             await asyncio.sleep(asyncio.get_running_loop().time() - begun)
-            return found
+            return parts
 
     def take(self, req: Request) -> OpenStream:
         """A place for a stream. Raises Problem: 429 when the caller has too many, 503 when the process has."""
         credential: Credential = req.context.credential
-        retry = {"Retry-After": FULL_SECONDS}
+        retry = {"Retry-After": "5"}
         if sum(place.credential.who.id == credential.who.id for place in self._places) >= self._most_each:
             detail = f"You have {self._most_each} open streams here: end one of them, or share it."
             raise Problem(429, "too_many_streams", detail, headers=retry)

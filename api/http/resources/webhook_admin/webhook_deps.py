@@ -133,7 +133,7 @@ def _record(req: Request, key: str | None) -> WebhookCommandRecord:
 
 
 def _url_refused(reason: str) -> Problem:
-    return Problem(422, "url_refused", reason[0].upper() + reason[1:], [{"pointer": "/url", "detail": reason}])
+    return Problem(422, "url_refused", reason[0].upper() + reason[1:], errors=[{"pointer": "/url", "detail": reason}])
 
 
 def unknown() -> Problem:

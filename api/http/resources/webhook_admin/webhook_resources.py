@@ -208,7 +208,9 @@ def _stream(user_id: str | None) -> UUID | None:
 async def _known_position(stored: Stored, after: int | None) -> int:
     end = await stored.log_end()
     if after is not None and after > end:
-        raise Problem(422, "unknown_position", f"The log ends at {end}.", [{"pointer": "/after", "detail": "too high"}])
+        raise Problem(
+            422, "unknown_position", f"The log ends at {end}.", errors=[{"pointer": "/after", "detail": "too high"}]
+        )
     return end if after is None else after
 
 
