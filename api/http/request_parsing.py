@@ -1,8 +1,10 @@
 """From what came over the wire to values: bodies, parameters and headers. What is wrong is said here, and only here."""
 
 import re
+from collections.abc import Callable
 from datetime import datetime
 from enum import EnumType
+from hashlib import sha256
 from typing import Any, TypeVar, get_args
 
 import msgspec
@@ -10,7 +12,8 @@ from falcon.asgi import Request
 
 from api.http.problems import Problem
 from api.http.request_context import traceparent
-from application.commands.deciding import Trace
+from application.commands.deciding import Outcome, Trace
+from application.commands.idempotency import IdempotencyRequest
 from application.commands.text_types import ADDRESS, ONE_LINE, SAYS_SOMETHING, SHA256, USER_ID_PATTERN
 from domain import roles
 
@@ -159,6 +162,15 @@ def idempotency_key(req: Request) -> str | None:
         detail = "Idempotency-Key takes 1 to 255 printable ASCII characters: a UUID, for example."
         raise Problem(400, "bad_idempotency_key", detail)
     return written.removeprefix('"').removesuffix('"')
+
+
+def idempotency_request(req: Request, answer: Callable[[Outcome], bytes]) -> IdempotencyRequest | None:
+    """That the caller wants this request done once; None without an Idempotency-Key. The body has been read."""
+    key = idempotency_key(req)
+    if key is None:
+        return None
+    request = f"{req.method} {req.path}\n".encode() + req.context.body
+    return IdempotencyRequest(req.context.who.id, key, sha256(request).digest(), answer)
 
 
 def prefer_wait(req: Request) -> int | None:

@@ -3,10 +3,9 @@
 import msgspec
 from falcon.asgi import Request, Response
 
-from api.http.idempotent_requests import idempotency_request
 from api.http.paging import Limit, Listing, NoFields, encode, finish, place, send
 from api.http.problems import Problem
-from api.http.request_parsing import read_json, read_query
+from api.http.request_parsing import idempotency_request, read_json, read_query
 from api.http.resources.api_resource import QUEUE_PROJECTIONS, ApiDeps, ApiResource, MinPosition
 from api.http.resources.ticket_resources import WITHOUT_TEXT
 from application.commands.deciding import Outcome

@@ -6,10 +6,9 @@ from uuid import UUID
 import msgspec
 from falcon.asgi import Request, Response
 
-from api.http.idempotent_requests import idempotency_request
 from api.http.paging import JSON, encode
 from api.http.problems import Problem
-from api.http.request_parsing import expected_version, prefer_wait, read_json, trace
+from api.http.request_parsing import expected_version, idempotency_request, prefer_wait, read_json, trace
 from application.batching_desk import BatchingDesk
 from application.clock import utc_now
 from application.commands.command import Command, Opening

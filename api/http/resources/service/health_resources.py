@@ -46,18 +46,12 @@ class Readyz:
             found = await self._standing.now()
         except Unavailable as error:
             raise unready(f"database: does not answer: {error_summary(error)[:200]}") from None
-        if complaint := complaint_about(found):
-            raise unready(complaint, health=found)
+        if found.missing_migrations:
+            missing = ", ".join(found.missing_migrations)
+            raise unready(f"migrations: missing: {missing}; run deskledger migrate", health=found)
+        if (seconds := found.oldest_unsealed_seconds) > UNSEALED_UNREADY_SECONDS:
+            raise unready(f"sealer: an event waits for {seconds:.0f} s; start deskledger work", health=found)
         send(resp, Ready(**msgspec.structs.asdict(found)))
-
-
-def complaint_about(found: Health) -> str | None:
-    """What keeps the desk from serving; None when nothing does."""
-    if found.missing_migrations:
-        return f"migrations: missing: {', '.join(found.missing_migrations)}; run deskledger migrate"
-    if found.oldest_unsealed_seconds > UNSEALED_UNREADY_SECONDS:
-        return f"sealer: an event waits for {found.oldest_unsealed_seconds:.0f} s; start deskledger work"
-    return None
 
 
 def unready(complaint: str, **more: Any) -> Problem:

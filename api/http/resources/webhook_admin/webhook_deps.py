@@ -10,10 +10,9 @@ import msgspec
 import psycopg
 from falcon.asgi import Request, Response
 
-from api.http.idempotent_requests import idempotency_request
 from api.http.paging import JSON, encode
 from api.http.problems import Problem
-from api.http.request_parsing import idempotency_key
+from api.http.request_parsing import idempotency_key, idempotency_request
 from api.http.resources.webhook_admin import webhook_messages as shapes
 from application.batching_desk import BatchingDesk
 from application.clock import utc_now
