@@ -9,12 +9,16 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 import uvloop
 
+from api.http.streaming.event_formats import LINES
+from api.http.streaming.event_stream import Stream, StreamRequest
+from api.http.streaming.open_streams import OpenStream, OpenStreams
 from application.clock import utc_now
 from application.identity.api_keys import revoke_key
 from application.store.postgres.database import connect
@@ -177,6 +181,41 @@ def test_a_reader_that_does_not_read_is_dropped(many: RunningDesk) -> None:
             total, last = total + len(part), part
     assert not last.endswith(b"0\r\n\r\n"), "it must see that this was not the end"
     assert 0 < total < MANY * 100
+
+
+class Present:
+    """The connection of a reader who stays."""
+
+    half_closed = False
+
+    def is_closing(self) -> bool:
+        """No."""
+        return False
+
+    def abort(self) -> None:
+        """Nobody cuts it."""
+        raise AssertionError
+
+
+def test_a_stream_waits_for_the_database(connection: psycopg.Connection) -> None:
+    """While it does not answer, a stream gives signs of life; then it goes on where it stood, and ends in order."""
+    append(connection, notes(UUID(int=1), 1, 3))
+    seal_all(connection)
+    asked = Asked(connection)
+
+    async def outlast() -> tuple[bytes, bytes]:
+        streams = OpenStreams(connection.info.dsn, 1, 1, 30)
+        streams.readers = asked  # type: ignore[assignment]
+        credential: Any = None
+        stream = Stream(streams, OpenStream(credential, Present()), StreamRequest(EventFilters(), 0, 3, 0, LINES))
+        asked.answers = False
+        sign = await anext(stream)
+        asked.answers = True
+        return sign, b"".join([part async for part in stream])
+
+    sign, rest = asyncio.run(outlast())
+    assert sign == b'{"position":0}\n'
+    assert [json.loads(line)["position"] for line in rest.splitlines()] == [1, 2, 3, 3]
 
 
 # ── What streams cost ───────────────────────────────────────────────────────────────────────────────────────
