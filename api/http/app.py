@@ -45,9 +45,8 @@ class App(Watched):
 
     def add_route(self, uri_template: str, resource: object, **options: Any) -> None:
         """As falcon's."""
-        get = getattr(resource, "on_get", None)
-        if get and not hasattr(resource, "on_head"):
-            resource.on_head = get  # type: ignore[attr-defined]
+        for name in [name for name in dir(resource) if name.startswith("on_get")]:
+            setattr(resource, name.replace("on_get", "on_head"), getattr(resource, name))
         super().add_route(uri_template, resource, **options)
 
 
