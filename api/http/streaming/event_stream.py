@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
+import structlog
 
 from api.http.streaming.event_formats import Form
 from api.http.streaming.open_streams import OpenStream, OpenStreams
@@ -16,7 +17,8 @@ STREAM_BATCH_MAX, BATCH_BYTES = 200, 256 * 1024  # rows that are read at once, a
 FIRST_BATCH = 16  # as nobody knows how large they are
 CHUNK_BYTES = 32 * 1024  # that are written at once, so that a slow reader takes each in time
 NEAR = 500  # positions behind those who wait at the end of the log, who are joined nevertheless
-PAUSE_SECONDS = 1.0  # between two looks for a database that does not answer
+PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0)  # while the database does not answer
+log = structlog.get_logger()
 
 
 class StreamRequest(msgspec.Struct, frozen=True):
@@ -72,15 +74,17 @@ class Stream:
         yield self._form.passed(self._position)
 
     async def _catch_up(self) -> Sequence[bytes]:
-        """The next batch of what the log held when the stream began, or when it had fallen behind.
-
-        While the database does not answer, signs of life, as those who wait for what happens get them.
-        """
-        try:
-            return await self._streams.in_turn(self._next_batch)
-        except Unavailable:
-            await asyncio.sleep(PAUSE_SECONDS)  # others have their turn meanwhile
-            return (self._form.passed(self._position),)
+        """The next batch of what the log held when the stream began, or when it had fallen behind."""
+        reason = ""
+        for pause in PAUSES:
+            try:
+                return await self._streams.in_turn(self._next_batch)
+            except Unavailable as error:
+                reason = str(error).strip()
+            await asyncio.sleep(pause)  # others have their turn meanwhile
+        log.warning("stream cut: the database does not answer", reason=reason)
+        self._place.hang_up()
+        return ()
 
     async def _next_batch(self, fetch: Fetch) -> Sequence[bytes]:
         """The events of the next batch; where none of them fits, how far it went."""
