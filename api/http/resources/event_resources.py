@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 from falcon.asgi import Request, Response
 
-from api.http.paging import JSON, Limit, encode, place, send
+from api.http.paging import JSON, Limit, Listing, encode, place, send
 from api.http.problems import Problem
 from api.http.request_parsing import MOST_WAIT_SECONDS, read_query
 from api.http.resources.api_resource import LIST_PROJECTIONS, ApiResource, MinPosition
@@ -31,11 +31,9 @@ class FeedParameters(EventFilters, frozen=True, forbid_unknown_fields=True):
     min_position: MinPosition = None
 
 
-class EventPage(msgspec.Struct, frozen=True):
+class EventPage(Listing[EventView], frozen=True):
     """A page of the log. `next` is null where it ends for now; `after` is the position to ask from next, always."""
 
-    items: list[EventView]
-    next: str | None
     after: Annotated[int, msgspec.Meta(ge=0)]
 
 
