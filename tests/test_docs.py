@@ -33,7 +33,7 @@ from api.http.resources.queue_resources import OverviewParameters, QueueParamete
 from api.http.resources.report_resources import ReportParameters
 from api.http.resources.service.contract_resources import REDOC
 from api.http.resources.ticket_commands import COMMANDS_WITHOUT_VERSION
-from api.http.resources.ticket_parameters import HistoryParameters, ListParameters, TicketParameters
+from api.http.resources.ticket_resources import HistoryParameters, ListParameters, TicketParameters
 from api.http.resources.webhook_admin.webhook_messages import DeliveryParameters, WebhookParameters
 from application.commands import text_types as forms
 from application.commands.command import Opening

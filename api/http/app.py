@@ -11,6 +11,7 @@ from api.http.middleware.authentication import Authentication
 from api.http.middleware.request_rules import RequestRules
 from api.http.middleware.response_headers import Origins, ResponseHeaders
 from api.http.paging import JSON, encode
+from api.http.resources.api_resource import ApiDeps
 from api.http.resources.client_resources import Clients
 from api.http.resources.closure_mail_resources import ClosureMails
 from api.http.resources.event_resources import EventFeed
@@ -21,13 +22,8 @@ from api.http.resources.service.health_resources import Livez, Readyz
 from api.http.resources.service.metrics_resource import Metrics
 from api.http.resources.ticket_commands import TicketCommands
 from api.http.resources.ticket_resources import Requests, TicketHistory, TicketResource, Tickets
-from api.http.resources.webhook_admin.webhook_deps import make_webhook_deps
-from api.http.resources.webhook_admin.webhook_resources import (
-    WebhookCommands,
-    WebhookDeliveries,
-    WebhookResource,
-    Webhooks,
-)
+from api.http.resources.webhook_admin import webhook_resources
+from api.http.resources.webhook_admin.webhook_deps import WebhookDeps, make_webhook_deps
 from api.http.streaming.open_streams import OpenStreams
 from api.openapi.document import openapi_document
 from api.openapi.header_table import GIVEN
@@ -43,24 +39,6 @@ from projections.status.readiness import Kept
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json", "/docs", REDOC})  # nobody is asked for a key
 
 
-class ConnectionLifespan:
-    """Opens the connections in the process that serves, and closes them at its end."""
-
-    def __init__(self, desk: BatchingDesk, readers: Readers, streams: OpenStreams) -> None:
-        self._desk, self._readers, self._streams = desk, readers, streams
-
-    async def process_startup(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
-        """Runs in each worker, after the fork."""
-        await self._readers.open()
-        await self._streams.readers.open()
-
-    async def process_shutdown(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
-        """Runs when a worker has finished what it accepted."""
-        await self._streams.readers.close()
-        await self._readers.close()
-        await self._desk.close()
-
-
 class App(Watched):
     """What answers GET answers HEAD as well (RFC 9110, section 9.3.2): the same, without the body."""
 
@@ -68,9 +46,8 @@ class App(Watched):
 
     def add_route(self, uri_template: str, resource: object, **options: Any) -> None:
         """As falcon's."""
-        get = getattr(resource, "on_get", None)
-        if get and not hasattr(resource, "on_head"):
-            resource.on_head = get  # type: ignore[attr-defined]
+        for name in [name for name in dir(resource) if name.startswith("on_get")]:
+            setattr(resource, name.replace("on_get", "on_head"), getattr(resource, name))
         super().add_route(uri_template, resource, **options)
 
 
@@ -86,49 +63,35 @@ def desk_of(settings: Settings) -> tuple[BatchingDesk, list[Any]]:
     return BatchingDesk(url, sending.span), [Spanned(sending)]
 
 
-def create_app(settings: Settings) -> App:
-    """The application over one database; `settings.database_url` is set."""
+def make_deps(settings: Settings, desk: BatchingDesk) -> ApiDeps:
+    """What the resources work with under these settings."""
     url = settings.database_url or ""
-    desk, spans = desk_of(settings)
     readers = Readers(url)
     streams = OpenStreams(url, settings.streams, settings.streams_each, settings.unread_seconds)
-    policy = Policy(settings.four_eyes, settings.reopen_window)
-    router = CompiledRouter()
-    middleware: list[Any] = [
-        Watch(settings, readers),
-        Arrival(),
-        RequestRules(),
-        *spans,
-        ConnectionLifespan(desk, readers, streams),
-        *([Origins(settings.cors_origins, tuple(GIVEN))] if settings.cors_origins else []),
-        ResponseHeaders(router, media_by_path()),
-        Authentication(desk, settings, OPEN_PATHS),
-    ]
-    app = App(middleware=middleware, router=router)
-    app.watch(settings, router)
-    app.end_streams = streams.end
-    problems.install(app)
-    freshness, standing = Freshness(readers.fetch), Kept(readers.fetch)
-    commands, webhooks = TicketCommands(desk, freshness, policy), make_webhook_deps(settings, desk, readers)
-    app.add_middleware(webhooks)
+    freshness, policy = Freshness(readers.fetch), Policy(settings.four_eyes, settings.reopen_window)
+    return ApiDeps(desk, readers, freshness, streams, policy, TicketCommands(desk, freshness, policy))
 
-    app.add_route("/v1/requests", Requests(commands))
-    app.add_route("/v1/tickets", Tickets(commands, readers, freshness))
-    app.add_route("/v1/tickets/{ticket_id:uuid}", TicketResource(desk, readers, freshness, policy))
-    app.add_route("/v1/tickets/{ticket_id:uuid}:{command}", commands)
-    app.add_route("/v1/tickets/{ticket_id:uuid}/history", TicketHistory(readers, freshness))
-    app.add_route("/v1/queues", Queues(readers, freshness))
-    app.add_route("/v1/queues/{queue}", QueueResource(readers, freshness))
-    app.add_route("/v1/queues/{queue}:claim_next", ClaimNextTicket(commands, readers))
-    app.add_route("/v1/clients/{user_id}", Clients(desk, readers, freshness))
-    app.add_route("/v1/events", EventFeed(readers, freshness, streams))
-    app.add_route("/v1/reports", Reports())
-    app.add_route("/v1/reports/{metric}", ReportResource(readers, freshness))
-    app.add_route("/v1/closure_mails", ClosureMails(readers))
-    app.add_route("/v1/webhooks", Webhooks(webhooks))
-    app.add_route("/v1/webhooks/{webhook_id:uuid}", WebhookResource(webhooks))
-    app.add_route("/v1/webhooks/{webhook_id:uuid}:{command}", WebhookCommands(webhooks))
-    app.add_route("/v1/webhooks/{webhook_id:uuid}/deliveries", WebhookDeliveries(webhooks))
+
+def add_routes(app: App, settings: Settings, deps: ApiDeps, webhooks: WebhookDeps) -> None:
+    """Every route."""
+    standing = Kept(deps.readers.fetch)
+    app.add_route("/v1/requests", Requests(deps))
+    app.add_route("/v1/tickets", Tickets(deps))
+    app.add_route("/v1/tickets/{ticket_id:uuid}", TicketResource(deps))
+    app.add_route("/v1/tickets/{ticket_id:uuid}:{command}", deps.commands)
+    app.add_route("/v1/tickets/{ticket_id:uuid}/history", TicketHistory(deps))
+    app.add_route("/v1/queues", Queues(deps))
+    app.add_route("/v1/queues/{queue}", QueueResource(deps))
+    app.add_route("/v1/queues/{queue}:claim_next", ClaimNextTicket(deps))
+    app.add_route("/v1/clients/{user_id}", Clients(deps))
+    app.add_route("/v1/events", EventFeed(deps))
+    app.add_route("/v1/reports", Reports(deps))
+    app.add_route("/v1/reports/{metric}", ReportResource(deps))
+    app.add_route("/v1/closure_mails", ClosureMails(deps))
+    app.add_route("/v1/webhooks", webhook_resources.Webhooks(webhooks))
+    app.add_route("/v1/webhooks/{webhook_id:uuid}", webhook_resources.WebhookResource(webhooks))
+    app.add_route("/v1/webhooks/{webhook_id:uuid}:{command}", webhook_resources.WebhookCommands(webhooks))
+    app.add_route("/v1/webhooks/{webhook_id:uuid}/deliveries", webhook_resources.WebhookDeliveries(webhooks))
     app.add_route("/livez", Livez())
     app.add_route("/readyz", Readyz(standing))
     if settings.metrics:
@@ -136,4 +99,27 @@ def create_app(settings: Settings) -> App:
     app.add_route("/openapi.json", ContractPart(JSON, encode(openapi_document())))
     app.add_route("/docs", docs_page())
     app.add_route(REDOC, docs_script())
+
+
+def create_app(settings: Settings) -> App:
+    """The application over one database; `settings.database_url` is set."""
+    desk, spans = desk_of(settings)
+    deps, router = make_deps(settings, desk), CompiledRouter()
+    webhooks = make_webhook_deps(settings, desk, deps.readers)
+    middleware: list[Any] = [
+        Watch(settings, deps.readers),
+        Arrival(),
+        RequestRules(),
+        *spans,
+        deps,
+        *([Origins(settings.cors_origins, tuple(GIVEN))] if settings.cors_origins else []),
+        ResponseHeaders(router, media_by_path()),
+        Authentication(desk, settings, OPEN_PATHS),
+        webhooks,
+    ]
+    app = App(middleware=middleware, router=router)
+    app.watch(settings, router)
+    app.end_streams = deps.streams.end
+    problems.install(app)
+    add_routes(app, settings, deps, webhooks)
     return app

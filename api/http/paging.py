@@ -11,6 +11,7 @@ from projections.queries.pages import DEFAULT_LIMIT, MOST_ROWS_OF_PAGE, Page
 
 encode = msgspec.json.Encoder().encode
 JSON = "application/json"
+Limit = Annotated[int, msgspec.Meta(ge=1, le=MOST_ROWS_OF_PAGE)]
 Item = TypeVar("Item")
 
 
@@ -26,7 +27,7 @@ class Paging(msgspec.Struct, frozen=True):
     """How every list is read: a page of at most 200 items, from a cursor on."""
 
     cursor: str | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=MOST_ROWS_OF_PAGE)] = DEFAULT_LIMIT
+    limit: Limit = DEFAULT_LIMIT
 
 
 class Listing(msgspec.Struct, Generic[Item], frozen=True):
@@ -47,15 +48,13 @@ def finish(req: Request, resp: Response, page: Page, kind: type[Listing[Any]], w
     items = page.items
     if without:
         items = [msgspec.structs.replace(item, **dict.fromkeys(without)) for item in items]
-    place(req, resp, page)
+    place(req, resp, page.position, cursor=page.next)
     send(resp, kind(items, page.next))
 
 
-def place(req: Request, resp: Response, page: Page) -> None:
-    """The headers of a page: where the read model stands, and the address of the next page."""
-    resp.set_header("Deskledger-Position", str(page.position))
-    if page.next:
-        asked = {name: value for name, value in req.params.items() if name != "cursor"}
-        resp.set_header(
-            "Link", f'<{quote(req.path, safe=IN_PATHS)}?{urlencode({**asked, "cursor": page.next})}>; rel="next"'
-        )
+def place(req: Request, resp: Response, position: int, **following: str | None) -> None:
+    """The headers of a page: where the read model stands, and the address of the next page, by the named parameter."""
+    resp.set_header("Deskledger-Position", str(position))
+    if any(following.values()):
+        query = urlencode({**req.params, **following})
+        resp.set_header("Link", f'<{quote(req.path, safe=IN_PATHS)}?{query}>; rel="next"')

@@ -17,14 +17,11 @@ from application.observability.logs import error_summary
 from application.store.event_store import NotReadable
 from application.store.postgres.pg_connection import Unavailable
 from domain import errors, roles
-from domain.values import Principal
 from projections.queries.pages import BadCursor
-from projections.queries.ticket_view import Placed, client_history, event_views
+from projections.queries.ticket_view import EventView, Placed, client_history, event_views
 
 MEDIA_TYPE = "application/problem+json"
 TYPE = "urn:deskledger:problem:"
-RETRY_SECONDS = "2"
-UPDATE_SECONDS = "60"
 IN_PATHS = "/:@!$&'()*+,;=~"  # RFC 3986, pchar: everything else in a path is percent-encoded
 STATUS: dict[type[errors.DeskError], int] = {
     errors.Refused: 409,
@@ -37,34 +34,22 @@ log = structlog.get_logger()
 
 
 class Problem(Exception):
-    """An error that belongs to HTTP: `code` is its stable name, `errors` points at what is wrong in the body."""
+    """An error that belongs to HTTP: `code` is its stable name, `more` are the members that its document has beside.
 
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        detail: str,
-        errors: list[dict[str, str]] | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> None:
+    `errors` among them points at what is wrong in the body. Those that are None are left out.
+    """
+
+    def __init__(self, status: int, code: str, detail: str, headers: dict[str, str] | None = None, **more: Any) -> None:
         super().__init__(detail)
         self.status, self.code, self.detail = status, code, detail
-        self.errors, self.headers = errors, headers or {}
+        self.headers, self.more = headers or {}, more
 
 
 def install(app: falcon.asgi.App[Any, Any]) -> None:
     """Sends every error of every kind through here."""
-    app.set_error_reporter(_unanswered)
-    app.add_error_handler(Exception, _unexpected)
-    app.add_error_handler(falcon.HTTPError, _http_error)
-    app.add_error_handler(errors.DeskError, _desk_error)
-    app.add_error_handler(BadCursor, _bad_cursor)
-    app.add_error_handler(Unavailable, _unavailable)
-    app.add_error_handler(psycopg.OperationalError, _unavailable)  # its disk is full, it is shutting down, …
-    app.add_error_handler(psycopg.errors.ReadOnlySqlTransaction, _unavailable)  # it is a standby now
-    app.add_error_handler(KeyReused, _key_reused)
-    app.add_error_handler(NotReadable, _not_readable)
-    app.add_error_handler(Problem, _problem)
+    app.set_error_reporter(_report)
+    for kind in (Exception, falcon.HTTPError):  # falcon has an own handler for the latter
+        app.add_error_handler(kind, _answer)
 
 
 def problem_document(status: int, code: str, detail: str, path: str, **more: Any) -> bytes:
@@ -86,17 +71,38 @@ def phrase(status: int) -> str:
     return PHRASES.get(status) or HTTPStatus(status).phrase
 
 
-def write(req: Request, resp: Response, status: int, code: str, detail: str, **more: Any) -> None:
-    """Makes the response a problem; members that are None are left out."""
-    resp.status = status
-    resp.content_type = MEDIA_TYPE
-    req.context.code = code
-    resp.data = problem_document(status, code, detail, req.path, **more, **names(req))
-    resp.text = resp.media = None
+async def _answer(req: Request, resp: Response, error: Exception, params: Any) -> None:
+    problem = problem_for(req, error)
+    req.context.code = problem.code
+    resp.set_headers(problem.headers)
+    resp.status, resp.content_type = problem.status, MEDIA_TYPE
+    more = problem.more | names(req)
+    resp.data = problem_document(problem.status, problem.code, problem.detail, req.path, **more)
 
 
-async def _desk_error(req: Request, resp: Response, error: errors.DeskError, params: Any) -> None:
-    status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
+def problem_for(req: Request, error: Exception) -> Problem:
+    """The problem that an error is answered with."""
+    match error:
+        case Problem():
+            return error
+        case errors.DeskError():
+            return _desk_problem(req, error)
+        case falcon.HTTPError():
+            return _http_problem(error)
+        case BadCursor():
+            detail = BadCursor.__doc__ or ""
+            return Problem(400, "bad_cursor", detail, errors=[{"pointer": "/cursor", "detail": detail}])
+        case KeyReused():
+            return Problem(422, "idempotency_key_reused", KeyReused.__doc__ or "")
+        case NotReadable():
+            return _not_readable(req, error)
+        # its disk is full, it is shutting down, it is a standby now, …
+        case Unavailable() | psycopg.OperationalError() | psycopg.errors.ReadOnlySqlTransaction():
+            return _unavailable(req, error)
+    return Problem(500, "internal_error", "That is our mistake, and it is in our log. Nothing is half recorded.")
+
+
+def _desk_problem(req: Request, error: errors.DeskError) -> Problem:
     more: dict[str, Any] = {}
     match error:
         case errors.Refused():
@@ -104,65 +110,43 @@ async def _desk_error(req: Request, resp: Response, error: errors.DeskError, par
         case errors.Unacceptable() if error.pointer:
             more = {"errors": [{"pointer": error.pointer, "detail": error.detail}]}
         case errors.StaleVersion():
-            more = {"current_version": error.current_version, "missed_events": event_views(_missed(req, error))}
-    write(req, resp, status, error.code, error.detail, **more)
+            more = {"current_version": error.current_version, "missed_events": _missed(req, error)}
+    status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
+    return Problem(status, error.code, error.detail, **more)
 
 
-def _missed(req: Request, error: errors.StaleVersion) -> list[Placed]:
-    who: Principal = req.context.who
+def _missed(req: Request, error: errors.StaleVersion) -> list[EventView]:
+    who = req.context.who
     missed: list[Placed] = [(None, recorded) for recorded in error.missed]
-    return client_history(missed, who.client_user_id) if roles.sees_only_own(who) else missed
+    return event_views(client_history(missed, who.client_user_id) if roles.sees_only_own(who) else missed)
 
 
-async def _problem(req: Request, resp: Response, error: Problem, params: Any) -> None:
-    for name, value in error.headers.items():
-        resp.set_header(name, value)
-    write(req, resp, error.status, error.code, error.detail, errors=error.errors)
-
-
-async def _bad_cursor(req: Request, resp: Response, error: BadCursor, params: Any) -> None:
-    detail = BadCursor.__doc__ or ""
-    write(req, resp, 400, "bad_cursor", detail, errors=[{"pointer": "/cursor", "detail": detail}])
-
-
-async def _key_reused(req: Request, resp: Response, error: KeyReused, params: Any) -> None:
-    write(req, resp, 422, "idempotency_key_reused", KeyReused.__doc__ or "")
-
-
-async def _unavailable(req: Request, resp: Response, error: Exception, params: Any) -> None:
+def _unavailable(req: Request, error: Exception) -> Problem:
     log.warning("database unavailable", reason=error_summary(error), **names(req))
-    resp.set_header("Retry-After", RETRY_SECONDS)
     detail = "The database does not answer now. Nothing is half recorded: read the ticket again, then retry."
-    write(req, resp, 503, "database_unavailable", detail)
+    return Problem(503, "database_unavailable", detail, headers={"Retry-After": "2"})
 
 
-async def _not_readable(req: Request, resp: Response, error: NotReadable, params: Any) -> None:
+def _not_readable(req: Request, error: NotReadable) -> Problem:
     log.error("unreadable event", stream_id=str(error.stream_id), version=error.version, type=error.type, **names(req))
-    resp.set_header("Retry-After", UPDATE_SECONDS)
     detail = (
         f"Event {error.version} of this ticket or client, {error.type}, cannot be read by this program: a newer one"
         " recorded it, or it is damaged. Nothing is done. The operator has to update the desk, or restore the event."
     )
-    write(req, resp, 503, "unreadable_event", detail)
+    return Problem(503, "unreadable_event", detail, headers={"Retry-After": "60"})
 
 
-async def _http_error(req: Request, resp: Response, error: falcon.HTTPError, params: Any) -> None:
-    resp.set_headers(error.headers or {})
+def _http_problem(error: falcon.HTTPError) -> Problem:
     status = error.status_code
     text = CLEARER_DETAILS.get(error.description or "", error.description)
     detail = text or HTTP_ERROR_DETAILS.get(status, error.title or phrase(status))
-    write(req, resp, status, code_of(status), detail)
+    return Problem(status, code_of(status), detail, headers=dict(error.headers or {}))
 
 
-def _unanswered(req: Request, error: Exception, params: Any, handled: bool) -> None:
-    """What went wrong when it was too late for a problem: a stream that broke, or an error in here."""
-    if not handled:
+def _report(req: Request, error: Exception, params: Any, handled: bool) -> None:
+    """Logs our own mistakes: also what went wrong when it was too late for a problem, as in a stream that broke."""
+    if not handled or req.context.code == "internal_error":
         log.error("unexpected error", route=req.uri_template, method=req.method, **names(req), exc_info=error)
-
-
-async def _unexpected(req: Request, resp: Response, error: Exception, params: Any) -> None:
-    log.error("unexpected error", route=req.uri_template, method=req.method, **names(req), exc_info=error)
-    write(req, resp, 500, "internal_error", "That is our mistake, and it is in our log. Nothing is half recorded.")
 
 
 def code_of(status: int) -> str:
@@ -175,10 +159,8 @@ CODES = {
     400: "bad_request",
     404: "not_found",
     405: "method_not_allowed",
-    406: "not_acceptable",
     408: "request_timeout",
     414: "uri_too_long",
-    415: "unsupported_media_type",
     431: "headers_too_large",
     500: "internal_error",
     501: "not_implemented",

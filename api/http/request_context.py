@@ -23,13 +23,7 @@ class Arrived:
         self.traceparent = child_of(sent)
         # what is recorded for a request names its trace where somebody else knows it, too
         self.kept = self.traceparent if sent and self.traceparent[3:35] == sent[3:35] else None
-        well_formed = wanted and _REQUEST_ID.fullmatch(wanted)
-        self.request_id = wanted if wanted and well_formed else self.traceparent[36:52]
-
-    @property
-    def trace_id(self) -> str:
-        """The 32 digits of the trace."""
-        return self.traceparent[3:35]
+        self.request_id = wanted if wanted and _REQUEST_ID.fullmatch(wanted) else self.traceparent[36:52]
 
 
 class ClientConnection(Protocol):
@@ -47,19 +41,13 @@ class ClientConnection(Protocol):
 def names(req: Request) -> dict[str, str]:
     """The names of a request, for a log line or a problem; none for what is no request."""
     arrived = req.scope.get(SCOPE)
-    return {"request_id": arrived.request_id, "trace_id": arrived.trace_id} if arrived else {}
+    return {"request_id": arrived.request_id, "trace_id": arrived.traceparent[3:35]} if arrived else {}
 
 
 def traceparent(req: Request) -> str | None:
     """What is recorded for a request belongs to this; None where nobody but the log has heard of its trace."""
     arrived = req.scope.get(SCOPE)
     return arrived.kept if arrived else None
-
-
-def connection_of(req: Request) -> ClientConnection | None:
-    """What a request came over; None where no server of ours has accepted it."""
-    connection: ClientConnection | None = req.scope.get(SCOPE_CONNECTION)
-    return connection
 
 
 @cache

@@ -1,18 +1,21 @@
 """From what came over the wire to values: bodies, parameters and headers. What is wrong is said here, and only here."""
 
-import json
 import re
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any, TypeVar
+from enum import EnumType
+from hashlib import sha256
+from typing import Any, TypeVar, get_args
 
 import msgspec
 from falcon.asgi import Request
-from msgspec import inspect
 
 from api.http.problems import Problem
 from api.http.request_context import traceparent
-from application.commands.deciding import Trace
+from application.commands.deciding import Outcome, Trace
+from application.commands.idempotency import IdempotencyRequest
 from application.commands.text_types import ADDRESS, ONE_LINE, SAYS_SOMETHING, SHA256, USER_ID_PATTERN
+from domain import roles
 
 MOST_BYTES = 1024 * 1024
 MOST_QUOTED = 300  # of what came in, an answer repeats no more than this
@@ -26,80 +29,37 @@ PATTERNS_IN_WORDS = {  # what msgspec says of a pattern, for people
 }
 _PATH = re.compile(r" - at `(?P<path>[^`]*)`$")
 IF_MATCH = r'^(\*|(W/)?"[^"]*")$'
-_IF_MATCH = re.compile(IF_MATCH + r"(?!\n)")
-_VERSION = re.compile(r"[1-9][0-9]{0,8}$")
+_VERSION = re.compile(r'"[1-9][0-9]{0,8}"')
 _PREFER_WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*("?)(?P<seconds>\d{1,4})\1(?:$|[,;\s])', re.IGNORECASE)
 _FIELD = re.compile(r"(?P<fault>unknown|missing required) field `(?P<name>.*)`$", re.DOTALL)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 MOST_WAIT_SECONDS = 30
-MOST_KEY = 255
 # Printable ASCII with no quotes or blanks at its ends; quotes around all of it are not part of the key.
 IDEMPOTENCY_KEY = r'^([!#-~]([ -~]{0,253}[!#-~])?|"[!#-~]([ -~]{0,253}[!#-~])?")$'
-_IDEMPOTENCY_KEY = re.compile(IDEMPOTENCY_KEY + r"(?!\n)")
 
 
-class Decoders:
-    """The decoders of the bodies, each made once."""
+async def read_json(req: Request, wanted: type[Wanted]) -> Wanted:
+    """The body as a struct. An empty body stands for one without fields.
 
-    def __init__(self) -> None:
-        self._known: dict[type[msgspec.Struct], msgspec.json.Decoder[Any]] = {}
-
-    async def body(self, req: Request, wanted: type[Wanted]) -> Wanted:
-        """The body as a struct. An empty body stands for one without fields.
-
-        Raises Problem: 400 malformed JSON, 413 too large, 415 not JSON, 422 not what the command takes.
-        """
-        raw = req.context.body = await read_body(req)
-        if raw and (req.content_type or "").partition(";")[0].strip().lower() != "application/json":
-            raise Problem(415, "not_json", "Send the body as JSON, with Content-Type: application/json.")
-        if raw and (coding := req.get_header("Content-Encoding")) and coding.strip().lower() != "identity":
-            detail = "Send the body as it is, without Content-Encoding: nothing is unpacked here."
-            raise Problem(415, "unsupported_media_type", detail, headers={"Accept-Encoding": "identity"})
-        decoder = self._known.get(wanted) or self._known.setdefault(wanted, msgspec.json.Decoder(wanted))
-        try:
-            value: Wanted = decoder.decode(raw or b"{}")
-        except msgspec.ValidationError as error:
-            raise invalid(422, error, wanted) from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Problem(400, "malformed_json", f"The body is not JSON in UTF-8: {error}.") from None
-        if raw and not _is_plain(raw) and (pointer := _named_twice(_members(raw.decode()))):
-            raise _not_fitting(422, pointer, "it stands there twice, and nobody can tell which one is meant")
-        return value
+    Raises Problem: 400 malformed JSON, 413 too large, 415 not JSON, 422 not what the command takes.
+    """
+    raw = req.context.body = await read_body(req)
+    if raw:
+        _require_plain_json(req)
+    try:
+        return msgspec.json.decode(raw or b"{}", type=wanted)
+    except msgspec.ValidationError as error:
+        raise invalid(422, error, wanted) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Problem(400, "malformed_json", f"The body is not JSON in UTF-8: {error}.") from None
 
 
-def _is_plain(raw: bytes) -> bool:
-    """Whether JSON has as many colons as its objects have members of different names: then none is there twice."""
-    colons = raw.count(b":")
-    return colons < 2 or colons == _count(_loose(raw))
-
-
-def _count(value: Any) -> int:
-    """How many members the objects in a value have together."""
-    if isinstance(value, dict):
-        return len(value) + sum(map(_count, value.values()))
-    return sum(map(_count, value)) if isinstance(value, list) else 0
-
-
-_loose = msgspec.json.Decoder().decode
-
-
-class _Members(list[tuple[str, Any]]):
-    """An object of JSON with all that its text says: a dictionary keeps only the last member of a name."""
-
-
-_members = json.JSONDecoder(object_pairs_hook=_Members).decode
-
-
-def _named_twice(value: Any) -> str | None:
-    """The JSON pointer of a member whose name its object has twice; None when there is none."""
-    seen: set[str] = set()
-    for name, member in value if isinstance(value, _Members) else ():
-        if name in seen:
-            return f"/{name}"
-        seen.add(name)
-        if inner := _named_twice(member):
-            return f"/{name}{inner}"
-    return None
+def _require_plain_json(req: Request) -> None:
+    if (req.content_type or "").partition(";")[0].strip().lower() != "application/json":
+        raise Problem(415, "not_json", "Send the body as JSON, with Content-Type: application/json.")
+    if (req.get_header("Content-Encoding") or "identity").strip().lower() != "identity":
+        detail = "Send the body as it is, without Content-Encoding: nothing is unpacked here."
+        raise Problem(415, "unsupported_media_type", detail, headers={"Accept-Encoding": "identity"})
 
 
 async def read_body(req: Request) -> bytes:
@@ -119,39 +79,44 @@ def invalid(status: int, error: msgspec.ValidationError, wanted: type[msgspec.St
     pointer = found["path"].removeprefix("$").replace("[...]", "/-").replace("[", "/").replace("]", "") if found else ""
     pointer = pointer.replace(".", "/")
     if field := _FIELD.search(detail):
-        pointer += "/" + field["name"].replace("~", "~0").replace("/", "~1")[:MOST_QUOTED]
+        pointer += "/" + field["name"].replace("~", "~0").replace("/", "~1")
         detail = "there is no such field" if field["fault"] == "unknown" else "it is required"
     detail = next((plain for pattern, plain in PATTERNS_IN_WORDS.items() if repr(pattern) in detail), detail)
-    if wanted and detail.startswith("Invalid enum value") and (words := _words(wanted, pointer)):
+    if wanted and detail.startswith("Invalid enum value") and (words := _words(wanted, pointer.split("/")[1:])):
         detail = f"it takes one of {', '.join(words)}"
-    return _not_fitting(status, pointer, detail[:MOST_QUOTED].strip())
+    return _not_fitting(status, pointer, detail)
 
 
-def _words(wanted: type[msgspec.Struct], pointer: str) -> list[str]:
-    """The values of the enum at a place in a struct; none where it is no enum's."""
-    kinds: list[Any] = [inspect.type_info(wanted)]
-    for name in pointer.split("/")[1:]:
-        kinds = [
-            field.type
-            for kind in kinds
-            for field in getattr(kind, "fields", ())
-            if name in (field.encode_name, field.name)
-        ]
-        kinds = [one for kind in kinds for one in getattr(kind, "types", (kind,))]
-    return [str(value) for kind in kinds if isinstance(kind, inspect.EnumType) for value in kind.cls]
+def _words(kind: Any, names: list[str]) -> list[str]:
+    """The values of the enum that a struct has under these names; none where it is no enum's."""
+    kinds = get_args(kind) or (kind,)
+    if not names:
+        return [word for one in kinds if isinstance(one, EnumType) for word in map(str, one)]
+    structs = [one for one in kinds if hasattr(one, "__struct_fields__")]
+    types = {field.encode_name: field.type for one in structs for field in msgspec.structs.fields(one)}
+    return _words(types.get(names[0]), names[1:])
 
 
 def _not_fitting(status: int, pointer: str, detail: str) -> Problem:
     code = "invalid_body" if status == 422 else "invalid_parameter"
-    return Problem(status, code, f"{pointer or 'The request'}: {detail}.", [{"pointer": pointer, "detail": detail}])
+    pointer, detail = pointer[:MOST_QUOTED], detail[:MOST_QUOTED].strip()
+    errors = [{"pointer": pointer, "detail": detail}]
+    return Problem(status, code, f"{pointer or 'The request'}: {detail}.", errors=errors)
+
+
+def read_query(req: Request, what: str, wanted: type[Wanted]) -> Wanted:
+    """The parameters of a query, for whoever may read that. Raises Forbidden, and Problem with status 400."""
+    roles.require_read(req.context.who, what)
+    return parameters(req, wanted)
 
 
 def parameters(req: Request, wanted: type[Wanted]) -> Wanted:
     """The query parameters as a struct; an unknown, repeated or mistyped one is a Problem with status 400."""
-    if any("\0" in str(value) for value in req.params.values()):
-        raise Problem(400, "invalid_parameter", "A parameter holds a NUL character: leave it out.")
-    if twice := next((name for name, value in req.params.items() if isinstance(value, list)), None):
-        raise _not_fitting(400, f"/{twice[:MOST_QUOTED]}", "it is given twice, and nobody can tell which one is meant")
+    for name, given in req.params.items():
+        if isinstance(given, list):
+            raise _not_fitting(400, f"/{name}", "it is given twice, and nobody can tell which one is meant")
+        if "\0" in given:
+            raise Problem(400, "invalid_parameter", "A parameter holds a NUL character: leave it out.")
     try:
         value = msgspec.convert(req.params, wanted, strict=False)
     except msgspec.ValidationError as error:
@@ -172,15 +137,14 @@ def expected_version(req: Request) -> int | None:
     """
     header = req.get_header("If-Match")
     if header is None:
-        raise Problem(
-            428, "if_match_missing", 'Say on which version you decided: If-Match: "<version>", as in the ETag.'
-        )
+        detail = 'Say on which version you decided: If-Match: "<version>", as in the ETag.'
+        raise Problem(428, "if_match_missing", detail)
     tag = header.strip()
-    if _IF_MATCH.match(tag) is None:
+    if not re.fullmatch(IF_MATCH, tag):
         raise Problem(400, "bad_if_match", 'If-Match takes one version in double quotes, for example "5", or *.')
     if tag == "*":
         return None
-    return int(tag[1:-1]) if tag[0] == '"' and _VERSION.match(tag[1:-1]) else 0
+    return int(tag.strip('"')) if _VERSION.fullmatch(tag) else 0
 
 
 def idempotency_key(req: Request) -> str | None:
@@ -194,11 +158,19 @@ def idempotency_key(req: Request) -> str | None:
     written = header.strip()
     if sum(name == b"idempotency-key" for name, _ in req.scope["headers"]) > 1:
         raise Problem(400, "bad_idempotency_key", "Two keys came, and nobody can tell which one is meant: send one.")
-    key = written.removeprefix('"').removesuffix('"')
-    if not _IDEMPOTENCY_KEY.match(written):
-        detail = f"Idempotency-Key takes 1 to {MOST_KEY} printable ASCII characters: a UUID, for example."
+    if not re.fullmatch(IDEMPOTENCY_KEY, written):
+        detail = "Idempotency-Key takes 1 to 255 printable ASCII characters: a UUID, for example."
         raise Problem(400, "bad_idempotency_key", detail)
-    return key
+    return written.removeprefix('"').removesuffix('"')
+
+
+def idempotency_request(req: Request, answer: Callable[[Outcome], bytes]) -> IdempotencyRequest | None:
+    """That the caller wants this request done once; None without an Idempotency-Key. The body has been read."""
+    key = idempotency_key(req)
+    if key is None:
+        return None
+    request = f"{req.method} {req.path}\n".encode() + req.context.body
+    return IdempotencyRequest(req.context.who.id, key, sha256(request).digest(), answer)
 
 
 def prefer_wait(req: Request) -> int | None:
@@ -210,9 +182,6 @@ def prefer_wait(req: Request) -> int | None:
 
 def trace(req: Request) -> Trace:
     """Where a request comes from: what is not well-formed is not kept."""
-    correlation = req.get_header("X-Correlation-Id")
-    return Trace(
-        None,
-        correlation if correlation and len(correlation) <= 200 and correlation.isprintable() else None,
-        traceparent(req),
-    )
+    correlation = req.get_header("X-Correlation-Id") or ""
+    well_formed = correlation.isprintable() and len(correlation) <= 200
+    return Trace(None, correlation if correlation and well_formed else None, traceparent(req))

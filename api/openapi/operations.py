@@ -10,8 +10,7 @@ from api.http.resources.client_resources import ClientEntry, PageParameters
 from api.http.resources.event_resources import EventPage, FeedParameters
 from api.http.resources.queue_resources import OverviewParameters, QueueParameters, QueueTickets
 from api.http.resources.report_resources import MetricList, ReportParameters
-from api.http.resources.ticket_parameters import HistoryParameters, ListParameters, TicketParameters
-from api.http.resources.ticket_resources import History, TicketList
+from api.http.resources.ticket_resources import History, HistoryParameters, ListParameters, TicketList, TicketParameters
 from api.http.streaming.event_formats import CLOUD_EVENTS, NDJSON, SSE, CloudEvent
 from api.openapi.command_operations import ANSWER_HEADERS, COMMAND_ENDPOINTS, COMMAND_HEADERS, CORRELATION_HEADERS, may
 from api.openapi.operation import Endpoint, content

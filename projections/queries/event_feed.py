@@ -13,7 +13,7 @@ from application.store.event_store import Meta, to_recorded
 from domain.client import client_stream
 from domain.events import TICKET_EVENTS
 from domain.values import Level
-from projections.queries.pages import Fetch, Filters
+from projections.queries.pages import Fetch, Filters, Moment
 from projections.queries.ticket_view import EventActor, EventView, event_view
 
 # "offset 0" keeps it a walk along the log, whatever the planner expects of the filters: at most SLICE steps.
@@ -44,8 +44,8 @@ class EventFilters(msgspec.Struct, frozen=True):
     client_user_id: str | None = None
     actor: str | None = None
     level: Level | None = None
-    since: datetime | None = None
-    until: datetime | None = None
+    since: Moment | None = msgspec.field(default=None, name="from")
+    until: Moment | None = msgspec.field(default=None, name="to")
 
 
 class FeedRow(NamedTuple):

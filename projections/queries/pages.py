@@ -2,13 +2,16 @@
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from psycopg.sql import SQL, Composable, Composed
 
 DEFAULT_LIMIT = 50
 MOST_ROWS_OF_PAGE = 200
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+Rank = Annotated[int, msgspec.Meta(ge=1, le=5)]  # of a priority
 Query = SQL | Composed
 Fetch = Callable[[Query, Sequence[Any]], Awaitable[list[Any]]]
 CursorType = TypeVar("CursorType", bound=msgspec.Struct)

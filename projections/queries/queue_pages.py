@@ -11,7 +11,7 @@ from domain.events import Recorded
 from domain.ticket import Ticket, fold
 from domain.values import Qualification, Queue, State
 from projections.models.queue_stays import UNRANKED
-from projections.queries.pages import BadCursor, Fetch, Filters, Page, cut, read_cursor, write_cursor
+from projections.queries.pages import BadCursor, Fetch, Filters, Page, Rank, cut, read_cursor, write_cursor
 
 
 class QueueOverview(msgspec.Struct, frozen=True):
@@ -53,7 +53,7 @@ class QueueRow(msgspec.Struct, frozen=True):
 class QueueFilters(msgspec.Struct, frozen=True):
     """What a reader of a queue may ask for."""
 
-    priority: int | None = None
+    priority: Rank | None = None
     assignee: str | None = None
     unassigned: bool | None = None
     state: State | None = None

@@ -7,7 +7,7 @@ import msgspec
 from psycopg.sql import SQL, Identifier
 
 from domain.values import Channel, Level, Priority, Qualification, Queue, State
-from projections.queries.pages import BadCursor, Fetch, Filters, Page, cut, read_cursor, write_cursor
+from projections.queries.pages import BadCursor, Fetch, Filters, Moment, Page, Rank, cut, read_cursor, write_cursor
 
 TICKET_COLUMNS = SQL(
     "ticket_id, number, version, state, level, qualification, queue, client_user_id, channel, summary, category,"
@@ -64,9 +64,9 @@ class TicketFilters(msgspec.Struct, frozen=True):
     level: Level | None = None
     queue: Queue | None = None
     assignee: str | None = None
-    priority: int | None = None
-    created_from: datetime | None = None
-    created_to: datetime | None = None
+    priority: Rank | None = None
+    created_from: Moment | None = None
+    created_to: Moment | None = None
     q: str | None = None
 
 

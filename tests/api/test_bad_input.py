@@ -242,17 +242,6 @@ def test_an_unknown_field_is_refused(shared_desk: RunningDesk, name: str) -> Non
     assert version(shared_desk, ticket) == 1
 
 
-def test_a_field_that_stands_there_twice_is_refused(shared_desk: RunningDesk) -> None:
-    """422: JSON readers disagree on which one counts (RFC 8259, section 4), so none does."""
-    for body, pointer in [
-        (b'{"channel":"email","text":"a","text":"b","sender":{}}', "/text"),
-        (b'{"channel":"email","text":"a","t\\u0065xt" : "a","sender":{}}', "/text"),
-        (b'{"channel":"email","text":"a","sender":{"name":"a","name":"b"}}', "/sender/name"),
-    ]:
-        told = problem(shared_desk.request("POST", "/v1/requests", body), 422, "invalid_body")
-        assert told["errors"][0]["pointer"] == pointer
-
-
 @pytest.mark.parametrize(
     "body",
     [

@@ -9,12 +9,16 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 import uvloop
 
+from api.http.streaming.event_formats import LINES
+from api.http.streaming.event_stream import Stream, StreamRequest
+from api.http.streaming.open_streams import OpenStream, OpenStreams
 from application.clock import utc_now
 from application.identity.api_keys import revoke_key
 from application.store.postgres.database import connect
@@ -177,6 +181,39 @@ def test_a_reader_that_does_not_read_is_dropped(many: RunningDesk) -> None:
             total, last = total + len(part), part
     assert not last.endswith(b"0\r\n\r\n"), "it must see that this was not the end"
     assert 0 < total < MANY * 100
+
+
+class Present:
+    """The connection of a reader who stays."""
+
+    half_closed = False
+
+    def is_closing(self) -> bool:
+        """No."""
+        return False
+
+    def abort(self) -> None:
+        """Nobody cuts it."""
+        raise AssertionError
+
+
+def test_a_stream_outlasts_a_short_failure(connection: psycopg.Connection) -> None:
+    """While the database does not answer, a stream that catches up waits; then it goes on where it stood."""
+    append(connection, notes(UUID(int=1), 1, 3))
+    seal_all(connection)
+    asked = Asked(connection)
+
+    async def outlast() -> bytes:
+        streams = OpenStreams(connection.info.dsn, 1, 1, 30)
+        streams.readers = asked  # type: ignore[assignment]
+        credential: Any = None
+        stream = Stream(streams, OpenStream(credential, Present()), StreamRequest(EventFilters(), 0, 3, 0, LINES))
+        asked.answers = False
+        asyncio.get_running_loop().call_later(0.1, setattr, asked, "answers", True)
+        return b"".join([part async for part in stream])
+
+    lines = asyncio.run(outlast()).splitlines()
+    assert [json.loads(line)["position"] for line in lines] == [1, 2, 3, 3]
 
 
 # ── What streams cost ───────────────────────────────────────────────────────────────────────────────────────

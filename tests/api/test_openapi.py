@@ -75,14 +75,14 @@ def wanted_by(monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint) -> type[msgsp
     def parameters(req: Any, wanted: Any) -> Any:
         raise Seen(wanted)
 
-    async def body(self: Any, req: Any, wanted: Any) -> Any:
+    async def read_json(req: Any, wanted: Any) -> Any:
         raise Seen(wanted)
 
-    real = decoding.parameters
+    real = {decoding.parameters: parameters, decoding.read_json: read_json}
     for module in [module for name, module in sys.modules.items() if name.startswith("api.")]:
-        if getattr(module, "parameters", None) is real:
-            monkeypatch.setattr(module, "parameters", parameters)
-    monkeypatch.setattr(decoding.Decoders, "body", body)
+        for decode, seen in real.items():
+            if getattr(module, decode.__name__, None) is decode:
+                monkeypatch.setattr(module, decode.__name__, seen)
     some_id = OTHER_TICKET_ID
     path = endpoint.path.format(ticket_id=some_id, webhook_id=some_id, queue="tier1", user_id="c", metric="backlog")
     headers = {"If-Match": "*", "Accept": "*/*"}

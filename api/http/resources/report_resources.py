@@ -5,17 +5,15 @@ from datetime import UTC, datetime
 import msgspec
 from falcon.asgi import Request, Response
 
-from api.http.paging import Listing, send
+from api.http.paging import Listing, place, send
 from api.http.problems import Problem
-from api.http.read_your_writes import MinPosition, wait_for_position
-from api.http.request_parsing import parameters
-from api.http.resources.ticket_parameters import Moment
+from api.http.request_parsing import read_query
+from api.http.resources.api_resource import ApiResource, MinPosition
 from application.clock import utc_now
-from application.store.postgres.read_pool import Readers
 from domain import roles
+from projections.queries.pages import Moment
 from projections.reports.report_figures import READ_MODELS, report
 from projections.reports.report_metrics import BY_NAME, REPORT_METRICS, ReportMetric
-from projections.status.freshness import Freshness
 
 
 class ReportParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,7 +41,7 @@ class MetricList(Listing[MetricWords], frozen=True):
     """Every metric in words."""
 
 
-class Reports:
+class Reports(ApiResource):
     """What is measured."""
 
     async def on_get(self, req: Request, resp: Response) -> None:
@@ -52,37 +50,33 @@ class Reports:
         send(resp, MetricList([metric_words(metric) for metric in REPORT_METRICS], None))
 
 
-class ReportResource:
+class ReportResource(ApiResource):
     """One metric."""
-
-    def __init__(self, readers: Readers, freshness: Freshness) -> None:
-        self._readers, self._freshness = readers, freshness
 
     async def on_get(self, req: Request, resp: Response, metric: str) -> None:
         """Its figures, one cell for each group: from the beginning, and up to now, unless the caller says otherwise."""
-        roles.require_read(req.context.who, "reports")
-        wanted, asked = known_metric(metric), parameters(req, ReportParameters)
+        asked, wanted = read_query(req, "reports", ReportParameters), known_metric(metric)
         groups = known_groups(wanted, asked.group_by)
         since, until = in_utc("from", asked.since), in_utc("to", asked.until) or utc_now()
         if since and since >= until:
             raise Problem(400, "invalid_parameter", "from must lie before to, and before now when there is no to.")
-        await wait_for_position(req, resp, self._freshness, asked.min_position, READ_MODELS)
-        found = await report(self._readers.fetch, wanted, since, until, groups)
-        resp.set_header("Deskledger-Position", str(found.position))
+        await self.wait_for_position(req, resp, asked.min_position, READ_MODELS)
+        found = await report(self.fetch, wanted, since, until, groups)
+        place(req, resp, found.position)
         send(resp, found)
 
 
 def metric_words(metric: ReportMetric) -> MetricWords:
     """What is said of a metric."""
-    words = (metric.definition, metric.formula, metric.population, metric.unit)
-    return MetricWords(metric.name, *words, metric.group_by, metric.split)
+    words = {name: getattr(metric, name) for name in MetricWords.__struct_fields__ if name != "parts"}
+    return MetricWords(**words, parts=metric.split)
 
 
 def known_metric(name: str) -> ReportMetric:
     """The metric of that name. Raises Problem with status 404."""
-    if name not in BY_NAME:
-        raise Problem(404, "unknown_metric", f"There is no metric {name!r}: {', '.join(BY_NAME)}.")
-    return BY_NAME[name]
+    if found := BY_NAME.get(name):
+        return found
+    raise Problem(404, "unknown_metric", f"There is no metric {name!r}: {', '.join(BY_NAME)}.")
 
 
 def known_groups(metric: ReportMetric, asked: str | None) -> list[str]:

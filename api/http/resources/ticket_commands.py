@@ -6,10 +6,9 @@ from uuid import UUID
 import msgspec
 from falcon.asgi import Request, Response
 
-from api.http.idempotent_requests import idempotency_request
 from api.http.paging import JSON, encode
 from api.http.problems import Problem
-from api.http.request_parsing import Decoders, expected_version, prefer_wait, trace
+from api.http.request_parsing import expected_version, idempotency_request, prefer_wait, read_json, trace
 from application.batching_desk import BatchingDesk
 from application.clock import utc_now
 from application.commands.command import Command, Opening
@@ -28,15 +27,11 @@ class TicketVersion(msgspec.Struct, frozen=True):
     version: int
 
 
-_decode_version = msgspec.json.Decoder(TicketVersion).decode
-
-
 class TicketCommands:
     """Takes commands on tickets and answers them."""
 
     def __init__(self, desk: BatchingDesk, freshness: Freshness, policy: Policy) -> None:
         self.desk, self._freshness, self._policy = desk, freshness, policy
-        self._decoders = Decoders()
 
     async def on_post(self, req: Request, resp: Response, ticket_id: UUID, command: str) -> None:
         """A command on a ticket that is there."""
@@ -45,13 +40,13 @@ class TicketCommands:
             raise Problem(404, "unknown_command", f"There is no command {command!r}: {', '.join(sorted(COMMANDS))}.")
         free = command in COMMANDS_WITHOUT_VERSION and req.get_header("If-Match") is None
         version = None if free else expected_version(req)
-        request = self.request(req, ticket_id, await self._decoders.body(req, kind), version)
+        request = self.request(req, ticket_id, await read_json(req, kind), version)
         result = await self.desk.execute(request, idempotency_request(req, command_answer))
         await self.complete_response(req, resp, result, command_answer)
 
     async def open_ticket(self, req: Request, resp: Response, kind: type[Opening]) -> None:
         """A command that begins a ticket: 201, with its address."""
-        request = self.request(req, new_stream_id(utc_now()), await self._decoders.body(req, kind))
+        request = self.request(req, new_stream_id(utc_now()), await read_json(req, kind))
         result = await self.desk.execute(request, idempotency_request(req, command_answer))
         ticket = await self.complete_response(req, resp, result, command_answer)
         resp.status = 201
@@ -69,7 +64,8 @@ class TicketCommands:
         """Waits for the projections where the caller prefers it, and answers with the body and the ticket's version."""
         if isinstance(result, StoredAnswer):
             resp.set_header("Idempotency-Replayed", "true")
-            body, ticket = result.body, _decode_version(result.body)  # the record has nothing but the bytes
+            body = result.body
+            ticket = msgspec.json.decode(body, type=TicketVersion)  # the record has nothing but the bytes
         else:
             body, ticket = answer(result), TicketVersion(result.ticket.ticket_id, result.ticket.version)
         req.context.ticket_id = ticket.ticket_id

@@ -1,99 +1,94 @@
 """Tickets over HTTP: new ones in, one of them, their list and their history out."""
 
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
 from falcon.asgi import Request, Response
 
-from api.http.paging import Listing, finish, send
-from api.http.read_your_writes import LIST_PROJECTIONS, known_version, wait_for_position, wait_for_version
-from api.http.request_parsing import parameters
-from api.http.resources.ticket_commands import TicketCommands
-from api.http.resources.ticket_parameters import HistoryParameters, ListParameters, TicketParameters, only_one
-from application.batching_desk import BatchingDesk
+from api.http.paging import Limit, Listing, finish, send
+from api.http.problems import Problem
+from api.http.request_parsing import read_query
+from api.http.resources.api_resource import LIST_PROJECTIONS, ApiResource, MinPosition, Version, known_version
 from application.clock import utc_now
-from application.commands.deciding import Policy
 from application.commands.procedure_commands import OpenTicket, ReceiveRequest
-from application.store.postgres.read_pool import Readers
 from domain import roles
 from domain.errors import Forbidden, UnknownTicket, UnknownUserId
 from domain.rules import allowed_commands
 from domain.ticket import Ticket, fold
 from domain.values import Principal
+from projections.queries import ticket_view as views
 from projections.queries.event_feed import log_end
+from projections.queries.pages import DEFAULT_LIMIT, Moment
 from projections.queries.ticket_list import TicketFilters, TicketRow, ticket_page
-from projections.queries.ticket_view import (
-    EventView,
-    client_history,
-    event_views,
-    history,
-    ticket_view,
-    version_at_position,
-    version_at_time,
-)
-from projections.status.freshness import Freshness
 
 WITHOUT_TEXT = ("summary", "assignee")  # what lists keep from reporters: an assignee is what somebody typed
 
 
-class Requests:
-    """Step 1: support requests come in."""
+class TicketParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which earlier state of a ticket is wanted, or which version lists and queues have to hold: one of them."""
 
-    def __init__(self, commands: TicketCommands) -> None:
-        self._commands = commands
+    version: Version | None = None
+    as_of: Moment | None = None
+    position: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    min_version: Version | None = None
+
+    def __post_init__(self) -> None:
+        if sum(value is not None for value in msgspec.structs.astuple(self)) > 1:
+            detail = "Name one of version, as_of, position and min_version, not several."
+            raise Problem(400, "invalid_parameter", detail)
+
+
+class HistoryParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which version lists and queues have to hold."""
+
+    min_version: Version | None = None
+
+
+class ListParameters(TicketFilters, frozen=True, forbid_unknown_fields=True):
+    """Filters of the list of tickets."""
+
+    cursor: str | None = None
+    limit: Limit = DEFAULT_LIMIT
+    min_position: MinPosition = None
+
+
+class Requests(ApiResource):
+    """Step 1: support requests come in."""
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """ReceiveRequest."""
-        await self._commands.open_ticket(req, resp, ReceiveRequest)
+        await self.deps.commands.open_ticket(req, resp, ReceiveRequest)
 
 
 class TicketList(Listing[TicketRow], frozen=True):
     """Tickets, newest first."""
 
 
-class Tickets:
+class Tickets(ApiResource):
     """The list of tickets, and new ones whose client is known."""
-
-    def __init__(self, commands: TicketCommands, readers: Readers, freshness: Freshness) -> None:
-        self._commands, self._readers, self._freshness = commands, readers, freshness
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """OpenTicket."""
-        await self._commands.open_ticket(req, resp, OpenTicket)
+        await self.deps.commands.open_ticket(req, resp, OpenTicket)
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """The tickets that fit, newest first; a client gets the own ones."""
         who: Principal = req.context.who
-        roles.require_read(who, "tickets")
-        asked = parameters(req, ListParameters)
-        user_id = asked.client_user_id
+        asked = read_query(req, "tickets", ListParameters)
         if roles.sees_only_own(who):
-            if user_id not in (None, who.client_user_id):
+            if asked.client_user_id not in (None, who.client_user_id):
                 raise UnknownUserId
-            user_id = who.client_user_id
+            asked = msgspec.structs.replace(asked, client_user_id=who.client_user_id)
         if roles.sees_no_text(who) and (hidden := "q" if asked.q else "assignee" if asked.assignee else ""):
             raise Forbidden(f"for {hidden} one of the roles {', '.join(roles.STAFF)}")
-        filters = TicketFilters(
-            user_id,
-            asked.state,
-            asked.level,
-            asked.queue,
-            asked.assignee,
-            asked.priority,
-            asked.created_from,
-            asked.created_to,
-            asked.q,
-        )
-        await wait_for_position(req, resp, self._freshness, asked.min_position, LIST_PROJECTIONS)
-        page = await ticket_page(self._readers.fetch, filters, asked.cursor, asked.limit)
+        await self.wait_for_position(req, resp, asked.min_position, LIST_PROJECTIONS)
+        page = await ticket_page(self.fetch, asked, asked.cursor, asked.limit)
         finish(req, resp, page, TicketList, without=WITHOUT_TEXT if roles.sees_no_text(who) else ())
 
 
-class TicketResource:
+class TicketResource(ApiResource):
     """One ticket, now or as it was."""
-
-    def __init__(self, desk: BatchingDesk, readers: Readers, freshness: Freshness, policy: Policy) -> None:
-        self._desk, self._readers, self._freshness, self._policy = desk, readers, freshness, policy
 
     async def on_get(self, req: Request, resp: Response, ticket_id: UUID) -> None:
         """The ticket; with `version`, `as_of` or `position` as it stood then, when no command can be given.
@@ -101,46 +96,41 @@ class TicketResource:
         With `min_version`, as soon as lists and queues hold that version.
         """
         who: Principal = req.context.who
-        roles.require_read(who, "ticket")
-        asked = only_one(parameters(req, TicketParameters)) if req.query_string else TicketParameters()
+        asked = read_query(req, "ticket", TicketParameters)
+        ticket = visible(fold((await self.deps.desk.load((ticket_id,))).get(ticket_id, ())), who)
         possible: tuple[str, ...] = ()
         if asked.min_version is None and asked != TicketParameters():
-            ticket = await self._as_it_was(resp, ticket_id, asked, who)
+            ticket = await self._as_it_was(resp, ticket, asked, who)
         else:
-            ticket = visible(fold((await self._desk.load((ticket_id,))).get(ticket_id, ())), who)
-            await wait_for_version(req, resp, self._freshness, ticket, asked.min_version)
-            possible = allowed_commands(ticket, self._policy.given(who, utc_now()))
+            await self.wait_for_version(req, resp, ticket, asked.min_version)
+            possible = allowed_commands(ticket, self.deps.policy.given(who, utc_now()))
         resp.set_header("ETag", f'"{ticket.version}"')
         if roles.sees_only_own(who):  # other tickets may be other clients'
             ticket = msgspec.structs.replace(ticket, links=())
-        send(resp, ticket_view(ticket, possible))
+        send(resp, views.ticket_view(ticket, possible))
 
-    async def _as_it_was(self, resp: Response, ticket_id: UUID, asked: TicketParameters, who: Principal) -> Ticket:
+    async def _as_it_was(self, resp: Response, now: Ticket, asked: TicketParameters, who: Principal) -> Ticket:
         """The ticket of the past; who may see it is decided by whose it is now."""
-        resp.set_header("Deskledger-Position", str(await log_end(self._readers.fetch)))
-        now = visible(fold((await self._desk.load((ticket_id,))).get(ticket_id, ())), who)
+        resp.set_header("Deskledger-Position", str(await log_end(self.fetch)))
         version = asked.version
         if version is not None:
             known_version(now, version)
         elif asked.as_of is not None:
-            version = await version_at_time(self._readers.fetch, ticket_id, asked.as_of)
+            version = await views.version_at_time(self.fetch, now.ticket_id, asked.as_of)
         elif asked.position is not None:
-            version = await version_at_position(self._readers.fetch, ticket_id, asked.position)
-        then = fold(await self._desk.load_at(ticket_id, version or 0))
+            version = await views.version_at_position(self.fetch, now.ticket_id, asked.position)
+        then = fold(await self.deps.desk.load_at(now.ticket_id, version or 0))
         if then is None:
             raise UnknownTicket("The ticket did not exist yet.")
         return visible(then, who) if then.client_user_id else then  # at first it may have been taken for another's
 
 
-class History(Listing[EventView], frozen=True):
+class History(Listing[views.EventView], frozen=True):
     """Every event of a ticket, oldest first."""
 
 
-class TicketHistory:
+class TicketHistory(ApiResource):
     """Everything that happened to a ticket."""
-
-    def __init__(self, readers: Readers, freshness: Freshness) -> None:
-        self._readers, self._freshness = readers, freshness
 
     async def on_get(self, req: Request, resp: Response, ticket_id: UUID) -> None:
         """Every event, oldest first, in words; a client gets the client-visible ones of an own ticket.
@@ -148,19 +138,20 @@ class TicketHistory:
         With `min_version`, as soon as lists and queues hold that version, so that its events have their position.
         """
         who: Principal = req.context.who
-        roles.require_read(who, "ticket")
-        asked = parameters(req, HistoryParameters)
+        asked = read_query(req, "ticket", HistoryParameters)
         if asked.min_version is not None:
-            known = await history(self._readers.fetch, ticket_id)
-            ticket = visible(fold(recorded for _, recorded in known), who)
-            await wait_for_version(req, resp, self._freshness, ticket, asked.min_version)
-        resp.set_header("Deskledger-Position", str(await log_end(self._readers.fetch)))
-        known = await history(self._readers.fetch, ticket_id)
-        ticket = visible(fold(recorded for _, recorded in known), who)
+            ticket, _ = await self._known(ticket_id, who)
+            await self.wait_for_version(req, resp, ticket, asked.min_version)
+        resp.set_header("Deskledger-Position", str(await log_end(self.fetch)))
+        ticket, known = await self._known(ticket_id, who)
         if roles.sees_only_own(who):
-            known = client_history(known, who.client_user_id)
+            known = views.client_history(known, who.client_user_id)
         resp.set_header("ETag", f'"{ticket.version}"')
-        send(resp, History(event_views(known), None))
+        send(resp, History(views.event_views(known), None))
+
+    async def _known(self, ticket_id: UUID, who: Principal) -> tuple[Ticket, list[views.Placed]]:
+        known = await views.history(self.fetch, ticket_id)
+        return visible(fold(recorded for _, recorded in known), who), known
 
 
 def visible(ticket: Ticket | None, who: Principal) -> Ticket:

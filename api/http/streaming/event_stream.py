@@ -10,6 +10,7 @@ from api.http.streaming.event_formats import Form
 from api.http.streaming.open_streams import OpenStream, OpenStreams
 from application.store.postgres.pg_connection import Unavailable
 from projections.queries.event_feed import EventFilters, FeedRow, feed_item, feed_rows
+from projections.queries.pages import Fetch
 
 PULSE_SECONDS = 10.0  # between two signs of life
 STREAM_BATCH_MAX, BATCH_BYTES = 200, 256 * 1024  # rows that are read at once, and about how much comes of them
@@ -34,7 +35,7 @@ class Stream:
     """What falcon reads the answer from. It takes its place when it is made, and leaves it when it is closed."""
 
     def __init__(self, streams: OpenStreams, place: OpenStream, wanted: StreamRequest) -> None:
-        self._streams, self._place, self._wanted = streams, place, wanted
+        self._streams, self._place, self._wanted, self._form = streams, place, wanted, wanted.form
         self._position, self._end, self._limit = wanted.after, wanted.end, FIRST_BATCH
         self._parts = self._run()
 
@@ -54,13 +55,14 @@ class Stream:
         await self._parts.aclose()
 
     async def _run(self) -> AsyncGenerator[bytes, None]:
-        loop, form, place = asyncio.get_running_loop(), self._wanted.form, self._place
+        loop, place = asyncio.get_running_loop(), self._place
         deadline = loop.time() + self._wanted.seconds
-        if form.first:
-            yield form.first
+        first = self._form.first
         if self._position >= self._end:  # the headers go out with the first bytes
-            yield form.passed(self._position)
-        while not (place.over or place.gone()):
+            first += self._form.passed(self._position)
+        if first:
+            yield first
+        while not place.ended():
             if self._position < self._end:
                 parts = await self._catch_up()
             elif (left := deadline - loop.time()) > 0 and not place.waits_in_vain():
@@ -69,50 +71,39 @@ class Stream:
                 break
             for part in parts:
                 yield part
-        yield form.passed(self._position)
+        yield self._form.passed(self._position)
 
     async def _catch_up(self) -> Sequence[bytes]:
         """The next batch of what the log held when the stream began, or when it had fallen behind."""
-        for pause in (*PAUSES, None):
-            async with self._streams.turn:
-                if self._place.over or self._place.gone():  # while it waited for its turn
-                    return ()
-                begun = asyncio.get_running_loop().time()
-                try:
-                    parts = await self._written(await self._read())
-                except Unavailable as error:
-                    reason = str(error).strip()
-                else:
-                    await asyncio.sleep(asyncio.get_running_loop().time() - begun)
-                    return parts or self._still_catching_up()
-            if pause is not None:
-                await asyncio.sleep(pause)  # others have their turn meanwhile
+        reason = ""
+        for pause in PAUSES:
+            try:
+                return await self._streams.in_turn(self._next_batch)
+            except Unavailable as error:
+                reason = str(error).strip()
+            await asyncio.sleep(pause)  # others have their turn meanwhile
         log.warning("stream cut: the database does not answer", reason=reason)
         self._place.hang_up()
         return ()
 
-    def _still_catching_up(self) -> Sequence[bytes]:
-        """What is sent for a batch in which nothing fitted."""
-        return () if self._position >= self._end else (self._wanted.form.passed(self._position),)
-
-    async def _read(self) -> Sequence[FeedRow]:
-        fetch = self._streams.readers.fetch
+    async def _next_batch(self, fetch: Fetch) -> Sequence[bytes]:
+        """The events of the next batch; where none of them fits, how far it went."""
+        if self._place.ended():  # while it waited for its turn
+            return ()
         found = await feed_rows(fetch, self._position, self._end, self._wanted.filters, self._limit)
         self._position = found.after
-        return found.rows
+        return await self._written(found.rows) or (self._form.passed(self._position),)
 
     async def _follow(self, seconds: float) -> Sequence[bytes]:
         """What happens within so many seconds; at their end, a sign of life."""
-        log_tail, wanted = self._streams.log_tail, self._wanted
-        if log_tail.seen(wanted.filters) > self._position + NEAR:  # it was away: it catches up, in batches
-            self._end = log_tail.seen(wanted.filters)
+        log_tail, filters = self._streams.log_tail, self._wanted.filters
+        if log_tail.seen(filters) > self._position + NEAR:  # it was away: it catches up, in batches
+            self._end = log_tail.seen(filters)
             return ()
-        self._place.wish = wish = log_tail.follow(wanted.filters, self._position)
+        self._place.wish = wish = log_tail.follow(filters, self._position)
         rows = await log_tail.wait(wish, seconds)
         self._position = wish.position
-        if log_tail.seen(wanted.filters) > self._position + NEAR:
-            self._end = log_tail.seen(wanted.filters)
-        return await self._written(rows) if rows else (wanted.form.passed(self._position),)
+        return await self._written(rows) or (self._form.passed(self._position),)
 
     async def _written(self, rows: Sequence[FeedRow]) -> Sequence[bytes]:
         """The rows in the stream's form, in parts; others have their turn between two of them.
@@ -121,7 +112,7 @@ class Stream:
         """
         parts, part, total = [], bytearray(), 0
         for count, row in enumerate(rows, 1):  # noqa: B007 - how many came to so many bytes
-            part += self._wanted.form.event(feed_item(row).event)
+            part += self._form.event(feed_item(row).event)
             if len(part) >= CHUNK_BYTES:
                 parts.append(bytes(part))
                 total += len(part)

@@ -5,9 +5,7 @@ for as long, so that commands get at least half of the process, however many str
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Sequence
 from weakref import WeakSet
 
 import psycopg
@@ -16,37 +14,34 @@ from falcon.asgi import Request
 
 from api.http.middleware.authentication import Credential
 from api.http.problems import Problem
-from api.http.request_context import ClientConnection, connection_of
+from api.http.request_context import SCOPE_CONNECTION, ClientConnection
 from application.store.postgres.pg_connection import Unavailable
 from application.store.postgres.read_pool import Readers
 from projections.queries.log_tail import EventWaiter, LogTail
 from projections.queries.pages import Fetch
 
-Fetched = TypeVar("Fetched")
-
 CONNECTIONS = 2
 STREAM_CHECK_SECONDS = 1.0  # between two looks at keys and at readers that do not read
 STREAM_END_SECONDS = 2.0  # that a reader has to take what is under way when the server ends
-FULL_SECONDS = "5"
 log = structlog.get_logger()
 
 
 class OpenStream:
     """One open stream, or one request that waits for events."""
 
-    def __init__(self, credential: Credential, connection: ClientConnection | None) -> None:
+    def __init__(self, credential: Credential, connection: ClientConnection) -> None:
         self.credential, self._connection = credential, connection
         self.over = False
         self.wish: EventWaiter | None = None  # what it waits for now
         self.sending_since: float | None = None  # by the loop's clock: what was given to the socket is still there
 
-    def gone(self) -> bool:
-        """Whether nobody is there any more; gunicorn cancels what is under way only seconds later."""
-        return self._connection is not None and self._connection.is_closing()
+    def ended(self) -> bool:
+        """Whether it is to end, or nobody is there any more; gunicorn cancels what is under way only seconds later."""
+        return self.over or self._connection.is_closing()
 
     def waits_in_vain(self) -> bool:
         """Whether nobody may be there: who has closed its side is sent what there is, and nobody waits for more."""
-        return self._connection is not None and self._connection.half_closed
+        return self._connection.half_closed
 
     def end(self) -> None:
         """It is to end where it stands."""
@@ -57,8 +52,6 @@ class OpenStream:
     def hang_up(self) -> None:
         """Cuts the connection, so that the reader knows that this was not the end."""
         self.over = True
-        if self._connection is None:
-            raise ConnectionAbortedError("the server has no way to cut a connection")
         self._connection.abort()
 
 
@@ -68,32 +61,31 @@ class OpenStreams:
     def __init__(self, url: str, most: int, most_each: int, unread_seconds: float) -> None:
         self.readers = Readers(url, "api stream", least=0, most=CONNECTIONS)
         self.log_tail = LogTail(self.readers.fetch)
-        self.turn = asyncio.Lock()
+        self._turn = asyncio.Lock()
         self._most, self._most_each, self._unread_seconds = most, most_each, unread_seconds
         self._places: WeakSet[OpenStream] = WeakSet()  # one that falcon never began to read takes no place
         self._watching: asyncio.Task[None] | None = None
-        self._ending = False
 
-    async def in_turn(self, read: Callable[[Fetch], Awaitable[Fetched]]) -> Fetched:
-        """Reads one part of a long log, over the connections of the streams, and then stands back for as long."""
-        async with self.turn:
+    async def in_turn(self, write: Callable[[Fetch], Awaitable[Sequence[bytes]]]) -> Sequence[bytes]:
+        """One part of a long log, read over the connections of the streams; then it stands back for as long."""
+        async with self._turn:
             begun = asyncio.get_running_loop().time()
-            found = await read(self.readers.fetch)
+            parts = await write(self.readers.fetch)
             await asyncio.sleep(asyncio.get_running_loop().time() - begun)
-            return found
+            return parts
 
     def take(self, req: Request) -> OpenStream:
         """A place for a stream. Raises Problem: 429 when the caller has too many, 503 when the process has."""
         credential: Credential = req.context.credential
-        retry = {"Retry-After": FULL_SECONDS}
+        retry = {"Retry-After": "5"}
         if sum(place.credential.who.id == credential.who.id for place in self._places) >= self._most_each:
             detail = f"You have {self._most_each} open streams here: end one of them, or share it."
             raise Problem(429, "too_many_streams", detail, headers=retry)
         if len(self._places) >= self._most:
             raise Problem(503, "streams_full", "No more streams can be open now. Ask again.", headers=retry)
-        place = OpenStream(credential, connection_of(req))
+        place = OpenStream(credential, req.scope[SCOPE_CONNECTION])
         self._places.add(place)
-        place.over = self._ending
+        place.over = self.log_tail.ended
         if self._watching is None or self._watching.done():
             self._watching = asyncio.get_running_loop().create_task(self._watch())
         return place
@@ -104,7 +96,6 @@ class OpenStreams:
 
     def end(self) -> None:
         """Ends all of them, at once: the process ends."""
-        self._ending = True
         self.log_tail.end()
         for place in self._places:
             place.end()
@@ -115,31 +106,23 @@ class OpenStreams:
             await asyncio.sleep(STREAM_CHECK_SECONDS)
             now = asyncio.get_running_loop().time()
             for place in list(self._places):
-                if place.gone() or (place.wish and place.waits_in_vain()):
+                if place.ended() or (place.wish and place.waits_in_vain()):
                     place.end()
                 patience = STREAM_END_SECONDS if place.over else self._unread_seconds
                 if place.sending_since is not None and place.sending_since < now - patience:
                     log.warning("stream dropped: its reader does not read", actor=place.credential.who.id)
-                    with suppress(ConnectionAbortedError):
-                        place.hang_up()
+                    place.hang_up()
             await self._look_at_keys()
 
     async def _look_at_keys(self) -> None:
         for credential in {place.credential for place in self._places}:
             try:
-                good = await still_good(credential)
+                good = await credential.still_good()
+            except (Unavailable, psycopg.OperationalError):  # nobody knows otherwise
+                good = True
             except Exception:
                 log.exception("a key cannot be looked at: its streams end")
                 good = False
-            if not good:
-                for place in list(self._places):
-                    if place.credential is credential:
-                        place.end()
-
-
-async def still_good(credential: Credential) -> bool:
-    """Whether a key or token would be let in now. While the database does not answer, nobody knows otherwise."""
-    try:
-        return await credential.still_good()
-    except (Unavailable, psycopg.OperationalError):
-        return True
+            for place in list(self._places):
+                if place.credential is credential and not good:
+                    place.end()

@@ -6,7 +6,7 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from api.http.paging import send
-from api.http.problems import write
+from api.http.problems import Problem
 from application.observability.logs import error_summary
 from application.store.postgres.pg_connection import Unavailable
 from projections.status.readiness import Health, Kept
@@ -45,26 +45,15 @@ class Readyz:
         try:
             found = await self._standing.now()
         except Unavailable as error:
-            send_unready(req, resp, {"database": f"does not answer: {error_summary(error)[:200]}"})
-            return
-        problems = complaints(found)
-        if problems:
-            send_unready(req, resp, problems, health=found)
-        else:
-            send(resp, Ready(**msgspec.structs.asdict(found)))
+            raise unready(f"database: does not answer: {error_summary(error)[:200]}") from None
+        if found.missing_migrations:
+            missing = ", ".join(found.missing_migrations)
+            raise unready(f"migrations: missing: {missing}; run deskledger migrate", health=found)
+        if (seconds := found.oldest_unsealed_seconds) > UNSEALED_UNREADY_SECONDS:
+            raise unready(f"sealer: an event waits for {seconds:.0f} s; start deskledger work", health=found)
+        send(resp, Ready(**msgspec.structs.asdict(found)))
 
 
-def complaints(found: Health) -> dict[str, str]:
-    """What keeps the desk from serving."""
-    if found.missing_migrations:
-        return {"migrations": f"missing: {', '.join(found.missing_migrations)}; run deskledger migrate"}
-    if found.oldest_unsealed_seconds > UNSEALED_UNREADY_SECONDS:
-        return {"sealer": f"an event waits for {found.oldest_unsealed_seconds:.0f} s; start deskledger work"}
-    return {}
-
-
-def send_unready(req: Request, resp: Response, problems: dict[str, str], **more: Any) -> None:
+def unready(complaint: str, **more: Any) -> Problem:
     """503 with what is wrong."""
-    resp.set_header("Retry-After", "2")
-    detail = "; ".join(f"{what}: {wrong}" for what, wrong in problems.items())
-    write(req, resp, 503, "not_ready", detail, **more)
+    return Problem(503, "not_ready", complaint, headers={"Retry-After": "2"}, **more)

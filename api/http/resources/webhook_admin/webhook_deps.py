@@ -10,10 +10,9 @@ import msgspec
 import psycopg
 from falcon.asgi import Request, Response
 
-from api.http.idempotent_requests import idempotency_request
 from api.http.paging import JSON, encode
 from api.http.problems import Problem
-from api.http.request_parsing import idempotency_key
+from api.http.request_parsing import idempotency_key, idempotency_request
 from api.http.resources.webhook_admin import webhook_messages as shapes
 from application.batching_desk import BatchingDesk
 from application.clock import utc_now
@@ -133,7 +132,7 @@ def _record(req: Request, key: str | None) -> WebhookCommandRecord:
 
 
 def _url_refused(reason: str) -> Problem:
-    return Problem(422, "url_refused", reason[0].upper() + reason[1:], [{"pointer": "/url", "detail": reason}])
+    return Problem(422, "url_refused", reason[0].upper() + reason[1:], errors=[{"pointer": "/url", "detail": reason}])
 
 
 def unknown() -> Problem:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from api.http.paging import JSON, NoFields, finish, send
 from api.http.problems import Problem
-from api.http.request_parsing import Decoders, parameters
+from api.http.request_parsing import parameters, read_json
 from api.http.resources.webhook_admin import webhook_messages as shapes
 from api.http.resources.webhook_admin.webhook_deps import WebhookDeps, as_answered, changing, find, unknown
 from application.clock import utc_now
@@ -39,7 +39,6 @@ class Webhooks:
 
     def __init__(self, deps: WebhookDeps) -> None:
         self._deps = deps
-        self._decoders = Decoders()
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """The subscriptions, without their secrets."""
@@ -53,7 +52,7 @@ class Webhooks:
     async def on_post(self, req: Request, resp: Response) -> None:
         """A new one: 201 with its secret, which is shown this once."""
         roles.require_manage(req.context.who, "webhooks")
-        wanted = await self._decoders.body(req, shapes.CreateWebhook)
+        wanted = await read_json(req, shapes.CreateWebhook)
         body = await self._deps.answer(req, resp, partial(self._add, wanted, req.context.who.id))
         resp.status = 201
         resp.set_header("Location", f"/v1/webhooks/{msgspec.json.decode(body)['id']}")
@@ -75,7 +74,6 @@ class WebhookResource:
 
     def __init__(self, deps: WebhookDeps) -> None:
         self._deps = deps
-        self._decoders = Decoders()
 
     async def on_get(self, req: Request, resp: Response, webhook_id: UUID) -> None:
         """The subscription, without its secret."""
@@ -85,7 +83,7 @@ class WebhookResource:
     async def on_patch(self, req: Request, resp: Response, webhook_id: UUID) -> None:
         """Changes what the body names. What is due and has failed is tried again, now."""
         roles.require_manage(req.context.who, "webhooks")
-        wanted = await self._decoders.body(req, shapes.ChangeWebhook)
+        wanted = await read_json(req, shapes.ChangeWebhook)
         if wanted.url is not msgspec.UNSET:
             await self._deps.check(wanted.url)
         given = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not msgspec.UNSET}
@@ -128,7 +126,6 @@ class WebhookCommands:
 
     def __init__(self, deps: WebhookDeps) -> None:
         self._deps = deps
-        self._decoders = Decoders()
         self._commands: dict[str, Do] = {
             "enable": self._enable,
             "disable": self._disable,
@@ -148,20 +145,20 @@ class WebhookCommands:
 
     async def _enable(self, req: Request, resp: Response, id_: UUID) -> None:
         """Switches it on, where it stopped; what has failed is tried again, now."""
-        await self._decoders.body(req, NoFields)
+        await read_json(req, NoFields)
         on = partial(replace, enabled=True, disabled_at=None, disabled_reason=None)
         await self._deps.answer(req, resp, changing(self._deps, id_, on, Beside(again=True)))
 
     async def _disable(self, req: Request, resp: Response, id_: UUID) -> None:
         """Switches it off. What is not sent yet waits."""
-        wanted = await self._decoders.body(req, shapes.DisableWebhook)
+        wanted = await read_json(req, shapes.DisableWebhook)
         reason = wanted.reason or f"switched off by {req.context.who.id}"
         off = partial(replace, enabled=False, disabled_at=utc_now(), disabled_reason=reason)
         await self._deps.answer(req, resp, changing(self._deps, id_, off))
 
     async def _rotate_secret(self, req: Request, resp: Response, id_: UUID) -> None:
         """A new secret, shown this once; for some hours the old one signs as well."""
-        wanted = await self._decoders.body(req, shapes.RotateSecret)
+        wanted = await read_json(req, shapes.RotateSecret)
         secret, until = new_secret(), utc_now() + timedelta(hours=wanted.overlap_hours)
         sealed = self._deps.vault.seal(secret)
         rotated = lambda stored: replace(stored, secret=sealed, old_secret=stored.secret, old_until=until)  # noqa: E731
@@ -169,13 +166,13 @@ class WebhookCommands:
 
     async def _replay(self, req: Request, resp: Response, id_: UUID) -> None:
         """Goes on from a position."""
-        wanted = await self._decoders.body(req, shapes.Replay)
+        wanted = await read_json(req, shapes.Replay)
         after = await _known_position(self._deps.stored, wanted.after)
         await self._deps.answer(req, resp, changing(self._deps, id_, partial(replace, go_to=after)))
 
     async def _ping(self, req: Request, resp: Response, id_: UUID) -> None:
         """Sends something that means nothing, once."""
-        await self._decoders.body(req, NoFields)
+        await read_json(req, NoFields)
         await self._deps.answer(req, resp, changing(self._deps, id_, _switched_on, new_ping()))
 
 
@@ -211,7 +208,9 @@ def _stream(user_id: str | None) -> UUID | None:
 async def _known_position(stored: Stored, after: int | None) -> int:
     end = await stored.log_end()
     if after is not None and after > end:
-        raise Problem(422, "unknown_position", f"The log ends at {end}.", [{"pointer": "/after", "detail": "too high"}])
+        raise Problem(
+            422, "unknown_position", f"The log ends at {end}.", errors=[{"pointer": "/after", "detail": "too high"}]
+        )
     return end if after is None else after
 
 
