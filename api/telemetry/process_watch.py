@@ -62,8 +62,8 @@ class Watch:
             with suppress(OSError):  # too many files are open, perhaps
                 stats.look()
             waits = self._readers.statistics()
-            metrics.POOL_WAITS.set((), waits.get("requests_queued", 0))
-            metrics.POOL_WAIT_SECONDS.set((), waits.get("requests_wait_ms", 0) / 1000)
+            metrics.POOL_WAITS.add(by=waits.get("requests_queued", 0))
+            metrics.POOL_WAIT_SECONDS.add(by=waits.get("requests_wait_ms", 0) / 1000)
             metrics.POOL_WAITING.set((), waits.get("requests_waiting", 0))
             due = loop.time() + EVERY_SECONDS
             await asyncio.sleep(EVERY_SECONDS)
