@@ -6,9 +6,9 @@ from typing import Any
 from falcon.routing import CompiledRouter
 
 from api.http import problems
-from api.http.middleware.access_log import Arrival, Watched
+from api.http.middleware.access_log import Watched
 from api.http.middleware.authentication import Authentication
-from api.http.middleware.request_rules import RequestRules
+from api.http.middleware.request_rules import Arrival
 from api.http.middleware.response_headers import Origins, ResponseHeaders
 from api.http.resources.client_resources import Clients
 from api.http.resources.closure_mail_resources import ClosureMails
@@ -96,7 +96,6 @@ def create_app(settings: Settings) -> App:
     middleware: list[Any] = [
         Watch(settings, readers),
         Arrival(),
-        RequestRules(),
         *spans,
         ConnectionLifespan(desk, readers, streams),
         *([Origins(settings.cors_origins, tuple(GIVEN))] if settings.cors_origins else []),

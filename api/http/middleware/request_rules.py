@@ -1,18 +1,22 @@
-"""What HTTP demands of a request and gunicorn does not."""
+"""What comes first: a request is named, and refused where HTTP demands what gunicorn does not."""
 
 from falcon.asgi import Request, Response
 
 from api.http.problems import Problem
+from api.http.request_context import SCOPE, Arrived
 
 LENGTH_MOST_DIGITS = 100  # of a length
 NOT_IMPLEMENTED = "Transfer-Encoding takes chunked alone, and there is no WebSocket here."
 
 
-class RequestRules:
-    """What RFC 9112 does not allow and gunicorn lets through: 3.2 (a Host), 6.1 (codings that nobody undoes here)."""
+class Arrival:
+    """Names each request; refuses what RFC 9112 does not allow and gunicorn lets through: 3.2 (a Host), 6.1 (codings
+    that nobody undoes here)."""
 
     async def process_request(self, req: Request, resp: Response) -> None:
-        """Runs before anybody is asked for a key. Raises Problem: 400, 501."""
+        """Runs first, before anybody is asked for a key. Raises Problem: 400, 501."""
+        arrived = req.scope[SCOPE] = Arrived(req, resp)
+        resp.set_header("X-Request-Id", arrived.request_id)
         if req.get_header("Host") is None and req.scope["http_version"] != "1.0":
             raise Problem(400, "bad_request", "HTTP/1.1 demands the header Host.")
         if len(req.get_header("Content-Length") or "") > LENGTH_MOST_DIGITS:
