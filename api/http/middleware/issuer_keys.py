@@ -4,14 +4,14 @@ sends such tokens. While the issuer is down, those of before go on being used.""
 
 import asyncio
 import time
-from http.client import HTTPException
 from typing import Any
-from urllib.request import HTTPErrorProcessor, ProxyHandler, build_opener
 
 import msgspec
 import structlog
+import urllib3
 from jwt import PyJWK, PyJWKClient, PyJWKClientError, PyJWTError
 
+from api.http.problems import Problem
 from application.identity.token_claims import read_algorithms
 from application.settings import Settings, SettingsError, https_url
 
@@ -20,12 +20,9 @@ COOL_DOWN_SECONDS = 5.0
 FETCH_SECONDS = 5.0  # for one document
 MOST_DOCUMENT_BYTES = 256 * 1024
 DISCOVERY = ".well-known/openid-configuration"
-FAILURES = (OSError, HTTPException, PyJWTError, ValueError, RecursionError)
+FAILURES = (OSError, urllib3.exceptions.HTTPError, PyJWTError, ValueError, RecursionError)
+NO_KEYS = "The keys of the token issuer cannot be had now, so that no token can be checked. Try again."
 log = structlog.get_logger()
-
-
-class NoKeys(Exception):
-    """The keys of the issuer cannot be had, and were not known before."""
 
 
 class Published(msgspec.Struct):
@@ -43,9 +40,7 @@ class IssuerKeys(PyJWKClient):
         """Raises SettingsError when there is a file that cannot be used."""
         self._settings, self._issuer = settings, settings.oidc_issuer or ""
         super().__init__(settings.oidc_jwks_url or f"{self._issuer.rstrip('/')}/{DISCOVERY}", cache_jwk_set=False)
-        self._keys: list[PyJWK] = []
-        self._published: list[dict[str, Any]] = []
-        self.changes = 0  # how often other keys than before came
+        self.known: list[PyJWK] = []  # another list after each fetch
         self._lock, self._failed, self._tried_at = asyncio.Lock(), False, float("-inf")
         try:
             if settings.oidc_jwks_file:
@@ -58,12 +53,13 @@ class IssuerKeys(PyJWKClient):
     async def find(self, kid: str | None, algorithm: str) -> PyJWK:
         """The key that a token names; without a name, the only one.
 
-        Raises PyJWKClientError when the issuer has no such key for this algorithm, NoKeys when it was never reached.
+        Raises PyJWKClientError when the issuer has no such key for this algorithm; Problem, 503, when it was never
+        reached.
         """
         if not self.knows(kid):
             await asyncio.shield(self.refresh())  # whose client hangs up takes no fetch from others
-        if not self._keys:
-            raise NoKeys
+        if not self.known:
+            raise Problem(503, "issuer_unavailable", NO_KEYS, headers={"Retry-After": f"{COOL_DOWN_SECONDS:.0f}"})
         found = [key for key in self._named(kid) if key.algorithm_name == algorithm]
         if not found or (kid is None and len(found) > 1):
             raise PyJWKClientError("the issuer has no such key")
@@ -89,21 +85,19 @@ class IssuerKeys(PyJWKClient):
                 await asyncio.to_thread(self.load)
                 self._failed = False
             except FAILURES as error:
-                log.warning("the issuer's keys cannot be had", reason=str(error)[:300], known=len(self._published))
+                log.warning("the issuer's keys cannot be had", reason=str(error)[:300], known=len(self.known))
             finally:
                 self._tried_at = time.monotonic()
 
     def load(self) -> None:
         """Fetches the keys at once. Raises one of FAILURES."""
-        self._keys = self.get_jwk_set().keys
+        self.known = self.get_jwk_set().keys
 
     def fetch_data(self) -> dict[str, Any]:
         """The public keys for signatures, each once for every algorithm that it may be used with."""
         found = self._read().keys
         # one secret among them, and whoever has it could sign: only keys of which the public half is enough
         keys = [key for key in found if key.get("use") in (None, "sig") and "d" not in key]
-        self.changes += keys != self._published
-        self._published = keys
         algorithms = read_algorithms(self._settings.oidc_algorithms)
         return {"keys": [key | {"alg": name} for key in keys for name in algorithms if key.get("alg") in (None, name)]}
 
@@ -119,26 +113,17 @@ class IssuerKeys(PyJWKClient):
         return fetch(https_url(found.jwks_uri))
 
     def _named(self, kid: str | None) -> list[PyJWK]:
-        return [key for key in self._keys if kid in (None, key.key_id)]
-
-
-class AnyStatus(HTTPErrorProcessor):
-    """Takes every answer as it is: follows no redirect."""
-
-    def http_response(self, request: Any, response: Any) -> Any:
-        """The answer."""
-        return response
-
-    https_response = http_response
+        return [key for key in self.known if kid in (None, key.key_id)]
 
 
 def fetch(url: str) -> Published:
-    """What lies there: at most so many bytes within so many seconds, however slowly they come; through no proxy.
+    """What lies there: at most so many bytes within so many seconds, however slowly they come; no redirect is followed.
 
     Raises one of FAILURES.
     """
     deadline, read = time.monotonic() + FETCH_SECONDS, bytearray()
-    with build_opener(ProxyHandler({}), AnyStatus).open(url, timeout=FETCH_SECONDS) as response:
+    limits: dict[str, Any] = {"retries": False, "redirect": False, "timeout": FETCH_SECONDS, "preload_content": False}
+    with urllib3.request("GET", url, **limits) as response:
         if response.status != 200:
             raise PyJWKClientError(f"{url} answers {response.status}")
         while part := response.read1(MOST_DOCUMENT_BYTES):

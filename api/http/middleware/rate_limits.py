@@ -87,16 +87,13 @@ class Addresses:
 
     def of(self, req: Request) -> str:
         """The address, of IPv6 its network."""
-        peer = req.scope.get("client") or ("",)
-        hops = [peer[0]]
-        if self._trusted:  # each proxy has added at the end whom it got the request from
-            hops[:0] = [hop.strip() for hop in (req.get_header("X-Forwarded-For") or "").split(",")]
-        found = _parsed(hops.pop())
-        while hops and found and any(found in network for network in self._trusted):
-            before = _parsed(hops.pop())
-            if before is None:
+        found, client = None, req.scope.get("client") or ("",)
+        # each proxy has added at the end whom it got the request from
+        for hop in reversed([*(req.get_header("X-Forwarded-For") or "").split(","), client[0]]):
+            address = _parsed(hop.strip())
+            found = address or found
+            if address is None or not any(address in network for network in self._trusted):
                 break
-            found = before
         return _named(found)
 
 

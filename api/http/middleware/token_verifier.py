@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jwt
 
 from api.http.middleware.issuer_keys import IssuerKeys
+from api.http.problems import Problem
 from application.identity.token_claims import (
     OWN_NAMES,
     NoSubject,
@@ -16,6 +17,7 @@ from application.identity.token_claims import (
 from application.settings import Settings
 from domain.values import Principal
 
+CHALLENGE = 'Bearer realm="deskledger"'
 MOST_CHARACTERS = 7_500
 LEEWAY_SECONDS = 10
 OWN_KEYS = frozenset({"jwk", "jku", "x5c", "x5u"})  # a key that comes with the token would vouch for itself
@@ -32,8 +34,15 @@ REASONS: dict[type[Exception], str] = {
 }
 
 
-class BadToken(Exception):
-    """It is not a token that this desk takes; the message says why, without a word of the token."""
+def challenge(code: str, detail: str) -> Problem:
+    """The refusal of a credential (RFC 6750, section 3)."""
+    error = "" if code == "key_missing" else ', error="invalid_token"'
+    return Problem(401, code, detail, headers={"WWW-Authenticate": CHALLENGE + error})
+
+
+def bad_token(why: str) -> Problem:
+    """It is not a token that this desk takes: why, without a word of the token."""
+    return challenge("token_invalid", f"This token is not accepted: {why}.")
 
 
 class Verified(NamedTuple):
@@ -55,23 +64,23 @@ class Tokens:
         self._grants = read_grants(settings.oidc_roles) if settings.oidc_roles else OWN_NAMES
 
     async def verify(self, token: str) -> Verified:
-        """Whom it stands for. Raises BadToken, and NoKeys while the issuer's keys cannot be had."""
+        """Whom it stands for. Raises Problem: 401, and 503 while the issuer's keys cannot be had."""
         if len(token) > MOST_CHARACTERS:
-            raise BadToken(f"it has more than {MOST_CHARACTERS} characters")
+            raise bad_token(f"it has more than {MOST_CHARACTERS} characters")
         try:
             return await self._verify(token)
         except (jwt.PyJWTError, NoSubject, ValueError, TypeError, OverflowError, RecursionError) as error:
-            raise BadToken(_why(error)) from None
+            raise bad_token(_why(error)) from None
 
     async def _verify(self, token: str) -> Verified:
         header = jwt.get_unverified_header(token)
         kid, algorithm = header.get("kid"), header.get("alg")
         if OWN_KEYS & header.keys():
-            raise BadToken("it brings a key of its own")
+            raise bad_token("it brings a key of its own")
         if str(header.get("typ", "JWT")).lower().removeprefix("application/") not in TYPES:
-            raise BadToken("it is of a type that is not for asking")
+            raise bad_token("it is of a type that is not for asking")
         if algorithm not in self._algorithms:
-            raise BadToken("its algorithm is not allowed here")
+            raise bad_token("its algorithm is not allowed here")
         key = await self.keys.find(kid, algorithm)
         claims = jwt.decode(
             token,
