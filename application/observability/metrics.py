@@ -48,10 +48,6 @@ class Metric:
         values[at + bisect_left(self.buckets, value)] += 1.0
         values[at + self.value_count - 1] += value
 
-    def value(self, labels: tuple[str, ...] = ()) -> float:
-        """What has been counted in the file of this process."""
-        return float(_store.values[self._place(labels)])
-
     def _place(self, labels: tuple[str, ...]) -> int:
         key = (self.name, labels, self.value_count)
         return _store.places.get(key) or _store.place(key)

@@ -125,7 +125,8 @@ def test_a_killed_process_does_not_take_its_counts_along(served: RunningDesk) ->
     served.request("GET", "/v1/queues")
     becomes(served, 11, sample[0], **labels)
     becomes(served, 2, "deskledger_processes", part="api")
-    assert len(list((served.directory / "metrics").glob("*.cells"))) == 3  # two of the API, one of the worker
+    files = list((served.directory / "metrics").glob("*.cells"))
+    assert 3 <= len(files) < 5  # five have counted; whoever began while somebody read may have taken a new one
 
 
 def test_the_workers_figures_are_in(served: RunningDesk) -> None:
@@ -387,8 +388,9 @@ def test_a_process_looks_at_itself_once_a_second(own: None, monkeypatch: pytest.
     assert found[metrics.DESCRIPTORS.name][0] > 2
     monkeypatch.setattr("application.observability.process_stats.OWN", Path("/nowhere"))
     ProcessStats("other").look()
-    assert metrics.MEMORY.value(("other",)) == 0.0
-    assert metrics.CPU.value(("other",)) > 0
+    found = metrics.total()
+    assert metrics.MEMORY.key("other") not in found
+    assert found[metrics.CPU.key("other")][0] > 0
 
 
 def test_every_metric_has_a_name_that_says_its_unit() -> None:

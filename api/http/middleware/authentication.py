@@ -43,7 +43,7 @@ class Credential:
 
         Takes no round trip within two seconds of the last one. Raises Unavailable when the database does not answer.
         """
-        return await self._auth.still_good(self)
+        return await self._auth.still_holds(self)
 
 
 class Authentication:
@@ -94,7 +94,7 @@ class Authentication:
         """Whether the issuer's keys were fetched since this token was looked at."""
         return bool(known.token and self._tokens and self._tokens.keys.known is not known.keys)
 
-    async def still_good(self, credential: Credential) -> bool:
+    async def still_holds(self, credential: Credential) -> bool:
         """As `Credential.still_good`."""
         if self._tokens and (token := credential.token):
             return time.time() < token.ends_at and self._tokens.keys.knows(token.kid)

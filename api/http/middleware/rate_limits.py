@@ -32,11 +32,7 @@ class Buckets:
         self._full_at[name] = full_at
         if len(self._full_at) > self._most:
             del self._full_at[next(iter(self._full_at))]
-        return self.left(full_at - now), full_at - now
-
-    def left(self, until_full: float) -> int:
-        """The tokens that are in a bucket which is full in so many seconds."""
-        return int((self._whole - until_full) / self._each + 1e-6)
+        return int((self._whole - full_at + now) / self._each + 1e-6), full_at - now
 
 
 class RateLimit:

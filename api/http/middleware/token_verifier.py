@@ -6,14 +6,7 @@ import jwt
 
 from api.http.middleware.issuer_keys import IssuerKeys
 from api.http.problems import Problem
-from application.identity.token_claims import (
-    OWN_NAMES,
-    NoSubject,
-    principal_of,
-    read_algorithms,
-    read_claims,
-    read_grants,
-)
+from application.identity import token_claims
 from application.settings import Settings
 from domain.values import Principal
 
@@ -30,7 +23,7 @@ REASONS: dict[type[Exception], str] = {
     jwt.InvalidIssuerError: "it is from another issuer",
     jwt.InvalidSignatureError: "its signature is wrong",
     jwt.PyJWKClientError: "its issuer has no such key",
-    NoSubject: "its claim sub does not name anybody",
+    token_claims.NoSubject: "its claim sub does not name anybody",
 }
 
 
@@ -59,9 +52,9 @@ class Tokens:
     def __init__(self, settings: Settings) -> None:
         self.keys = IssuerKeys(settings)
         self._issuer, self._audience = settings.oidc_issuer, settings.oidc_audience
-        self._algorithms = read_algorithms(settings.oidc_algorithms)
-        self._claims = read_claims(settings.oidc_claims)
-        self._grants = read_grants(settings.oidc_roles) if settings.oidc_roles else OWN_NAMES
+        self._algorithms = token_claims.read_algorithms(settings.oidc_algorithms)
+        self._claims = token_claims.read_claims(settings.oidc_claims)
+        self._grants = token_claims.read_grants(settings.oidc_roles) if settings.oidc_roles else token_claims.OWN_NAMES
 
     async def verify(self, token: str) -> Verified:
         """Whom it stands for. Raises Problem: 401, and 503 while the issuer's keys cannot be had."""
@@ -69,7 +62,7 @@ class Tokens:
             raise bad_token(f"it has more than {MOST_CHARACTERS} characters")
         try:
             return await self._verify(token)
-        except (jwt.PyJWTError, NoSubject, ValueError, TypeError, OverflowError, RecursionError) as error:
+        except (jwt.PyJWTError, token_claims.NoSubject, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise bad_token(_why(error)) from None
 
     async def _verify(self, token: str) -> Verified:
@@ -91,7 +84,7 @@ class Tokens:
             leeway=LEEWAY_SECONDS,
             options=OPTIONS,
         )
-        return Verified(principal_of(claims, self._claims, self._grants), float(int(claims["exp"])), kid)
+        return Verified(token_claims.principal_of(claims, self._claims, self._grants), float(int(claims["exp"])), kid)
 
 
 def _why(error: Exception) -> str:
