@@ -45,14 +45,13 @@ class RateLimit:
     def spend(self, resp: Response, principal: str) -> None:
         """Counts a request. Raises Problem with status 429 when it is one too many."""
         now = time.monotonic()
+        wait = self._buckets.wait(principal, now)
+        left, seconds = (0, wait) if wait else self._buckets.take(principal, now)
         resp.set_header("RateLimit-Policy", self._policy)
-        if wait := self._buckets.wait(principal, now):
-            seconds = math.ceil(wait)
-            resp.set_header("RateLimit", f'"default";r=0;t={seconds}')
-            detail = f"You send more requests than this desk takes from one caller: go on in {seconds} s."
-            raise Problem(429, "rate_limited", detail, headers={"Retry-After": str(seconds)})
-        left, until_full = self._buckets.take(principal, now)
-        resp.set_header("RateLimit", f'"default";r={left};t={math.ceil(until_full)}')
+        resp.set_header("RateLimit", f'"default";r={left};t={math.ceil(seconds)}')
+        if wait:
+            detail = f"You send more requests than this desk takes from one caller: go on in {math.ceil(wait)} s."
+            raise Problem(429, "rate_limited", detail, headers={"Retry-After": str(math.ceil(wait))})
 
 
 class FailedSignIns:
