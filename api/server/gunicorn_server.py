@@ -13,7 +13,7 @@ from api.http.app import create_app
 from api.server.connection_guard import KEEPALIVE_SECONDS, Guard
 from api.server.http_exchange import Exchange
 from api.server.unparsed import problem_bytes
-from application.observability.process_stats import seldom_collect
+from api.telemetry.process_watch import seldom_collect
 from application.settings import Settings
 
 ANSWERING_SECONDS = 15  # how long a shutdown waits for answers; gunicorn kills a worker after `graceful_timeout`

@@ -15,7 +15,7 @@ MOST_SUBJECT, MOST_NAME = 255, 200  # OpenID Connect Core, section 2: a subject 
 Grant: TypeAlias = "tuple[Role, Level | None]"
 Grants = dict[str, Grant]
 OWN_NAMES: Grants = {str(role): (role, None) for role in Role if role is not Role.SYSTEM}
-AT_LEVELS: Grants = {f"agent:{level}": (Role.AGENT, level) for level in Level if level is not Level.IT_MANAGER}
+NAMES_AT_LEVELS: Grants = {f"agent:{level}": (Role.AGENT, level) for level in Level if level is not Level.IT_MANAGER}
 
 
 class Claims(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,7 +44,7 @@ def read_grants(text: str) -> Grants:
     """What each value of the roles claim gives. Raises ValueError, saying what is accepted."""
     try:
         given = msgspec.json.decode(text, type=dict[str, str])
-        return {value: (OWN_NAMES | AT_LEVELS)[grant] for value, grant in given.items()}
+        return {value: (OWN_NAMES | NAMES_AT_LEVELS)[grant] for value, grant in given.items()}
     except (msgspec.DecodeError, UnicodeError, KeyError):
         wanted = 'a JSON object from value to role, like {"service-desk": "intake", "second-line": "agent:tier2"}'
         raise ValueError(wanted) from None

@@ -20,12 +20,11 @@ from prometheus_client.parser import text_string_to_metric_families as read_prom
 from structlog.testing import capture_logs
 
 from api.http.resources.service.metrics_resource import readiness_sums
-from api.telemetry.process_watch import start_process_stats
+from api.telemetry.process_watch import ProcessStats, start_process_stats
 from application.helpdesk import HelpDesk
 from application.observability import metric_store, metrics
 from application.observability.metric_store import CAPACITY, FIRST, Cells, gathered
 from application.observability.metrics import COUNTER, GAUGE, HISTOGRAM, METRICS_BY_NAME, Metric
-from application.observability.process_stats import ProcessStats
 from application.settings import Settings
 from application.store.postgres.database import connect
 from application.store.sealing import seal_all
@@ -207,6 +206,7 @@ def test_metrics_can_be_turned_off(database: str, tmp_path: Path) -> None:
 
 def test_without_a_directory_each_process_tells_its_own(tmp_path: Path, own: None, undone: None) -> None:
     """Where the data directory cannot be written to, a part says so, and tells what it has counted itself."""
+    metrics.start_counting(None)
     (tmp_path / "metrics").write_text("in the way")
     with capture_logs() as logged:
         start_process_stats("api", Settings(data_dir=tmp_path))
@@ -386,7 +386,7 @@ def test_a_process_looks_at_itself_once_a_second(own: None, monkeypatch: pytest.
     assert found[metrics.LIVE_PROCESSES.name] == [1.0]
     assert found[metrics.MEMORY.name][0] > 1e6
     assert found[metrics.DESCRIPTORS.name][0] > 2
-    monkeypatch.setattr("application.observability.process_stats.OWN", Path("/nowhere"))
+    monkeypatch.setattr("api.telemetry.process_watch.OWN", Path("/nowhere"))
     ProcessStats("other").look()
     found = metrics.total()
     assert metrics.MEMORY.key("other") not in found

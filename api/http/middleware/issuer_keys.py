@@ -46,8 +46,9 @@ class IssuerKeys:
                 self.load()
         except FAILURES as error:
             file = f"DESKLEDGER_OIDC_JWKS_FILE={str(settings.oidc_jwks_file)!r}"
-            detail = "it takes the path of a file with a JSON Web Key Set"
-            raise SettingsError(f"{file} cannot be used: {detail}: {error}") from None
+            raise SettingsError(
+                f"{file} cannot be used: it takes the path of a file with a JSON Web Key Set: {error}"
+            ) from None
 
     async def find(self, kid: str | None, algorithm: str) -> PyJWK:
         """The key that a token names; without a name, the only one.
