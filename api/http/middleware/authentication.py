@@ -9,7 +9,6 @@ from typing import Any
 
 import structlog
 from falcon.asgi import Request, Response
-from jwt import PyJWK
 
 from api.http.middleware.rate_limits import Addresses, FailedSignIns, RateLimit
 from api.http.middleware.token_verifier import Tokens, Verified, challenge
@@ -32,11 +31,11 @@ log = structlog.get_logger()
 class Credential:
     """A key or token that was let in: `req.context.credential`. Long answers ask now and then if it still holds."""
 
-    def __init__(self, auth: "Authentication", hash_: bytes, who: Principal, seconds: float) -> None:
-        self._auth, self.hash, self.who = auth, hash_, who
+    def __init__(
+        self, auth: "Authentication", hash_: bytes, who: Principal, seconds: float, token: Verified | None = None
+    ) -> None:
+        self._auth, self.hash, self.who, self.token = auth, hash_, who, token
         self.again_at = time.monotonic() + seconds  # when it is looked at again
-        self.token: Verified | None = None
-        self.keys: list[PyJWK] = []  # of a token's issuer, when it was looked at
 
     async def still_good(self) -> bool:
         """Whether it would be let in now: not revoked, not expired, and its issuer has not withdrawn the key.
@@ -92,7 +91,7 @@ class Authentication:
 
     def _other_keys(self, known: Credential) -> bool:
         """Whether the issuer's keys were fetched since this token was looked at."""
-        return bool(known.token and self._tokens and self._tokens.keys.known is not known.keys)
+        return bool(known.token and self._tokens and self._tokens.keys.known is not known.token.known_keys)
 
     async def still_holds(self, credential: Credential) -> bool:
         """As `Credential.still_good`."""
@@ -116,8 +115,7 @@ class Authentication:
         except Problem as problem:
             self._known.pop(hash_, None)
             if problem.status == 401:
-                if tokens:
-                    self._failures.demand_room(address)
+                self._failures.demand_room(address)
                 if self._failures.count(address):
                     log.warning("too many failed sign-ins", address=address)
             raise
@@ -125,9 +123,8 @@ class Authentication:
 
     async def _find_token(self, tokens: Tokens, secret: str, hash_: bytes) -> Credential:
         token = await tokens.verify(secret)
-        credential = Credential(self, hash_, token.who, min(TOKEN_SECONDS, token.ends_at - time.time()))
-        credential.token, credential.keys = token, tokens.keys.known
-        return self._remember(credential)
+        seconds = min(TOKEN_SECONDS, token.ends_at - time.time())
+        return self._remember(Credential(self, hash_, token.who, seconds, token))
 
     async def _find_key(self, hash_: bytes) -> Credential | None:
         now = utc_now()

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from falcon import COMBINED_METHODS, CORSMiddleware, HTTPRouteNotFound
+from falcon import CORSMiddleware, HTTPRouteNotFound
 from falcon.asgi import Request, Response
-from falcon.routing import CompiledRouter
+from falcon.routing import CompiledRouter, map_http_methods
 
 from api.http.paging import JSON
 from api.http.problems import Problem
@@ -37,8 +37,7 @@ class ResponseHeaders:
             found = self._router.find(req.path, req)
             if found is None:
                 raise HTTPRouteNotFound
-            taken = [method for method in COMBINED_METHODS if hasattr(found[0], f"on_{method.lower()}")]
-            resp.set_header("Allow", ", ".join(sorted({*taken, "OPTIONS"})))
+            resp.set_header("Allow", ", ".join(sorted({*map_http_methods(found[0]), "OPTIONS"})))
             resp.status, resp.complete = 204, True
 
     async def process_resource(self, req: Request, resp: Response, resource: object, params: dict[str, Any]) -> None:

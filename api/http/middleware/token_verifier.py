@@ -39,11 +39,12 @@ def bad_token(why: str) -> Problem:
 
 
 class Verified(NamedTuple):
-    """Whom a token stands for, until when (seconds since 1970), and by which key of the issuer."""
+    """Whom a token stands for, until when (seconds since 1970), by which key of the issuer, and of which it was one."""
 
     who: Principal
     ends_at: float
     kid: str | None
+    known_keys: list[jwt.PyJWK]
 
 
 class Tokens:
@@ -84,7 +85,8 @@ class Tokens:
             leeway=LEEWAY_SECONDS,
             options=OPTIONS,
         )
-        return Verified(token_claims.principal_of(claims, self._claims, self._grants), float(int(claims["exp"])), kid)
+        who = token_claims.principal_of(claims, self._claims, self._grants)
+        return Verified(who, float(int(claims["exp"])), kid, self.keys.known)
 
 
 def _why(error: Exception) -> str:

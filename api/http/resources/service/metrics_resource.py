@@ -47,7 +47,7 @@ class Metrics:
                 health = await self._standing.lately()
             except Unavailable:
                 health = None
-            resp.data = write(Families(await asyncio.to_thread(metrics.total) | readiness_sums(health)))
+            resp.data = await asyncio.to_thread(lambda: write(Families(metrics.total() | readiness_sums(health))))
             self._kept[resp.content_type] = time.monotonic() + METRICS_CACHE_SECONDS, resp.data
 
 
