@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 
@@ -12,8 +12,7 @@ from domain.values import Level, Principal, Role
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 NAMESPACE = "oidc:"  # the id of a key never has a colon, so no token can take one for its own
 MOST_SUBJECT, MOST_NAME = 255, 200  # OpenID Connect Core, section 2: a subject has at most 255 characters
-Grant: TypeAlias = "tuple[Role, Level | None]"
-Grants = dict[str, Grant]
+Grants = dict[str, tuple[Role, Level | None]]
 OWN_NAMES: Grants = {str(role): (role, None) for role in Role if role is not Role.SYSTEM}
 NAMES_AT_LEVELS: Grants = {f"agent:{level}": (Role.AGENT, level) for level in Level if level is not Level.IT_MANAGER}
 
