@@ -80,8 +80,10 @@ class Watched(falcon.asgi.App[Request, Response]):
     def _members(self, arrived: Arrived, gone: bool) -> dict[str, Any]:
         """What is known of a request and its answer; None for what is not."""
         req, resp, known = arrived.req, arrived.resp, arrived.req.context.__dict__
-        found = self._routes.find(req.path, req)  # also where it was refused before it was routed
-        route, params = (plain(found[3] or ""), found[2]) if found else (NO_ROUTE, {})
+        template, params = req.uri_template, known.get("params", {})
+        if template is None and (found := self._routes.find(req.path, req)):  # refused before it was routed
+            params, template = found[2:]
+        route = plain(template) if template else NO_ROUTE
         command = BEGINS.get((req.method, route))
         if route == ON_TICKET and req.method == "POST":
             command = params["command"] if params["command"] in ON_TICKETS else "unknown"

@@ -1,5 +1,7 @@
 """What comes first: a request is named, and refused where HTTP demands what gunicorn does not."""
 
+from typing import Any
+
 from falcon.asgi import Request, Response
 
 from api.http.problems import Problem
@@ -24,3 +26,7 @@ class Arrival:
         codings = req.get_header("Transfer-Encoding")
         if codings and codings.strip().lower() != "chunked":
             raise Problem(501, "not_implemented", NOT_IMPLEMENTED)
+
+    async def process_resource(self, req: Request, resp: Response, resource: object, params: dict[str, Any]) -> None:
+        """Runs when the route is known: what its template names is for the log, too."""
+        req.context.params = params
