@@ -449,7 +449,7 @@ def test_every_error_code_is_described() -> None:
     for path in (ROOT / "api").rglob("*.py"):
         source = path.read_text()
         answered |= set(re.findall(r'(?:\bProblem\(|write\(req, resp,)\s*(\d{3}), "(\w+)"', source))
-        answered |= {("401", code) for code in re.findall(r'_challenge\(\s*"(\w+)"', source)}
+        answered |= {("401", code) for code in re.findall(r'\bchallenge\(\s*"(\w+)"', source)}
     answered |= {(str(status), code) for status, code in CODES.items()} | {("422", "invalid_body")}
     answered |= {("any other", "http_error"), ("any other", "http_")}
     assert found == answered

@@ -6,9 +6,9 @@ from typing import Any
 from falcon.routing import CompiledRouter
 
 from api.http import problems
-from api.http.middleware.access_log import Arrival, Watched
+from api.http.middleware.access_log import Watched
 from api.http.middleware.authentication import Authentication
-from api.http.middleware.request_rules import RequestRules
+from api.http.middleware.request_rules import Arrival
 from api.http.middleware.response_headers import Origins, ResponseHeaders
 from api.http.paging import JSON, encode
 from api.http.resources.api_resource import ApiDeps
@@ -109,7 +109,6 @@ def create_app(settings: Settings) -> App:
     middleware: list[Any] = [
         Watch(settings, deps.readers),
         Arrival(),
-        RequestRules(),
         *spans,
         deps,
         *([Origins(settings.cors_origins, tuple(GIVEN))] if settings.cors_origins else []),

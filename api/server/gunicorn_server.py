@@ -7,19 +7,29 @@ import sys
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
 
 from api.http.app import create_app
 from api.server.connection_guard import KEEPALIVE_SECONDS, Guard
-from api.server.gunicorn_logs import ServerLog
 from api.server.http_exchange import Exchange
 from api.server.unparsed import problem_bytes
-from application.observability.process_stats import seldom_collect
+from api.telemetry.process_watch import seldom_collect
 from application.settings import Settings
 
 ANSWERING_SECONDS = 15  # how long a shutdown waits for answers; gunicorn kills a worker after `graceful_timeout`
 MOST_CONNECTIONS = 2_000  # of one process; half of its descriptors, at most: the rest is for all else
 INT_MOST_DIGITS = 10_000  # gunicorn gives all digits of a length to int(), and a header has 8,190 bytes
 END_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
+
+
+class ServerLog(Logger):  # type: ignore[misc]
+    """Hands what gunicorn says to the root logger, which `application.observability.logs.configure` has made ours."""
+
+    def setup(self, cfg: Any) -> None:
+        """As gunicorn's, without its handlers."""
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
 
 
 class Server(BaseApplication):  # type: ignore[misc]

@@ -43,7 +43,7 @@ class Exchange:
                 scope["path"] = found["path"] or "/"
             body = None
             if b"content-length" in headers or b"transfer-encoding" in headers:
-                body = Body(headers, receive, connection)
+                body = Body(receive, connection)
                 receive = body.receive
             scope[SCOPE_CONNECTION] = connection
             together = connection.begin_request()
@@ -60,10 +60,8 @@ class Exchange:
 class Body:
     """The body of a request, as the application receives it."""
 
-    __slots__ = ("_begun", "_by", "_connection", "_headers", "_late", "_receive", "_task", "more")
-
-    def __init__(self, headers: dict[bytes, bytes], receive: Receive, connection: Connection) -> None:
-        self._headers, self._receive, self._connection = headers, receive, connection
+    def __init__(self, receive: Receive, connection: Connection) -> None:
+        self._receive, self._connection = receive, connection
         self._begun, self._late, self.more = False, False, True
         self._task: Any = asyncio.current_task()
         self._by = connection.guard.clock() + BODY_SECONDS
@@ -87,9 +85,8 @@ class Body:
         return event
 
     async def _next(self) -> dict[str, Any]:
-        connection = (
-            self._connection
-        )  # it has one deadline at a time; a timeout of asyncio takes as long as all else here
+        connection = self._connection
+        # it has one deadline at a time; a timeout of asyncio takes as long as all else here
         before, connection.due, connection.body = connection.due, self._by, self
         try:
             return await self._receive()
@@ -108,11 +105,10 @@ class Body:
         self._task.cancel()
 
     async def discard(self) -> None:
-        """Reads on after the answer, for a while; not at all where more is announced than would be read."""
+        """Reads on after the answer, for a while."""
         latest, left = self._by, MOST_DISCARDED
-        announced = int(self._headers.get(b"content-length", b"0"))
         with suppress(Problem):
-            while self.more and announced <= MOST_DISCARDED and left > 0:
+            while self.more and left > 0:
                 self._by = min(latest, self._connection.guard.clock() + DISCARD_SECONDS)
                 left -= len((await self.receive())["body"])
                 self._connection.end_request()

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 
 from opentelemetry import context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, Tracer
@@ -25,8 +25,9 @@ class Sending:
 
     def begin(self, part: str) -> None:
         """Starts to send, to where OTEL_EXPORTER_OTLP_ENDPOINT says."""
-        named = Resource.create({"service.name": "deskledger", "service.instance.id": part})
-        self._provider = TracerProvider(resource=Resource.create().merge(named) if _unnamed() else Resource.create())
+        ours = Resource.create({"service.name": "deskledger", "service.instance.id": part})
+        # what the operator has set comes last, and stands
+        self._provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()))
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self.tracer = self._provider.get_tracer("deskledger")
 
@@ -47,11 +48,6 @@ class Sending:
     def end(self) -> None:
         """Sends what waits."""
         self._provider.shutdown()
-
-
-def _unnamed() -> bool:
-    """Whether the operator has given no name of the service."""
-    return str(Resource.create().attributes.get("service.name", "")).startswith("unknown_service")
 
 
 def context_of(traceparent: str | None) -> context.Context:

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import structlog
 
+from api.telemetry.process_watch import ProcessStats, seldom_collect
 from api.worker.webhook_dispatcher import LAST_SECONDS, Dispatcher
 from application.clock import utc_now
 from application.commands.idempotency_pruning import prune_idempotency_keys
@@ -17,7 +18,6 @@ from application.mail.closure_mail import ClosureMailer, queue_due_mails
 from application.mail.smtp import smtp_send
 from application.observability.logs import error_summary
 from application.observability.metrics import SEALED_EVENTS, SEALING_DELAY, WORK_FAILED
-from application.observability.process_stats import ProcessStats, seldom_collect
 from application.settings import Settings
 from application.store.postgres.database import connect, pool
 from application.store.sealing import LISTEN, delay, seal_all

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from logging.handlers import QueueHandler, QueueListener
+from logging.handlers import QueueHandler
 from queue import SimpleQueue
 from select import PIPE_BUF
 from typing import Any
@@ -31,6 +31,7 @@ END_SECONDS = 1.0  # at its end, a process waits so long for a reader that does 
 MOST_TRACED = 3_000  # characters of a traceback, so that its line is one write
 MOST_SUMMARY = 300
 STDERR = 2
+log = structlog.get_logger()
 
 
 class LineHandler(QueueHandler):
@@ -40,14 +41,15 @@ class LineHandler(QueueHandler):
 
     def __init__(self, descriptor: int = STDERR) -> None:
         super().__init__(SimpleQueue())
-        self._writer = LineWriter(self.queue, descriptor)
-        self._started = False
+        self._descriptor, self._started = descriptor, False
+        self._dropped = self._reported = 0  # lines: each is counted by one thread only
+        self._written = threading.Event()
 
     def start(self) -> None:
         """Starts the thread; at its end, the process waits for it."""
         if not self._started:
             self._started = True
-            self._writer.start()
+            threading.Thread(target=self._write_all, name="log", daemon=True).start()
             atexit.register(self.flush)
 
     def prepare(self, record: logging.LogRecord) -> bytes:
@@ -57,55 +59,45 @@ class LineHandler(QueueHandler):
     def enqueue(self, record: Any) -> None:
         """Takes a line, as bytes with its end."""
         if not self._started:
-            self._writer.write(record)
+            self._write(record)
         elif self.queue.qsize() < MOST_WAITING:
             self.queue.put(record)
         else:
-            self._writer.dropped += 1
+            self._dropped += 1
             LINES_DROPPED.add()
 
     def flush(self) -> None:
         """Waits until everything is written, for at most `END_SECONDS`."""
         if self._started:
-            self._writer.written.clear()
+            self._written.clear()
             self.queue.put(b"")
-            self._writer.written.wait(END_SECONDS)
+            self._written.wait(END_SECONDS)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - its name in the standard library
         """Says whose record cannot be rendered, and nothing of what it was made of."""
-        structlog.get_logger().error("a log record cannot be rendered", logger=record.name)
+        log.error("a log record cannot be rendered", logger=record.name)
 
+    def _write_all(self) -> None:
+        """Writes lines together with those that come within a moment, in pieces that a pipe takes whole: lines of
+        several processes do not mix."""
+        while True:
+            piece = self.queue.get()
+            if piece and self.queue.empty():
+                time.sleep(FLUSH_SECONDS)
+            for _ in range(self.queue.qsize()):
+                line = self.queue.get()
+                if len(piece) + len(line) > PIPE_BUF:
+                    self._write(piece)
+                    piece = b""
+                piece += line
+            self._write(piece)
+            if self.queue.empty():
+                self._written.set()
+            if missing := self._dropped - self._reported:
+                self._reported += missing
+                log.warning("log lines are missing here: nobody read them", lines=missing)
 
-class LineWriter(QueueListener):
-    """Writes lines to a descriptor, in pieces that a pipe takes whole: those of several processes do not mix."""
-
-    queue: SimpleQueue[bytes]
-
-    def __init__(self, queue: SimpleQueue[bytes], descriptor: int) -> None:
-        super().__init__(queue)
-        self._descriptor = descriptor
-        self.dropped = self._reported = 0
-        self.written = threading.Event()
-
-    def handle(self, record: bytes) -> None:  # type: ignore[override]
-        """Writes a line together with those that come within a moment."""
-        if record and self.queue.empty():
-            time.sleep(FLUSH_SECONDS)
-        piece = record
-        for _ in range(self.queue.qsize()):
-            line = self.queue.get()
-            if len(piece) + len(line) > PIPE_BUF:
-                self.write(piece)
-                piece = b""
-            piece += line
-        self.write(piece)
-        if self.queue.empty():
-            self.written.set()
-        if missing := self.dropped - self._reported:
-            self._reported += missing
-            structlog.get_logger().warning("log lines are missing here: nobody read them", lines=missing)
-
-    def write(self, lines: bytes) -> None:
+    def _write(self, lines: bytes) -> None:
         """Writes all of it, or drops it where nobody can read it any more."""
         while lines:
             try:
@@ -124,7 +116,6 @@ def configure(level: str) -> None:
     """Sends every log line of this process to standard error, those of the libraries, too."""
     numeric = logging.getLevelNamesMapping()[level.upper()]
     first: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.ExceptionRenderer(_traceback),
@@ -133,17 +124,14 @@ def configure(level: str) -> None:
         processors=[*first, ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(numeric),
         logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=False,
     )
-    # JSON in ASCII: nothing in a value ends a line or steers a terminal
-    as_json = structlog.processors.JSONRenderer(default=str)
-    render = (_printable, structlog.dev.ConsoleRenderer()) if is_console() else (as_json,)
-    HANDLER.setFormatter(
-        ProcessorFormatter(
-            processors=[ProcessorFormatter.remove_processors_meta, *render],
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *first],
-        )
-    )
+    render: list[Processor] = [ProcessorFormatter.remove_processors_meta]
+    if is_console():
+        render += [_printable, structlog.dev.ConsoleRenderer()]
+    else:  # JSON in ASCII: nothing in a value ends a line or steers a terminal
+        render += [structlog.processors.JSONRenderer(default=str)]
+    foreign = [structlog.stdlib.add_logger_name, *first]
+    HANDLER.setFormatter(ProcessorFormatter(processors=render, foreign_pre_chain=foreign))
     logging.basicConfig(handlers=[HANDLER], level=numeric, force=True)
     logging.getLogger("mail.log").setLevel(max(numeric, logging.WARNING))  # aiosmtpd tells of each command at info
 
@@ -151,7 +139,7 @@ def configure(level: str) -> None:
 def start_writer() -> None:
     """For a process that serves: it waits for no reader, and an error that ends it is a line as well."""
     HANDLER.start()
-    sys.excepthook = lambda *error: structlog.get_logger().critical("ended by an error", exc_info=error)
+    sys.excepthook = lambda *error: log.critical("ended by an error", exc_info=error)
 
 
 def is_console() -> bool:
@@ -177,10 +165,11 @@ def _traceback(exc_info: ExcInfo) -> str:
 
 
 def _printable(logger: object, method: str, event: EventDict) -> EventDict:
-    """For a terminal: what is not printable is shown as its escape, but for the lines of a traceback."""
-    lines = {"exception": "\n".join(map(_shown, event["exception"].split("\n")))} if "exception" in event else {}
-    return {name: _shown(value) for name, value in event.items()} | lines
+    """For a terminal: what is not printable is shown as its escape, but for the line ends of a traceback."""
+    return {name: _shown(value, "\n" if name == "exception" else "") for name, value in event.items()}
 
 
-def _shown(value: Any) -> Any:
-    return ascii(value)[1:-1] if isinstance(value, str) and not value.isprintable() else value
+def _shown(value: Any, kept: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    return "".join(letter if letter.isprintable() or letter in kept else ascii(letter)[1:-1] for letter in value)

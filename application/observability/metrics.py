@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from application.observability import metric_store
-from application.observability.metric_store import Cells, Sums
+from application.observability.metric_store import Cells, Key, Sums, gathered
 
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -20,45 +19,38 @@ class Metric:
     """Something that is counted or measured; of a gauge, only what processes that live have set counts."""
 
     def __init__(
-        self, kind: str, name: str, says: str, labels: Sequence[str] = (), buckets: Sequence[float] = ()
+        self, kind: str, name: str, says: str, labels: Sequence[str] = (), buckets: Sequence[float] = SECONDS_BUCKETS
     ) -> None:
-        self.kind, self.name, self.says = kind, name, says
-        self.labels, self.buckets = tuple(labels), tuple(buckets)
-        self._places: dict[tuple[str, ...], int] = {}
+        self.kind, self.name, self.says, self.labels = kind, name, says, tuple(labels)
+        self.buckets = tuple(buckets) if kind == HISTOGRAM else ()
+        self.value_count = len(self.buckets) + 2 if self.buckets else 1  # how many cells it takes for a set of labels
         METRICS_BY_NAME[name] = self
 
-    @property
-    def value_count(self) -> int:
-        """How many cells it takes for each set of labels."""
-        return len(self.buckets) + 2 if self.kind == HISTOGRAM else 1
+    def key(self, *labels: str) -> Key:
+        """Under what it is counted."""
+        return self.name, labels, self.value_count
+
+    def has(self, key: Key) -> bool:
+        """Whether it counts under such a key; an older program may have had other labels or buckets."""
+        return (len(key[1]), key[2]) == (len(self.labels), self.value_count)
 
     def add(self, labels: tuple[str, ...] = (), by: float = 1.0) -> None:
         """Counts."""
-        at = self._places.get(labels) or self._place(labels)
-        _store.values[at] += by
+        _store.values[self._place(labels)] += by
 
     def set(self, labels: tuple[str, ...], value: float) -> None:
         """Says how much there is of it now."""
-        _store.values[self._places.get(labels) or self._place(labels)] = value
+        _store.values[self._place(labels)] = value
 
     def observe(self, labels: tuple[str, ...], value: float) -> None:
         """Counts a value into its bucket, and adds it to the sum, which is the last cell."""
-        at = self._places.get(labels) or self._place(labels)
-        values = _store.values
+        at, values = self._place(labels), _store.values
         values[at + bisect_left(self.buckets, value)] += 1.0
-        values[at + len(self.buckets) + 1] += value
-
-    def value(self, labels: tuple[str, ...] = ()) -> float:
-        """What this process has counted."""
-        return float(_store.values[self._places.get(labels) or self._place(labels)])
+        values[at + self.value_count - 1] += value
 
     def _place(self, labels: tuple[str, ...]) -> int:
-        at = self._places[labels] = _store.place((self.name, labels), self.value_count)
-        return at
-
-    def forget(self) -> None:
-        """Begins with new cells."""
-        self._places = {}
+        key = (self.name, labels, self.value_count)
+        return _store.places.get(key) or _store.place(key)
 
 
 METRICS_BY_NAME: Final[dict[str, Metric]] = {}
@@ -67,16 +59,15 @@ _directory: Path | None = None
 
 
 def start_counting(directory: Path | None) -> None:
-    """Counts from nought on, in a file of this process in that directory; in its memory only without one.
+    """Counts in a file of that directory from now on; in this process's memory only, and from nought, without one.
 
     Raises OSError when there can be no such file.
     """
     global _store, _directory
-    begun = Cells(directory)
-    for metric in METRICS_BY_NAME.values():
-        metric.forget()
-    _store.close()
-    _store, _directory = begun, directory
+    _store, _directory = Cells(directory), directory
+    for key, at in _store.places.items():
+        if key[0] in METRICS_BY_NAME and METRICS_BY_NAME[key[0]].kind == GAUGE:
+            _store.values[at] = 0.0  # what an ended process had of it, this one does not have
 
 
 def total() -> Sums:
@@ -85,17 +76,19 @@ def total() -> Sums:
     A metric that this program does not know, or counts in other cells than an older one did, is left out.
     """
     try:
-        everything, alive = metric_store.gathered(_directory) if _directory else (_store.sums(),) * 2
+        files = list(gathered(_directory)) if _directory else [(_store.sums(), True)]
     except OSError:  # what this process has counted is better than nothing
-        everything = alive = _store.sums()
+        files = [(_store.sums(), True)]
     found: Sums = {}
-    for key, values in everything.items():
-        metric = METRICS_BY_NAME.get(key[0])
-        if metric and (len(key[1]), len(values)) == (len(metric.labels), metric.value_count):
-            if metric.kind != GAUGE:
-                found[key] = values
-            elif key in alive:
-                found[key] = alive[key]
+    for sums, lives in files:
+        for key, values in sums.items():
+            metric = METRICS_BY_NAME.get(key[0])
+            if (
+                metric
+                and (len(key[1]), key[2]) == (len(metric.labels), metric.value_count)
+                and (lives or metric.kind != GAUGE)
+            ):
+                found[key] = [a + b for a, b in zip(values, found.get(key, [0.0] * len(values)), strict=True)]
     return found
 
 
@@ -106,7 +99,6 @@ REQUESTS = Metric(
     "deskledger_http_request_duration_seconds",
     "From the beginning of a request to the end of its answer, by route template and class of status.",
     ("method", "route", "status"),
-    SECONDS_BUCKETS,
 )
 IN_PROGRESS = Metric(GAUGE, "deskledger_http_requests_in_progress", "Requests that are being answered.")
 UNREADABLE_REQUESTS = Metric(
@@ -128,9 +120,7 @@ BATCH_SIZE = Metric(
     ("trip",),
     SIZE_BUCKETS,
 )
-BATCH_DURATION = Metric(
-    HISTOGRAM, "deskledger_batch_duration_seconds", "How long such a round trip took.", ("trip",), SECONDS_BUCKETS
-)
+BATCH_DURATION = Metric(HISTOGRAM, "deskledger_batch_duration_seconds", "How long such a round trip took.", ("trip",))
 POOL_WAITS = Metric(COUNTER, "deskledger_pool_waits_total", "Queries that waited for a connection of the pool.")
 POOL_WAIT_SECONDS = Metric(COUNTER, "deskledger_pool_wait_seconds_total", "How long they have waited, together.")
 POOL_WAITING = Metric(GAUGE, "deskledger_pool_waiting", "Queries that wait for a connection of the pool now.")
@@ -138,8 +128,6 @@ LOOP_LAG = Metric(
     HISTOGRAM,
     "deskledger_event_loop_lag_seconds",
     "How much later than it was due the event loop of a process of the API came to something, looked at each second.",
-    (),
-    SECONDS_BUCKETS,
 )
 
 # ── The worker ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -149,8 +137,6 @@ SEALING_DELAY = Metric(
     HISTOGRAM,
     "deskledger_sealing_delay_seconds",
     "How old the first event of a sealing pass was when it had its position.",
-    (),
-    SECONDS_BUCKETS,
 )
 CLOSING_MAILS_TRIED = Metric(
     COUNTER,

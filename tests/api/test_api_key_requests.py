@@ -169,7 +169,8 @@ def test_a_long_answer_hears_that_its_key_has_ended(database: str, monkeypatch: 
     async def ask() -> list[bool]:
         desk = BatchingDesk(database)
         authentication = Authentication(desk, Settings(database_url=database))
-        credential = await authentication._find(key, hash_of(key))
+        credential = await authentication._find_key(hash_of(key))
+        assert credential is not None
         said = [await credential.still_good()]
         revoked(database, id_)
         said.append(await credential.still_good())  # remembered
@@ -191,7 +192,7 @@ def test_what_is_remembered_is_bounded(database: str, monkeypatch: pytest.Monkey
         desk = BatchingDesk(database)
         authentication = Authentication(desk, Settings(database_url=database))
         for key in (*keys, keys[3]):
-            await authentication._find(key, hash_of(key))
+            await authentication._find_key(hash_of(key))
         await authentication.process_shutdown({}, {})
         await desk.close()
         return list(authentication._known)

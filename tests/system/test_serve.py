@@ -15,7 +15,7 @@ import pytest
 import urllib3
 
 from api.server.gunicorn_server import Server
-from application.observability.process_stats import GARBAGE
+from api.telemetry.process_watch import GARBAGE
 from application.settings import Settings
 from application.store.postgres.embedded_postgres import EmbeddedPostgres
 from tests.support.postgres_servers import own_server

@@ -4,16 +4,14 @@ every request takes a look-up or the check of a signature, and yet a revoked key
 import asyncio
 import time
 from collections.abc import Set
-from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
 import structlog
 from falcon.asgi import Request, Response
 
-from api.http.middleware.issuer_keys import COOL_DOWN_SECONDS, NoKeys
 from api.http.middleware.rate_limits import Addresses, FailedSignIns, RateLimit
-from api.http.middleware.token_verifier import BadToken, Tokens
+from api.http.middleware.token_verifier import Tokens, Verified, challenge
 from api.http.problems import Problem
 from application.batching_desk import BatchingDesk
 from application.clock import utc_now
@@ -24,7 +22,8 @@ from domain.values import Principal
 
 KEY_SECONDS, TOKEN_SECONDS = 2.0, 60.0  # how long a credential is remembered; a token never longer than it lasts
 MOST_KEYS_REMEMBERED = 10_000
-CHALLENGE = 'Bearer realm="deskledger"'
+KEY_MISSING = "Send your API key or token: Authorization: Bearer <key>."
+KEY_UNKNOWN = "This API key is unknown, expired or revoked: ask your admin for a new one."
 NO_ROLE = "Your token names no role that this desk knows: ask whoever runs the sign-in to give you one."
 log = structlog.get_logger()
 
@@ -32,21 +31,18 @@ log = structlog.get_logger()
 class Credential:
     """A key or token that was let in: `req.context.credential`. Long answers ask now and then if it still holds."""
 
-    __slots__ = ("_auth", "again_at", "changes", "ends_at", "hash", "kid", "who")
-
-    def __init__(self, auth: "Authentication", hash_: bytes, who: Principal, seconds: float) -> None:
-        self._auth, self.hash, self.who = auth, hash_, who
+    def __init__(
+        self, auth: "Authentication", hash_: bytes, who: Principal, seconds: float, token: Verified | None = None
+    ) -> None:
+        self._auth, self.hash, self.who, self.token = auth, hash_, who, token
         self.again_at = time.monotonic() + seconds  # when it is looked at again
-        self.ends_at = 0.0  # of a token, seconds since 1970
-        self.kid: str | None = None
-        self.changes = 0  # of the issuer's keys, when it was looked at
 
     async def still_good(self) -> bool:
         """Whether it would be let in now: not revoked, not expired, and its issuer has not withdrawn the key.
 
         Takes no round trip within two seconds of the last one. Raises Unavailable when the database does not answer.
         """
-        return await self._auth.still_good(self)
+        return await self._auth.still_holds(self)
 
 
 class Authentication:
@@ -82,7 +78,7 @@ class Authentication:
         scheme, _, secret = (req.get_header("Authorization") or "").partition(" ")
         secret = secret.strip()
         if scheme.lower() != "bearer" or not secret:
-            raise _challenge("key_missing", "Send your API key or token: Authorization: Bearer <key>.")
+            raise challenge("key_missing", KEY_MISSING)
         hash_ = sha256(secret.encode()).digest()
         known = self._known.get(hash_)
         if known is None or known.again_at <= time.monotonic() or self._other_keys(known):
@@ -94,67 +90,51 @@ class Authentication:
             raise Problem(403, "role_missing", NO_ROLE)
 
     def _other_keys(self, known: Credential) -> bool:
-        """Whether the issuer has withdrawn or added a key since this token was looked at."""
-        return bool(known.ends_at) and self._tokens is not None and self._tokens.keys.changes != known.changes
+        """Whether the issuer's keys were fetched since this token was looked at."""
+        return bool(known.token and self._tokens and self._tokens.keys.known is not known.token.known_keys)
 
-    async def still_good(self, credential: Credential) -> bool:
+    async def still_holds(self, credential: Credential) -> bool:
         """As `Credential.still_good`."""
-        if credential.ends_at:
-            tokens = self._tokens
-            return time.time() < credential.ends_at and tokens is not None and tokens.keys.knows(credential.kid)
+        if self._tokens and (token := credential.token):
+            return time.time() < token.ends_at and self._tokens.keys.knows(token.kid)
         known = self._known.get(credential.hash)
         if known and known.again_at > time.monotonic():
             return True
-        return await self._key(credential.hash) is not None
+        return await self._find_key(credential.hash) is not None
 
     async def _admit(self, req: Request, secret: str, hash_: bytes, known: Credential | None) -> Credential:
         """Looks at a credential. Who was let in before is not kept out by what others at that address have tried."""
         address = self._addresses.of(req)
-        is_key = secret.startswith(API_KEY_PREFIX) or self._tokens is None
-        if (
-            known is None and is_key
-        ):  # a look-up; what a token says is seen here, and its caller is not among the guilty
+        tokens = None if secret.startswith(API_KEY_PREFIX) else self._tokens
+        if known is None and tokens is None:  # a key takes a look-up; what a token says is seen here
             self._failures.demand_room(address)
         try:
-            found = await self._find(secret, hash_)
+            found = await (self._find_token(tokens, secret, hash_) if tokens else self._find_key(hash_))
+            if found is None:
+                raise challenge("key_unknown", KEY_UNKNOWN)
         except Problem as problem:
             self._known.pop(hash_, None)
             if problem.status == 401:
-                if not is_key:
-                    self._failures.demand_room(address)
+                self._failures.demand_room(address)
                 if self._failures.count(address):
                     log.warning("too many failed sign-ins", address=address)
             raise
         return found
 
-    async def _find(self, secret: str, hash_: bytes) -> Credential:
-        if secret.startswith(API_KEY_PREFIX) or self._tokens is None:
-            if secret.startswith(API_KEY_PREFIX) and (key := await self._key(hash_)):
-                return key
-            raise _challenge(
-                "key_unknown", "This API key is unknown, expired or revoked: ask your admin for a new one."
-            )
-        try:
-            token = await self._tokens.verify(secret)
-        except BadToken as error:
-            raise _challenge("token_invalid", f"This token is not accepted: {error}.") from None
-        except NoKeys:
-            detail = "The keys of the token issuer cannot be had now, so that no token can be checked. Try again."
-            raise Problem(
-                503, "issuer_unavailable", detail, headers={"Retry-After": f"{COOL_DOWN_SECONDS:.0f}"}
-            ) from None
-        credential = Credential(self, hash_, token.who, min(TOKEN_SECONDS, token.ends_at - time.time()))
-        credential.ends_at, credential.kid, credential.changes = token.ends_at, token.kid, self._tokens.keys.changes
-        return self._remember(credential)
+    async def _find_token(self, tokens: Tokens, secret: str, hash_: bytes) -> Credential:
+        token = await tokens.verify(secret)
+        seconds = min(TOKEN_SECONDS, token.ends_at - time.time())
+        return self._remember(Credential(self, hash_, token.who, seconds, token))
 
-    async def _key(self, hash_: bytes) -> Credential | None:
+    async def _find_key(self, hash_: bytes) -> Credential | None:
         now = utc_now()
         row: Any = await self._desk.find_key(hash_)
         who = principal(row, hash_, now) if row else None
         if who is None:
             return None
         self._uses.note(who.id, now)
-        return self._remember(Credential(self, hash_, who, min(KEY_SECONDS, _seconds(row[6], now))))
+        left = (row[6] - now).total_seconds() if row[6] else KEY_SECONDS
+        return self._remember(Credential(self, hash_, who, min(KEY_SECONDS, left)))
 
     def _remember(self, credential: Credential) -> Credential:
         self._known.pop(credential.hash, None)
@@ -162,12 +142,3 @@ class Authentication:
             del self._known[next(iter(self._known))]
         self._known[credential.hash] = credential
         return credential
-
-
-def _seconds(end: datetime | None, now: datetime) -> float:
-    return (end - now).total_seconds() if end else KEY_SECONDS
-
-
-def _challenge(code: str, detail: str) -> Problem:
-    error = "" if code == "key_missing" else ', error="invalid_token"'
-    return Problem(401, code, detail, headers={"WWW-Authenticate": CHALLENGE + error})

@@ -1,17 +1,17 @@
-"""The issuer's public keys: PyJWT's client, with the limits that it lacks. They are fetched beside the event loop every
+"""The issuer's public keys, fetched with the limits that PyJWT's own client lacks: beside the event loop every
 few minutes, and when a token names a key that is not known, but then not more often than every few seconds, whoever
 sends such tokens. While the issuer is down, those of before go on being used."""
 
 import asyncio
 import time
-from http.client import HTTPException
 from typing import Any
-from urllib.request import HTTPErrorProcessor, ProxyHandler, build_opener
 
 import msgspec
 import structlog
-from jwt import PyJWK, PyJWKClient, PyJWKClientError, PyJWTError
+import urllib3
+from jwt import PyJWK, PyJWKClientError, PyJWKSet, PyJWTError
 
+from api.http.problems import Problem
 from application.identity.token_claims import read_algorithms
 from application.settings import Settings, SettingsError, https_url
 
@@ -20,12 +20,9 @@ COOL_DOWN_SECONDS = 5.0
 FETCH_SECONDS = 5.0  # for one document
 MOST_DOCUMENT_BYTES = 256 * 1024
 DISCOVERY = ".well-known/openid-configuration"
-FAILURES = (OSError, HTTPException, PyJWTError, ValueError, RecursionError)
+FAILURES = (OSError, urllib3.exceptions.HTTPError, PyJWTError, ValueError, RecursionError)
+NO_KEYS = "The keys of the token issuer cannot be had now, so that no token can be checked. Try again."
 log = structlog.get_logger()
-
-
-class NoKeys(Exception):
-    """The keys of the issuer cannot be had, and were not known before."""
 
 
 class Published(msgspec.Struct):
@@ -36,42 +33,41 @@ class Published(msgspec.Struct):
     keys: list[dict[str, Any]] = []
 
 
-class IssuerKeys(PyJWKClient):
+class IssuerKeys:
     """The keys that the settings name: of a file, of a URL, or of the URL that the issuer publishes."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises SettingsError when there is a file that cannot be used."""
-        self._settings, self._issuer = settings, settings.oidc_issuer or ""
-        super().__init__(settings.oidc_jwks_url or f"{self._issuer.rstrip('/')}/{DISCOVERY}", cache_jwk_set=False)
-        self._keys: list[PyJWK] = []
-        self._published: list[dict[str, Any]] = []
-        self.changes = 0  # how often other keys than before came
+        self._settings, self._algorithms = settings, read_algorithms(settings.oidc_algorithms)
+        self.known: list[PyJWK] = []  # another list after each fetch
         self._lock, self._failed, self._tried_at = asyncio.Lock(), False, float("-inf")
         try:
             if settings.oidc_jwks_file:
                 self.load()
         except FAILURES as error:
             file = f"DESKLEDGER_OIDC_JWKS_FILE={str(settings.oidc_jwks_file)!r}"
-            detail = "it takes the path of a file with a JSON Web Key Set"
-            raise SettingsError(f"{file} cannot be used: {detail}: {error}") from None
+            raise SettingsError(
+                f"{file} cannot be used: it takes the path of a file with a JSON Web Key Set: {error}"
+            ) from None
 
     async def find(self, kid: str | None, algorithm: str) -> PyJWK:
         """The key that a token names; without a name, the only one.
 
-        Raises PyJWKClientError when the issuer has no such key for this algorithm, NoKeys when it was never reached.
+        Raises PyJWKClientError when the issuer has no such key for this algorithm; Problem, 503, when it was never
+        reached.
         """
         if not self.knows(kid):
             await asyncio.shield(self.refresh())  # whose client hangs up takes no fetch from others
-        if not self._keys:
-            raise NoKeys
-        found = [key for key in self._named(kid) if key.algorithm_name == algorithm]
+        if not self.known:
+            raise Problem(503, "issuer_unavailable", NO_KEYS, headers={"Retry-After": f"{COOL_DOWN_SECONDS:.0f}"})
+        found = [key for key in self.known if kid in (None, key.key_id) and key.algorithm_name == algorithm]
         if not found or (kid is None and len(found) > 1):
             raise PyJWKClientError("the issuer has no such key")
         return found[0]
 
     def knows(self, kid: str | None) -> bool:
         """Whether this key is among those that the issuer had when it was last asked."""
-        return bool(self._named(kid))
+        return any(kid in (None, key.key_id) for key in self.known)
 
     async def keep_fresh(self) -> None:
         """Fetches the keys now and every few minutes, and while that fails every few seconds."""
@@ -89,56 +85,41 @@ class IssuerKeys(PyJWKClient):
                 await asyncio.to_thread(self.load)
                 self._failed = False
             except FAILURES as error:
-                log.warning("the issuer's keys cannot be had", reason=str(error)[:300], known=len(self._published))
+                log.warning("the issuer's keys cannot be had", reason=str(error)[:300], known=len(self.known))
             finally:
                 self._tried_at = time.monotonic()
 
     def load(self) -> None:
-        """Fetches the keys at once. Raises one of FAILURES."""
-        self._keys = self.get_jwk_set().keys
+        """Fetches the public keys for signatures at once, each for every algorithm that it may be used with.
 
-    def fetch_data(self) -> dict[str, Any]:
-        """The public keys for signatures, each once for every algorithm that it may be used with."""
-        found = self._read().keys
+        Raises one of FAILURES.
+        """
         # one secret among them, and whoever has it could sign: only keys of which the public half is enough
-        keys = [key for key in found if key.get("use") in (None, "sig") and "d" not in key]
-        self.changes += keys != self._published
-        self._published = keys
-        algorithms = read_algorithms(self._settings.oidc_algorithms)
-        return {"keys": [key | {"alg": name} for key in keys for name in algorithms if key.get("alg") in (None, name)]}
+        keys = [key for key in self._published() if key.get("use") in (None, "sig") and "d" not in key]
+        usable = [key | {"alg": name} for key in keys for name in self._algorithms if key.get("alg") in (None, name)]
+        self.known = PyJWKSet.from_dict({"keys": usable}).keys
 
-    def _read(self) -> Published:
+    def _published(self) -> list[dict[str, Any]]:
+        issuer, url = self._settings.oidc_issuer or "", self._settings.oidc_jwks_url
         if file := self._settings.oidc_jwks_file:
             with file.open("rb") as opened:
-                return msgspec.json.decode(opened.read(MOST_DOCUMENT_BYTES), type=Published)
-        found = fetch(self.uri)
-        if self._settings.oidc_jwks_url:
-            return found
-        if found.issuer != self._issuer:
-            raise PyJWKClientError(f"{DISCOVERY} speaks for another issuer: {found.issuer[:100]!r}")
-        return fetch(https_url(found.jwks_uri))
-
-    def _named(self, kid: str | None) -> list[PyJWK]:
-        return [key for key in self._keys if kid in (None, key.key_id)]
-
-
-class AnyStatus(HTTPErrorProcessor):
-    """Takes every answer as it is: follows no redirect."""
-
-    def http_response(self, request: Any, response: Any) -> Any:
-        """The answer."""
-        return response
-
-    https_response = http_response
+                return msgspec.json.decode(opened.read(MOST_DOCUMENT_BYTES), type=Published).keys
+        if url is None:
+            found = fetch(f"{issuer.rstrip('/')}/{DISCOVERY}")
+            if found.issuer != issuer:
+                raise PyJWKClientError(f"{DISCOVERY} speaks for another issuer: {found.issuer[:100]!r}")
+            url = https_url(found.jwks_uri)
+        return fetch(url).keys
 
 
 def fetch(url: str) -> Published:
-    """What lies there: at most so many bytes within so many seconds, however slowly they come; through no proxy.
+    """What lies there: at most so many bytes within so many seconds, however slowly they come; no redirect is followed.
 
     Raises one of FAILURES.
     """
     deadline, read = time.monotonic() + FETCH_SECONDS, bytearray()
-    with build_opener(ProxyHandler({}), AnyStatus).open(url, timeout=FETCH_SECONDS) as response:
+    limits: dict[str, Any] = {"retries": False, "redirect": False, "timeout": FETCH_SECONDS, "preload_content": False}
+    with urllib3.request("GET", url, **limits) as response:
         if response.status != 200:
             raise PyJWKClientError(f"{url} answers {response.status}")
         while part := response.read1(MOST_DOCUMENT_BYTES):

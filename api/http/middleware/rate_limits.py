@@ -32,11 +32,7 @@ class Buckets:
         self._full_at[name] = full_at
         if len(self._full_at) > self._most:
             del self._full_at[next(iter(self._full_at))]
-        return self.left(full_at - now), full_at - now
-
-    def left(self, until_full: float) -> int:
-        """The tokens that are in a bucket which is full in so many seconds."""
-        return int((self._whole - until_full) / self._each + 1e-6)
+        return int((self._whole - full_at + now) / self._each + 1e-6), full_at - now
 
 
 class RateLimit:
@@ -49,14 +45,13 @@ class RateLimit:
     def spend(self, resp: Response, principal: str) -> None:
         """Counts a request. Raises Problem with status 429 when it is one too many."""
         now = time.monotonic()
+        wait = self._buckets.wait(principal, now)
+        left, seconds = (0, wait) if wait else self._buckets.take(principal, now)
         resp.set_header("RateLimit-Policy", self._policy)
-        if wait := self._buckets.wait(principal, now):
-            seconds = math.ceil(wait)
-            resp.set_header("RateLimit", f'"default";r=0;t={seconds}')
-            detail = f"You send more requests than this desk takes from one caller: go on in {seconds} s."
-            raise Problem(429, "rate_limited", detail, headers={"Retry-After": str(seconds)})
-        left, until_full = self._buckets.take(principal, now)
-        resp.set_header("RateLimit", f'"default";r={left};t={math.ceil(until_full)}')
+        resp.set_header("RateLimit", f'"default";r={left};t={math.ceil(seconds)}')
+        if wait:
+            detail = f"You send more requests than this desk takes from one caller: go on in {math.ceil(wait)} s."
+            raise Problem(429, "rate_limited", detail, headers={"Retry-After": str(math.ceil(wait))})
 
 
 class FailedSignIns:
@@ -87,16 +82,13 @@ class Addresses:
 
     def of(self, req: Request) -> str:
         """The address, of IPv6 its network."""
-        peer = req.scope.get("client") or ("",)
-        hops = [peer[0]]
-        if self._trusted:  # each proxy has added at the end whom it got the request from
-            hops[:0] = [hop.strip() for hop in (req.get_header("X-Forwarded-For") or "").split(",")]
-        found = _parsed(hops.pop())
-        while hops and found and any(found in network for network in self._trusted):
-            before = _parsed(hops.pop())
-            if before is None:
+        found, client = None, req.scope.get("client") or ("",)
+        # each proxy has added at the end whom it got the request from
+        for hop in reversed([*(req.get_header("X-Forwarded-For") or "").split(","), client[0]]):
+            address = _parsed(hop.strip())
+            found = address or found
+            if address is None or not any(address in network for network in self._trusted):
                 break
-            found = before
         return _named(found)
 
 

@@ -1,18 +1,24 @@
-"""What HTTP demands of a request and gunicorn does not."""
+"""What comes first: a request is named, and refused where HTTP demands what gunicorn does not."""
+
+from typing import Any
 
 from falcon.asgi import Request, Response
 
 from api.http.problems import Problem
+from api.http.request_context import SCOPE, Arrived
 
 LENGTH_MOST_DIGITS = 100  # of a length
 NOT_IMPLEMENTED = "Transfer-Encoding takes chunked alone, and there is no WebSocket here."
 
 
-class RequestRules:
-    """What RFC 9112 does not allow and gunicorn lets through: 3.2 (a Host), 6.1 (codings that nobody undoes here)."""
+class Arrival:
+    """Names each request; refuses what RFC 9112 does not allow and gunicorn lets through: 3.2 (a Host), 6.1 (codings
+    that nobody undoes here)."""
 
     async def process_request(self, req: Request, resp: Response) -> None:
-        """Runs before anybody is asked for a key. Raises Problem: 400, 501."""
+        """Runs first, before anybody is asked for a key. Raises Problem: 400, 501."""
+        arrived = req.scope[SCOPE] = Arrived(req, resp)
+        resp.set_header("X-Request-Id", arrived.request_id)
         if req.get_header("Host") is None and req.scope["http_version"] != "1.0":
             raise Problem(400, "bad_request", "HTTP/1.1 demands the header Host.")
         if len(req.get_header("Content-Length") or "") > LENGTH_MOST_DIGITS:
@@ -20,3 +26,7 @@ class RequestRules:
         codings = req.get_header("Transfer-Encoding")
         if codings and codings.strip().lower() != "chunked":
             raise Problem(501, "not_implemented", NOT_IMPLEMENTED)
+
+    async def process_resource(self, req: Request, resp: Response, resource: object, params: dict[str, Any]) -> None:
+        """Runs when the route is known: what its template names is for the log, too."""
+        req.context.params = params

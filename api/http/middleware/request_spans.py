@@ -4,7 +4,7 @@ from typing import Any
 
 from falcon.asgi import Request, Response
 from opentelemetry import context
-from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
+from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 
 from api.http.request_context import SCOPE, Arrived, plain
 from api.telemetry.span_exporter import Sending, context_of
@@ -29,7 +29,8 @@ class Spanned:
         parent = context_of(req.get_header("traceparent"))
         span = self._sending.tracer.start_span(req.method, parent, SpanKind.SERVER)
         arrived: Arrived = req.scope[SCOPE]
-        arrived.traceparent = arrived.kept = written(span)
+        of = span.get_span_context()
+        arrived.traceparent = arrived.kept = f"00-{of.trace_id:032x}-{of.span_id:016x}-{int(of.trace_flags):02x}"
         req.context.span = span, context.attach(set_span_in_context(span))
 
     async def process_response(self, req: Request, resp: Response, resource: object, succeeded: bool) -> None:
@@ -47,9 +48,3 @@ class Spanned:
             span.set_status(StatusCode.ERROR)
         context.detach(token)
         span.end()
-
-
-def written(span: Span) -> str:
-    """A span as a traceparent."""
-    of = span.get_span_context()
-    return f"00-{of.trace_id:032x}-{of.span_id:016x}-{int(of.trace_flags):02x}"

@@ -3,15 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from falcon import COMBINED_METHODS, CORSMiddleware, HTTPRouteNotFound
+from falcon import CORSMiddleware, HTTPRouteNotFound
 from falcon.asgi import Request, Response
-from falcon.routing import CompiledRouter
+from falcon.routing import CompiledRouter, map_http_methods
 
 from api.http.paging import JSON
 from api.http.problems import Problem
 from api.http.request_context import plain
 
-MOST_KNOWN = 1_000
 NOTHING = "default-src 'none'; frame-ancestors 'none'"  # what a browser may load for, or do with, an answer
 STRICT = {
     "cache-control": "no-store",
@@ -30,7 +29,6 @@ class ResponseHeaders:
 
     def __init__(self, router: CompiledRouter, media: Mapping[str, tuple[str, ...]]) -> None:
         self._router, self._media = router, media
-        self._fits: dict[tuple[str, tuple[str, ...]], bool] = {}
 
     async def process_request(self, req: Request, resp: Response) -> None:
         """Runs before anybody is asked for a key: which methods an address takes, everybody may know."""
@@ -39,25 +37,14 @@ class ResponseHeaders:
             found = self._router.find(req.path, req)
             if found is None:
                 raise HTTPRouteNotFound
-            taken = [method for method in COMBINED_METHODS if hasattr(found[0], f"on_{method.lower()}")]
-            resp.set_header("Allow", ", ".join(sorted({*taken, "OPTIONS"})))
+            resp.set_header("Allow", ", ".join(sorted({*map_http_methods(found[0]), "OPTIONS"})))
             resp.status, resp.complete = 204, True
 
     async def process_resource(self, req: Request, resp: Response, resource: object, params: dict[str, Any]) -> None:
         """Runs when the route is known, and before anything is done."""
-        accept = req.accept
-        if accept != "*/*":
-            media = self._media.get(plain(req.uri_template or ""), ONLY_JSON)
-            if accept not in media and not self._fitting(req, accept, media):
-                raise Problem(406, "not_acceptable", f"This comes as {', '.join(media)}: name one of them in Accept.")
-
-    def _fitting(self, req: Request, accept: str, media: tuple[str, ...]) -> bool:
-        known = self._fits.get((accept, media))
-        if known is None:
-            if len(self._fits) >= MOST_KNOWN:
-                self._fits.clear()
-            known = self._fits[accept, media] = req.client_prefers(media) is not None
-        return known
+        media = self._media.get(plain(req.uri_template or ""), ONLY_JSON)
+        if req.accept not in ("*/*", *media) and req.client_prefers(media) is None:
+            raise Problem(406, "not_acceptable", f"This comes as {', '.join(media)}: name one of them in Accept.")
 
     async def process_response(self, req: Request, resp: Response, resource: object, succeeded: bool) -> None:
         """Runs after every request, also after one that was refused before anything else."""

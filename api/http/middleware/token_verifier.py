@@ -5,17 +5,12 @@ from typing import Any, NamedTuple
 import jwt
 
 from api.http.middleware.issuer_keys import IssuerKeys
-from application.identity.token_claims import (
-    OWN_NAMES,
-    NoSubject,
-    principal_of,
-    read_algorithms,
-    read_claims,
-    read_grants,
-)
+from api.http.problems import Problem
+from application.identity import token_claims
 from application.settings import Settings
 from domain.values import Principal
 
+CHALLENGE = 'Bearer realm="deskledger"'
 MOST_CHARACTERS = 7_500
 LEEWAY_SECONDS = 10
 OWN_KEYS = frozenset({"jwk", "jku", "x5c", "x5u"})  # a key that comes with the token would vouch for itself
@@ -28,20 +23,28 @@ REASONS: dict[type[Exception], str] = {
     jwt.InvalidIssuerError: "it is from another issuer",
     jwt.InvalidSignatureError: "its signature is wrong",
     jwt.PyJWKClientError: "its issuer has no such key",
-    NoSubject: "its claim sub does not name anybody",
+    token_claims.NoSubject: "its claim sub does not name anybody",
 }
 
 
-class BadToken(Exception):
-    """It is not a token that this desk takes; the message says why, without a word of the token."""
+def challenge(code: str, detail: str) -> Problem:
+    """The refusal of a credential (RFC 6750, section 3)."""
+    error = "" if code == "key_missing" else ', error="invalid_token"'
+    return Problem(401, code, detail, headers={"WWW-Authenticate": CHALLENGE + error})
+
+
+def bad_token(why: str) -> Problem:
+    """It is not a token that this desk takes: why, without a word of the token."""
+    return challenge("token_invalid", f"This token is not accepted: {why}.")
 
 
 class Verified(NamedTuple):
-    """Whom a token stands for, until when (seconds since 1970), and by which key of the issuer."""
+    """Whom a token stands for, until when (seconds since 1970), by which key of the issuer, and of which it was one."""
 
     who: Principal
     ends_at: float
     kid: str | None
+    known_keys: list[jwt.PyJWK]
 
 
 class Tokens:
@@ -50,28 +53,28 @@ class Tokens:
     def __init__(self, settings: Settings) -> None:
         self.keys = IssuerKeys(settings)
         self._issuer, self._audience = settings.oidc_issuer, settings.oidc_audience
-        self._algorithms = read_algorithms(settings.oidc_algorithms)
-        self._claims = read_claims(settings.oidc_claims)
-        self._grants = read_grants(settings.oidc_roles) if settings.oidc_roles else OWN_NAMES
+        self._algorithms = token_claims.read_algorithms(settings.oidc_algorithms)
+        self._claims = token_claims.read_claims(settings.oidc_claims)
+        self._grants = token_claims.read_grants(settings.oidc_roles) if settings.oidc_roles else token_claims.OWN_NAMES
 
     async def verify(self, token: str) -> Verified:
-        """Whom it stands for. Raises BadToken, and NoKeys while the issuer's keys cannot be had."""
+        """Whom it stands for. Raises Problem: 401, and 503 while the issuer's keys cannot be had."""
         if len(token) > MOST_CHARACTERS:
-            raise BadToken(f"it has more than {MOST_CHARACTERS} characters")
+            raise bad_token(f"it has more than {MOST_CHARACTERS} characters")
         try:
             return await self._verify(token)
-        except (jwt.PyJWTError, NoSubject, ValueError, TypeError, OverflowError, RecursionError) as error:
-            raise BadToken(_why(error)) from None
+        except (jwt.PyJWTError, token_claims.NoSubject, ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise bad_token(_why(error)) from None
 
     async def _verify(self, token: str) -> Verified:
         header = jwt.get_unverified_header(token)
         kid, algorithm = header.get("kid"), header.get("alg")
         if OWN_KEYS & header.keys():
-            raise BadToken("it brings a key of its own")
+            raise bad_token("it brings a key of its own")
         if str(header.get("typ", "JWT")).lower().removeprefix("application/") not in TYPES:
-            raise BadToken("it is of a type that is not for asking")
+            raise bad_token("it is of a type that is not for asking")
         if algorithm not in self._algorithms:
-            raise BadToken("its algorithm is not allowed here")
+            raise bad_token("its algorithm is not allowed here")
         key = await self.keys.find(kid, algorithm)
         claims = jwt.decode(
             token,
@@ -82,7 +85,8 @@ class Tokens:
             leeway=LEEWAY_SECONDS,
             options=OPTIONS,
         )
-        return Verified(principal_of(claims, self._claims, self._grants), float(int(claims["exp"])), kid)
+        who = token_claims.principal_of(claims, self._claims, self._grants)
+        return Verified(who, float(int(claims["exp"])), kid, self.keys.known)
 
 
 def _why(error: Exception) -> str:

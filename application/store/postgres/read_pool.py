@@ -40,8 +40,8 @@ class Readers:
         await self._pool.open(wait=False)
 
     def statistics(self) -> dict[str, int]:
-        """What the pool has counted, under the names of its library."""
-        return self._pool.get_stats()
+        """What the pool has counted since it was asked last, under the names of its library."""
+        return self._pool.pop_stats()
 
     async def close(self) -> None:
         """Closes every connection."""
