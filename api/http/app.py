@@ -20,13 +20,7 @@ from api.http.resources.service.health_resources import Livez, Readyz
 from api.http.resources.service.metrics_resource import Metrics
 from api.http.resources.ticket_commands import TicketCommands
 from api.http.resources.ticket_resources import Requests, TicketHistory, TicketResource, Tickets
-from api.http.resources.webhook_admin.webhook_deps import make_webhook_deps
-from api.http.resources.webhook_admin.webhook_resources import (
-    WebhookCommands,
-    WebhookDeliveries,
-    WebhookResource,
-    Webhooks,
-)
+from api.http.resources.webhook_admin.webhook_resources import Webhooks
 from api.http.streaming.open_streams import OpenStreams
 from api.openapi.document import encoded
 from api.openapi.header_table import GIVEN
@@ -108,7 +102,7 @@ def create_app(settings: Settings) -> App:
     app.end_streams = streams.end
     problems.install(app)
     freshness, standing = Freshness(readers.fetch), Kept(readers.fetch)
-    commands, webhooks = TicketCommands(desk, freshness, policy), make_webhook_deps(settings, desk, readers)
+    commands, webhooks = TicketCommands(desk, freshness, policy), Webhooks(settings, desk, readers)
     app.add_middleware(webhooks)
 
     app.add_route("/v1/requests", Requests(commands))
@@ -124,10 +118,10 @@ def create_app(settings: Settings) -> App:
     app.add_route("/v1/reports", Reports())
     app.add_route("/v1/reports/{metric}", ReportResource(readers, freshness))
     app.add_route("/v1/closure_mails", ClosureMails(readers))
-    app.add_route("/v1/webhooks", Webhooks(webhooks))
-    app.add_route("/v1/webhooks/{webhook_id:uuid}", WebhookResource(webhooks))
-    app.add_route("/v1/webhooks/{webhook_id:uuid}:{command}", WebhookCommands(webhooks))
-    app.add_route("/v1/webhooks/{webhook_id:uuid}/deliveries", WebhookDeliveries(webhooks))
+    app.add_route("/v1/webhooks", webhooks)
+    app.add_route("/v1/webhooks/{webhook_id:uuid}", webhooks, suffix="one")
+    app.add_route("/v1/webhooks/{webhook_id:uuid}:{command}", webhooks, suffix="command")
+    app.add_route("/v1/webhooks/{webhook_id:uuid}/deliveries", webhooks, suffix="deliveries")
     app.add_route("/livez", Livez())
     app.add_route("/readyz", Readyz(standing))
     if settings.metrics:

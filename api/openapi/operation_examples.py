@@ -17,7 +17,7 @@ from api.http.resources.service.contract_resources import HTML, JAVASCRIPT
 from api.http.resources.service.health_resources import Alive, Ready
 from api.http.resources.service.metrics_resource import OPENMETRICS
 from api.http.resources.ticket_resources import History, TicketList
-from api.http.resources.webhook_admin.webhook_messages import DeliveryList, WebhookList, WebhookView, WebhookWithSecret
+from api.http.resources.webhook_admin.webhook_messages import DeliveryList, WebhookList, WebhookWithSecret
 from api.http.streaming.event_formats import (
     CLOUD_EVENTS,
     NDJSON,
@@ -33,13 +33,14 @@ from api.openapi.operation import Endpoint, ResponseSpec
 from api.openapi.sample_ticket import BEGIN, REGISTRATION, SAMPLE_NUMBER, SAMPLE_USER_ID, TICKET_ID, registration, story
 from application.commands.procedure_commands import COMMANDS, OPENINGS
 from application.observability.metrics import LOG_POSITION as POSITION_METRIC
+from application.webhooks.delivery import DeliveryRow
+from application.webhooks.subscriptions import WebhookView
 from domain.values import Queue
 from projections.queries.closure_mail_list import MailRow
 from projections.queries.event_feed import FeedItem
 from projections.queries.queue_pages import Overview, QueueOverview, QueueRow
 from projections.queries.ticket_list import TicketRow
 from projections.queries.ticket_view import event_view, ticket_view
-from projections.queries.webhook_list import DeliveryRow
 from projections.reports.report_figures import Cell, Report
 from projections.reports.report_metrics import REPORT_METRICS
 

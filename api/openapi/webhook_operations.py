@@ -4,6 +4,7 @@ from api.http.paging import NoFields
 from api.http.resources.webhook_admin import webhook_messages as shapes
 from api.openapi import error_codes
 from api.openapi.operation import Endpoint, ResponseSpec
+from application.webhooks.subscriptions import WebhookView
 from domain.roles import MAY_MANAGE, MAY_READ
 
 WEBHOOK_READERS, WEBHOOK_ADMINS = tuple(MAY_READ["webhooks"]), tuple(MAY_MANAGE["webhooks"])
@@ -90,7 +91,7 @@ WEBHOOK_ENDPOINTS = (
         summary="Read a webhook",
         says="The subscription, without its secret.",
         who=WEBHOOK_READERS,
-        replies=(ResponseSpec(says="The subscription.", shape=shapes.WebhookView),),
+        replies=(ResponseSpec(says="The subscription.", shape=WebhookView),),
         problems=error_codes.together(error_codes.EVERYWHERE, error_codes.WEBHOOK),
     ),
     Endpoint(
@@ -102,7 +103,7 @@ WEBHOOK_ENDPOINTS = (
         says="Changes what the body names; null takes a filter away. What is due and has failed is tried again, now.",
         who=WEBHOOK_ADMINS,
         body=shapes.ChangeWebhook,
-        replies=(ResponseSpec(says="How it stands now.", shape=shapes.WebhookView),),
+        replies=(ResponseSpec(says="How it stands now.", shape=WebhookView),),
         problems=error_codes.together(error_codes.EVERYWHERE, error_codes.WEBHOOK, error_codes.BODY, REFUSED_URL),
         leads_to=WEBHOOK_LINKS,
     ),
@@ -133,10 +134,10 @@ WEBHOOK_ENDPOINTS = (
         problems=error_codes.together(error_codes.EVERYWHERE, error_codes.WEBHOOK, error_codes.LISTED),
     ),
     webhook_command_endpoint(
-        "enable", "Switches it on, where it stopped; what has failed is tried again.", NoFields, shapes.WebhookView
+        "enable", "Switches it on, where it stopped; what has failed is tried again.", NoFields, WebhookView
     ),
     webhook_command_endpoint(
-        "disable", "Switches it off. What is not sent yet waits.", shapes.DisableWebhook, shapes.WebhookView
+        "disable", "Switches it off. What is not sent yet waits.", shapes.DisableWebhook, WebhookView
     ),
     webhook_command_endpoint(
         "rotate_secret",
@@ -145,13 +146,13 @@ WEBHOOK_ENDPOINTS = (
         shapes.WebhookWithSecret,
     ),
     webhook_command_endpoint(
-        "replay", "Goes on from a position, earlier or later.", shapes.Replay, shapes.WebhookView, UNKNOWN_POSITION
+        "replay", "Goes on from a position, earlier or later.", shapes.Replay, WebhookView, UNKNOWN_POSITION
     ),
     webhook_command_endpoint(
         "ping",
         "Sends an event that means nothing, to try the receiver.",
         NoFields,
-        shapes.WebhookView,
+        WebhookView,
         {409: ("webhook_disabled",)},
     ),
 )

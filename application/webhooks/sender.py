@@ -8,12 +8,13 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException
 
 import msgspec
+from msgspec.structs import replace
 
 from application.webhooks.address_rules import Resolve, Rules, Target, UrlRefused, addresses, look_up, read_url
 
@@ -27,10 +28,10 @@ MOST_ATTEMPT_ERROR = 300
 class AttemptOutcome(msgspec.Struct, frozen=True):
     """What came of an attempt: the status of the answer, or why there is none; `retry_after` in seconds."""
 
-    status: int | None
-    error: str | None
-    duration_ms: int
+    status: int | None = None
+    error: str | None = None
     retry_after: float | None = None
+    duration_ms: int = 0
 
     @property
     def accepted(self) -> bool:
@@ -46,10 +47,10 @@ class Flight:
         self.late = False
         self._socket: socket.socket | None = None
 
-    def on(self, connected: socket.socket) -> None:
-        """The connection that it goes over; a second handle, since TLS takes the first one over."""
+    def on(self, opened: socket.socket) -> None:
+        """The connection that it goes over, in place of one before."""
         self.end()
-        self._socket = connected.dup()
+        self._socket = opened
         if self.late:
             self.cut()
 
@@ -57,8 +58,10 @@ class Flight:
         """Ends it, whatever it waits for: the time is over."""
         self.late = True
         if self._socket:
-            with suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
+            with suppress(
+                OSError
+            ):  # not SSLSocket's own: that forgets its TLS, of which another thread is just reading
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def end(self) -> None:
         """Lets go of the connection."""
@@ -77,34 +80,16 @@ class WebhookSender:
         """One attempt. Never raises for what a receiver does."""
         try:
             target = read_url(url, self._rules)
-            checked = addresses(target, self._rules, self._resolve)
-            response, retry_after = self._exchange(target, checked, body, headers, flight)
+            opened = self._connected(target, addresses(target, self._rules, self._resolve), flight)
+            outcome = _exchange(target, opened, body, headers)
         except UrlRefused as refusal:
-            return self._failed(f"refused by the desk: {refusal}", flight)
+            outcome = AttemptOutcome(error=f"refused by the desk: {refusal}"[:MOST_ATTEMPT_ERROR])
         except (OSError, HTTPException) as error:
             late = flight.late or isinstance(error, TimeoutError)
-            return self._failed("no answer in time" if late else _said(error), flight)
+            outcome = AttemptOutcome(error="no answer in time" if late else _said(error)[:MOST_ATTEMPT_ERROR])
         finally:
             flight.end()
-        return AttemptOutcome(response, None, _since(flight), retry_after)
-
-    def _failed(self, reason: str, flight: Flight) -> AttemptOutcome:
-        return AttemptOutcome(None, reason[:MOST_ATTEMPT_ERROR], _since(flight))
-
-    def _exchange(
-        self, target: Target, checked: list[str], body: bytes, headers: Mapping[str, str], flight: Flight
-    ) -> tuple[int, float | None]:
-        connection = HTTPConnection(target.host, target.port)
-        connection.sock = self._connected(target, checked, flight)
-        try:
-            connection.request("POST", target.path, body, {**headers, "Host": target.authority, "Connection": "close"})
-            response = connection.getresponse()
-            retry_after = None if 200 <= response.status < 300 else _retry_after(response)
-            with suppress(OSError, HTTPException):  # the status is what counts, and it is here
-                response.read(MOST_READ)
-        finally:
-            connection.close()
-        return response.status, retry_after
+        return replace(outcome, duration_ms=round((time.monotonic() - flight.begun) * 1000))
 
     def _connected(self, target: Target, checked: list[str], flight: Flight) -> socket.socket:
         """To the first address that can be reached."""
@@ -118,13 +103,25 @@ class WebhookSender:
         if flight.late:
             raise TimeoutError
         opened = socket.create_connection((address, target.port), timeout=WEBHOOK_CONNECT_SECONDS)
-        try:
-            flight.on(opened)
-            opened.settimeout(ATTEMPT_TIMEOUT_SECONDS)
-            return self._tls.wrap_socket(opened, server_hostname=target.host) if target.secure else opened
-        except BaseException:
-            opened.close()
-            raise
+        flight.on(opened)
+        opened.settimeout(ATTEMPT_TIMEOUT_SECONDS)
+        if not target.secure:
+            return opened
+        secured = self._tls.wrap_socket(opened, server_hostname=target.host, do_handshake_on_connect=False)
+        flight.on(secured)
+        secured.do_handshake()
+        return secured
+
+
+def _exchange(target: Target, opened: socket.socket, body: bytes, headers: Mapping[str, str]) -> AttemptOutcome:
+    with closing(HTTPConnection(target.host, target.port)) as connection:
+        connection.sock = opened
+        connection.request("POST", target.path, body, {**headers, "Host": target.authority, "Connection": "close"})
+        response = connection.getresponse()
+        outcome = AttemptOutcome(response.status, retry_after=_retry_after(response.headers.get("Retry-After", "")))
+        with suppress(OSError, HTTPException):  # the status is what counts, and it is here
+            response.read(MOST_READ)
+    return outcome
 
 
 def _said(error: Exception) -> str:
@@ -133,18 +130,11 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".replace("\0", "")
 
 
-def _since(flight: Flight) -> int:
-    return round((time.monotonic() - flight.begun) * 1000)
-
-
-def _retry_after(response: HTTPResponse) -> float | None:
+def _retry_after(header: str) -> float | None:
     """The seconds that the receiver wants to be left alone for (RFC 9110, section 10.2.3)."""
-    header = (response.headers.get("Retry-After") or "").strip()
-    if header.isascii() and header.isdecimal() and len(header) <= 9:
-        return float(header)
-    try:
+    with suppress(ValueError, TypeError, IndexError, OverflowError):
+        if header.isdecimal():
+            return float(header)
         then = parsedate_to_datetime(header)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    then = then if then.tzinfo else then.replace(tzinfo=UTC)
-    return max(0.0, (then - datetime.now(UTC)).total_seconds())
+        return max(0.0, (then.replace(tzinfo=then.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    return None

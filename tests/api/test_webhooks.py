@@ -15,14 +15,7 @@ from standardwebhooks import Webhook
 from application.store.postgres.database import connect
 from application.webhooks.address_rules import read_hosts
 from application.webhooks.signing import Locked, Vault, new_secret, read_keys
-from application.webhooks.subscriptions import (
-    MOST_WEBHOOKS,
-    Beside,
-    TooMany,
-    UnknownWebhook,
-    WebhookCommandRecord,
-    new_ping,
-)
+from application.webhooks.subscriptions import MOST_WEBHOOKS, TooMany, UnknownWebhook
 from domain.values import Role
 from tests.support.running_desk import Reply, RunningDesk, wait_until
 from tests.support.webhook_receiver import OK, Clock, Desk, Receiver, nowhere, with_webhooks
@@ -303,9 +296,7 @@ def test_a_change_waits_for_nobody_and_loses_nothing(database: str, connection: 
         return msgspec.structs.replace(stored, url="https://second.example.org/")
 
     now = datetime.now(UTC)
-    with_webhooks(
-        database, lambda all_: all_.change(webhook.id, change, Beside(), now, WebhookCommandRecord(), lambda _: "")
-    )
+    with_webhooks(database, lambda all_: all_.change(webhook.id, change, lambda _: "", now))
     stored = desk.find(webhook)
     assert (seen, stored.description, stored.url) == ([1, 2], "first", "https://second.example.org/")
 
@@ -330,10 +321,7 @@ def test_a_ping_fails_for_good_and_an_event_does_not(database: str, connection: 
     """A ping that is not answered is settled; no event stands behind it."""
     desk = Desk(database, connection, Clock())
     webhook, now = desk.subscribe(nowhere()), datetime.now(UTC)
-    ping = new_ping()
-    with_webhooks(
-        database, lambda all_: all_.change(webhook.id, lambda it: it, ping, now, WebhookCommandRecord(), lambda _: "")
-    )
+    with_webhooks(database, lambda all_: all_.change(webhook.id, lambda it: it, lambda _: "", now, ping=uuid4()))
     desk.happen(uuid4())
     desk.clock.move(seconds=1)
     desk.settle()
