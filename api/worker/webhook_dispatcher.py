@@ -28,7 +28,7 @@ from application.webhooks.delivery_queue import (
     queue_deliveries,
     served_subscriptions,
 )
-from application.webhooks.sender import ATTEMPT_TIMEOUT_SECONDS, AttemptOutcome, Flight, WebhookSender
+from application.webhooks.sender import AttemptOutcome, WebhookSender
 from application.webhooks.signing import Locked, Vault, signed
 from application.webhooks.subscriptions import Subscription
 from projections.queries.webhook_bodies import Sent, bodies
@@ -51,29 +51,25 @@ class Dispatcher:
         self._url, self._sender, self._vault = url, sender, vault
         self._clock, self._chance = clock, chance
         self._may_send = False
-        self._flights: dict[int, tuple[Delivery, Flight]] = {}  # by the number of the delivery
-        self._landed = SimpleQueue[tuple[Delivery, AttemptOutcome]]()
+        self._under_way: dict[int, Delivery] = {}  # by its id
+        self._ended = SimpleQueue[tuple[Delivery, AttemptOutcome]]()
         self._failing: set[UUID] = set()
         self._resting: dict[tuple[UUID, int], datetime] = {}  # until when, as long as it has that revision
 
     def run(self, stopping: threading.Event) -> None:
         """Until `stopping`; raises what the database raises. What is under way then is known to nobody: sent again."""
         with connect_to_serve(self._url) as connection:
-            try:
-                while not stopping.is_set():
-                    if not self.step(connection) and not self._flights:
-                        stopping.wait(DISPATCHER_IDLE_SECONDS)
-                until = time.monotonic() + LAST_SECONDS
-                while self._flights and time.monotonic() < until:
-                    self._end(connection, DISPATCHER_IDLE_SECONDS)
-            finally:
-                for _, flight in self._flights.values():
-                    flight.cut()
+            while not stopping.is_set():
+                if not self.step(connection) and not self.busy:
+                    stopping.wait(DISPATCHER_IDLE_SECONDS)
+            until = time.monotonic() + LAST_SECONDS
+            while self.busy and time.monotonic() < until:
+                self._end(connection, DISPATCHER_IDLE_SECONDS)
 
     @property
     def busy(self) -> bool:
         """Whether attempts are under way."""
-        return bool(self._flights)
+        return bool(self._under_way)
 
     def step(self, connection: psycopg.Connection[Any], wait: float = DISPATCHER_IDLE_SECONDS) -> bool:
         """One round: who is to be served, what is new, whose turn it is, what has come back. False: nothing to do."""
@@ -81,7 +77,7 @@ class Dispatcher:
         if served:
             behind = queue_deliveries(connection, served, self._clock())
             begun = self._begin(connection, served)
-        ended = self._end(connection, wait if self._flights else 0)
+        ended = self._end(connection, wait if self.busy else 0)
         return bool(behind or begun or ended)
 
     def _served(self, connection: psycopg.Connection[Any]) -> dict[UUID, Subscription]:
@@ -89,42 +85,42 @@ class Dispatcher:
         self._may_send = self._may_send or may_send(connection)
         if not self._may_send:
             return {}
-        busy = {delivery.webhook_id for delivery, _ in self._flights.values()}
+        busy = {one.webhook_id for one in self._under_way.values()}
         # a replay begins when nothing of before is under way
         return {one.id: one for one in served_subscriptions(connection) if one.go_to is None or one.id not in busy}
 
     def _begin(self, connection: psycopg.Connection[Any], served: dict[UUID, Subscription]) -> int:
         """Sends what is due, as far as there is room."""
-        due = due_deliveries(connection, self._room(served), self._flights, self._clock())
+        due = due_deliveries(connection, self._room(served), self._under_way, self._clock())
         events = bodies(connection, [one.position for one in due if one.position is not None]) if due else {}
         for one in due:
-            sent, flight = events[one.position] if one.position is not None else _ping(one), Flight()
-            self._flights[one.id] = one, flight
-            work = (served[one.webhook_id], one, sent, flight)
-            threading.Thread(target=self._fly, args=work, name="webhook", daemon=True).start()
+            sent = events[one.position] if one.position is not None else _ping(one)
+            self._under_way[one.id] = one
+            work = (served[one.webhook_id], one, sent)
+            threading.Thread(target=self._attempt, args=work, name="webhook", daemon=True).start()
         return len(due)
 
     def _room(self, served: dict[UUID, Subscription]) -> list[tuple[Subscription, int]]:
         """How many more attempts each may have: none while it rests, and one at a time while it fails."""
-        flying = Counter(delivery.webhook_id for delivery, _ in self._flights.values())
-        left, now, room = ROOM - (flying.total() - len(flying)), self._clock(), []
+        at_work = Counter(one.webhook_id for one in self._under_way.values())
+        left, now, room = ROOM - (at_work.total() - len(at_work)), self._clock(), []
         for id_, one in served.items():
             if self._resting.get((id_, one.revision), now) <= now:
-                more = 0 if id_ in self._failing else min(AT_ONCE - max(flying[id_], 1), left)
-                room.append((one, more if flying[id_] else more + 1))
+                more = 0 if id_ in self._failing else min(AT_ONCE - max(at_work[id_], 1), left)
+                room.append((one, more if at_work[id_] else more + 1))
                 left -= more
         return room
 
-    def _fly(self, to: Subscription, delivery: Delivery, sent: Sent, flight: Flight) -> None:
-        """An attempt, in a thread of its own."""
+    def _attempt(self, to: Subscription, delivery: Delivery, sent: Sent) -> None:
+        """Runs in a thread of its own."""
         try:
-            outcome = self._sender.send(to.url, sent.body, self._headers(to, delivery, sent), flight)
+            outcome = self._sender.send(to.url, sent.body, self._headers(to, delivery, sent))
         except Locked as locked:
             outcome = AttemptOutcome(error=str(locked))
         except Exception as error:  # one attempt, whatever is wrong with it, must come to an end
             log.exception("webhook attempt failed unexpectedly")
             outcome = AttemptOutcome(error=f"our mistake: {type(error).__name__}")
-        self._landed.put((delivery, outcome))
+        self._ended.put((delivery, outcome))
 
     def _headers(self, to: Subscription, delivery: Delivery, sent: Sent) -> dict[str, str]:
         now = self._clock()
@@ -136,23 +132,20 @@ class Dispatcher:
         }
 
     def _end(self, connection: psycopg.Connection[Any], wait: float) -> int:
-        """Writes down what has come back, and ends what takes too long."""
-        for _, flight in self._flights.values():
-            if time.monotonic() > flight.begun + ATTEMPT_TIMEOUT_SECONDS:
-                flight.cut()
+        """Writes down what has come back."""
         try:
-            landed = [self._landed.get(timeout=wait)]
+            ended = [self._ended.get(timeout=wait)]
         except Empty:
             return 0
-        landed += [self._landed.get() for _ in range(self._landed.qsize())]
+        ended += [self._ended.get() for _ in range(self._ended.qsize())]
         now = self._clock()
-        tried = [settled(delivery, outcome, now, self._chance) for delivery, outcome in landed]
+        tried = [settled(delivery, outcome, now, self._chance) for delivery, outcome in ended]
         for webhook, reason in record_attempts(connection, tried, now).items():
             log.warning("webhook switched off", webhook_id=str(webhook), reason=reason)
-        for delivery, outcome in landed:
-            del self._flights[delivery.id]
+        for delivery, outcome in ended:
+            del self._under_way[delivery.id]
             self._learn(delivery, outcome, now)
-        return len(landed)
+        return len(ended)
 
     def _learn(self, delivery: Delivery, outcome: AttemptOutcome, now: datetime) -> None:
         """A receiver that asks to be left alone for a while is left alone with everything, unless it is mended."""

@@ -141,7 +141,7 @@ def test_a_receiver_that_hangs_holds_up_itself_alone(at: Desk, receiver: Receive
 
 def test_a_receiver_that_hangs_is_given_up_in_time(at: Desk, receiver: Receiver, monkeypatch) -> None:
     """An attempt that takes too long is ended from our side, whatever it waits for, and tried again later."""
-    monkeypatch.setattr("api.worker.webhook_dispatcher.ATTEMPT_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("application.webhooks.sender.ATTEMPT_TIMEOUT_SECONDS", 0.3)
     receiver.go_on.clear()
     at.subscribe(receiver.url)
     at.happen(uuid4())
@@ -151,7 +151,7 @@ def test_a_receiver_that_hangs_is_given_up_in_time(at: Desk, receiver: Receiver,
 
 def test_a_receiver_that_answers_drop_by_drop_is_given_up_in_time(at: Desk, monkeypatch) -> None:
     """An answer of which a byte comes again and again, without an end, is ended as well."""
-    monkeypatch.setattr("api.worker.webhook_dispatcher.ATTEMPT_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("application.webhooks.sender.ATTEMPT_TIMEOUT_SECONDS", 0.3)
     ended = threading.Event()
 
     def drip(opened: socket.socket) -> None:
