@@ -2,8 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 
 import structlog
 
@@ -14,21 +13,13 @@ from application.settings import Settings
 log = structlog.get_logger()
 
 
-@contextmanager
-def tracing(settings: Settings) -> Iterator[TraceWork]:
+def tracing(settings: Settings) -> AbstractContextManager[TraceWork]:
     """What a worker tells of its work: to OpenTelemetry, where that is wanted."""
     if not sends_spans(settings):
-        yield no_trace
-        return
-    from api.telemetry.span_exporter import Sending
-    from api.worker.worker_spans import WorkSpans
+        return nullcontext(no_trace)
+    from api.worker.worker_spans import work_spans
 
-    sending = Sending()
-    sending.begin("work")
-    try:
-        yield WorkSpans(sending)
-    finally:
-        sending.end()
+    return work_spans()
 
 
 def stop_on_signals(worker: Worker) -> None:

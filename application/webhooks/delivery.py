@@ -25,18 +25,14 @@ DELIVERY_RETENTION = timedelta(days=30)
 PRUNE_BATCH = 2_000
 HTTP_GONE = 410
 
+LOCK_WEBHOOKS: LiteralString = "select id, revision from webhooks where id = any(%s) order by id for update"
 UPDATE_TRIED_DELIVERIES: LiteralString = """
-    with told as (select * from json_to_recordset(%s::json) as t(
-        webhook_id uuid, id bigint, revision int, state text, attempts int, next_attempt_at timestamptz,
-        first_failed_at timestamptz, attempted_at timestamptz, last_status int, last_error text, duration_ms int,
-        settled_at timestamptz)),
-    tried as (
-        update webhook_deliveries d set state = t.state, attempts = t.attempts, due_at = t.next_attempt_at,
+    with tried as (
+        update webhook_deliveries d set state = t.state, attempts = t.attempts, due_at = t.due_at,
             first_failed_at = t.first_failed_at, attempted_at = t.attempted_at, last_status = t.last_status,
             last_error = t.last_error, duration_ms = t.duration_ms, settled_at = t.settled_at
-        from told t where d.webhook_id = t.webhook_id and d.id = t.id and d.state = 'due'
-            and (t.state = 'delivered' or exists (  -- else an admin has given it a fresh start
-                select from webhooks w where w.id = t.webhook_id and w.revision = t.revision))
+        from json_populate_recordset(null::webhook_deliveries, %s::json) t
+        where d.webhook_id = t.webhook_id and d.id = t.id and d.state = 'due'
         returning d.webhook_id, d.stream_id, d.settled_at)
     update webhook_deliveries n set state = 'due', due_at = tried.settled_at
     from tried cross join lateral (  -- the next one of the same ticket has its turn
@@ -44,25 +40,26 @@ UPDATE_TRIED_DELIVERIES: LiteralString = """
         where w.webhook_id = tried.webhook_id and w.stream_id = tried.stream_id and w.state = 'waiting'
         order by id limit 1) following
     where tried.settled_at is not null and n.webhook_id = tried.webhook_id and n.id = following.id"""
-LOCK_WEBHOOKS: LiteralString = "select from webhooks where id = any(%s) order by id for update"
 DISABLE: LiteralString = """
     update webhooks set enabled = false, disabled_at = %s, disabled_reason = %s, revision = revision + 1
-    where id = %s and enabled and revision = %s"""
+    where id = %s and enabled"""
 ACCEPTED_SINCE: LiteralString = """
     select from webhook_deliveries
     where webhook_id = %s and settled_at > %s and state = 'delivered' and position is not null limit 1"""
-DELETE_OLD_DELIVERIES: LiteralString = """
-    delete from webhook_deliveries where (webhook_id, id) in (
-        select webhook_id, id from webhook_deliveries
-        where queued_at < %s and settled_at < %s and state in ('delivered', 'failed') limit %s)"""
-PRUNE_DELETED: LiteralString = """
+PRUNE: LiteralString = """
     with gone as (select id from webhooks where deleted_at is not null limit 1),
     pruned as (
         delete from webhook_deliveries where (webhook_id, id) in (
-            select webhook_id, d.id from gone join webhook_deliveries d on webhook_id = gone.id limit %s)
+            select webhook_id, id from webhook_deliveries
+            where queued_at < %(before)s and settled_at < %(before)s and state in ('delivered', 'failed')
+            union all select webhook_id, d.id from gone join webhook_deliveries d on webhook_id = gone.id
+            limit %(batch)s)
         returning 1),
-    ended as (delete from webhooks using gone where webhooks.id = gone.id and not exists (select from pruned))
-    select from pruned"""
+    ended as (
+        delete from webhooks using gone where webhooks.id = gone.id and not exists (
+            select from webhook_deliveries d where d.webhook_id = gone.id)
+        returning 1)
+    select from pruned union all select from ended"""
 
 Chance = Callable[[float, float], float]
 uniform: Chance = SystemRandom().uniform
@@ -126,15 +123,19 @@ def record_attempts(connection: psycopg.Connection[Any], tried: Sequence[Deliver
     A subscription that was changed since the attempt is not switched off for it, nor is the delivery put off.
     Returns the subscriptions that were switched off, with the reason.
     """
-    ended = [_end(connection, one, now) for one in tried]
-    rows = msgspec.json.encode([one for one, _ in ended]).decode()
     with connection.transaction():  # subscriptions first, as an admin's change takes them: nobody waits in a circle
-        connection.execute(LOCK_WEBHOOKS, ([one.webhook_id for one in tried],))
-        connection.execute(UPDATE_TRIED_DELIVERIES, (rows,))
+        revisions = dict(connection.execute(LOCK_WEBHOOKS, ([one.webhook_id for one in tried],)).fetchall())
+        ended = [
+            _end(connection, one, now)
+            for one in tried  # else an admin has given it a fresh start
+            if one.state == "delivered" or revisions.get(one.webhook_id) == one.revision
+        ]
+        rows = [msgspec.structs.asdict(one) | {"due_at": one.next_attempt_at} for one, _ in ended]
+        connection.execute(UPDATE_TRIED_DELIVERIES, (msgspec.json.encode(rows).decode(),))
         return {
             one.webhook_id: reason
             for one, reason in ended
-            if reason and connection.execute(DISABLE, (now, reason, one.webhook_id, one.revision)).rowcount
+            if reason and connection.execute(DISABLE, (now, reason, one.webhook_id)).rowcount
         }
 
 
@@ -154,6 +155,4 @@ def _end(connection: psycopg.Connection[Any], tried: Delivery, now: datetime) ->
 
 def prune_deliveries(connection: psycopg.Connection[Any], now: datetime) -> int:
     """Clears away what is settled and old, and what deleted subscriptions left, a batch at a time. Returns how much."""
-    before = now - DELIVERY_RETENTION
-    old = connection.execute(DELETE_OLD_DELIVERIES, (before, before, PRUNE_BATCH)).rowcount
-    return old + connection.execute(PRUNE_DELETED, (PRUNE_BATCH,)).rowcount
+    return connection.execute(PRUNE, {"before": now - DELIVERY_RETENTION, "batch": PRUNE_BATCH}).rowcount

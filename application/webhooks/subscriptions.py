@@ -22,7 +22,6 @@ WEBHOOK_COLUMNS: LiteralString = """
     id, url, description, types, ticket_id, client_user_id, actor, level, enabled, disabled_at, disabled_reason,
     position, old_until, created_at, created_by, revision, secret, old_secret, go_to"""
 SELECT_WEBHOOK: LiteralString = "select" + WEBHOOK_COLUMNS + " from webhooks where id = %s and deleted_at is null"
-LOG_END: LiteralString = "select coalesce(max(position), 0) from log"
 _GIVEN: LiteralString = """
     with given as (select * from json_populate_record(null::webhooks, %s::json)),
     more as (
@@ -122,10 +121,6 @@ class SubscriptionCommands:
     async def close(self) -> None:
         """Closes the connection."""
         await self._line.close()
-
-    async def log_end(self) -> int:
-        """The highest position of the log."""
-        return int((await self._line.read(LOG_END))[0][0])
 
     async def find(self, id_: UUID) -> Subscription:
         """One of them."""

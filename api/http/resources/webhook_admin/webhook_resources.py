@@ -33,6 +33,7 @@ from application.webhooks.subscriptions import (
     new_subscription,
 )
 from domain import roles
+from projections.queries.event_feed import log_end
 from projections.queries.pages import Page
 from projections.queries.webhook_list import delivery_page, webhook_page
 
@@ -204,7 +205,7 @@ class Webhooks:
             raise _url_refused("the name service did not answer in time: try again.") from None
 
     async def _known_position(self, after: int | None) -> int:
-        end = await self._stored.log_end()
+        end = await log_end(self._readers.fetch)
         if after is not None and after > end:
             errors = [{"pointer": "/after", "detail": "too high"}]
             raise Problem(422, "unknown_position", f"The log ends at {end}.", errors)
