@@ -20,14 +20,8 @@ import structlog
 
 from application.clock import utc_now
 from application.observability.trace_context import child_of
+from application.webhooks import delivery_queue as queue
 from application.webhooks.delivery import LONGEST_RETRY_AFTER, Chance, Delivery, record_attempts, settled, uniform
-from application.webhooks.delivery_queue import (
-    connect_to_serve,
-    due_deliveries,
-    may_send,
-    queue_deliveries,
-    served_subscriptions,
-)
 from application.webhooks.sender import AttemptOutcome, WebhookSender
 from application.webhooks.signing import Locked, Vault, signed
 from application.webhooks.subscriptions import Subscription
@@ -58,7 +52,7 @@ class Dispatcher:
 
     def run(self, stopping: threading.Event) -> None:
         """Until `stopping`; raises what the database raises. What is under way then is known to nobody: sent again."""
-        with connect_to_serve(self._url) as connection:
+        with queue.connect_to_serve(self._url) as connection:
             while not stopping.is_set():
                 if not self.step(connection) and not self.busy:
                     stopping.wait(DISPATCHER_IDLE_SECONDS)
@@ -75,23 +69,25 @@ class Dispatcher:
         """One round: who is to be served, what is new, whose turn it is, what has come back. False: nothing to do."""
         served, behind, begun = self._served(connection), 0, 0
         if served:
-            behind = queue_deliveries(connection, served, self._clock())
+            behind = queue.queue_deliveries(connection, served, self._clock())
             begun = self._begin(connection, served)
         ended = self._end(connection, wait if self.busy else 0)
         return bool(behind or begun or ended)
 
     def _served(self, connection: psycopg.Connection[Any]) -> dict[UUID, Subscription]:
         """The subscriptions that are switched on, if it is here that they are served."""
-        self._may_send = self._may_send or may_send(connection)
+        self._may_send = self._may_send or queue.may_send(connection)
         if not self._may_send:
             return {}
         busy = {one.webhook_id for one in self._under_way.values()}
         # a replay begins when nothing of before is under way
-        return {one.id: one for one in served_subscriptions(connection) if one.go_to is None or one.id not in busy}
+        return {
+            one.id: one for one in queue.served_subscriptions(connection) if one.go_to is None or one.id not in busy
+        }
 
     def _begin(self, connection: psycopg.Connection[Any], served: dict[UUID, Subscription]) -> int:
         """Sends what is due, as far as there is room."""
-        due = due_deliveries(connection, self._room(served), self._under_way, self._clock())
+        due = queue.due_deliveries(connection, self._room(served), self._under_way, self._clock())
         events = bodies(connection, [one.position for one in due if one.position is not None]) if due else {}
         for one in due:
             sent = events[one.position] if one.position is not None else _ping(one)

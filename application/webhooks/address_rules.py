@@ -23,7 +23,7 @@ _AUTHORITY = re.compile(r"(\[[^\[\]]*\]|[^\[\]:@]*)(:\d{1,5})?")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _NUMBER = re.compile(r"\d+|0x[0-9a-f]*")  # a host whose last label is one is an IPv4 address for many programs
 _NAT64, _NAT64_LOCAL = IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48")
-_GLOBAL_UNICAST, _COMPATIBLE = IPv6Network("2000::/3"), IPv6Network("::/96")
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
 _ISATAP = (0x0000_5EFE, 0x0200_5EFE)
 _NOT_PUBLIC: tuple[Network, ...] = (
     # beside what the library knows, or knows in some versions only
@@ -91,9 +91,6 @@ def read_url(url: str, rules: Rules) -> Target:
     target = Target(parts.scheme == "https", _host(host, "[" in parts.netloc), port, path)
     if rules.hosts and not any(_fits(target.host, pattern) for pattern in rules.hosts):
         raise UrlRefused(f"the desk sends webhooks to {', '.join(rules.hosts)} only")
-    literal = _literal(target.host)
-    if literal is not None and not is_allowed(literal, rules):
-        raise UrlRefused(_not_allowed(literal))
     return target
 
 
@@ -146,7 +143,7 @@ def addresses(target: Target, rules: Rules, resolve: Resolve = look_up) -> list[
     return found
 
 
-def _not_allowed(address: Address | str) -> str:
+def _not_allowed(address: str) -> str:
     return (
         f"{address} is not a public address, and DESKLEDGER_WEBHOOK_ALLOW_NETWORKS, which only whoever runs the desk"
         " can set, does not name its network"

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from application.commands.idempotency import IdempotencyRequest
+from application.commands.idempotency import IdempotencyRequest as Request
 from application.store.postgres.pg_connection import PgConnection
 from domain.client import client_stream
 from domain.errors import NotFound
@@ -67,10 +67,6 @@ class UnknownWebhook(NotFound):
     code = "unknown_webhook"
 
 
-class TooMany(Exception):
-    """There are as many webhooks as the desk serves."""
-
-
 class WebhookView(msgspec.Struct, frozen=True):
     """A subscription. Up to `position` the log has been gone through for it."""
 
@@ -109,6 +105,20 @@ class Subscription(WebhookView, frozen=True):
         return [self.secret]
 
 
+class SubscriptionChange(msgspec.Struct, frozen=True):
+    """What is to become of a subscription, and beside it.
+
+    `again` gives the deliveries that failed a fresh start, now; `ping` adds one, which stands behind no event.
+    """
+
+    to: Callable[[Subscription], Subscription]
+    again: bool = False
+    ping: UUID | None = None
+
+
+AnswerFor = Callable[[Subscription], str]
+
+
 class SubscriptionCommands:
     """The commands. `line` is a connection of their own.
 
@@ -129,30 +139,20 @@ class SubscriptionCommands:
             raise UnknownWebhook
         return Subscription(*rows[0])
 
-    async def add(self, new: Subscription, answer: str, request: IdempotencyRequest | None = None) -> None:
-        """A new one, and what is answered. Raises TooMany."""
+    async def add(self, new: Subscription, answer: str, request: Request | None = None) -> bool:
+        """A new one, unless there are as many as the desk serves; and what is answered."""
         given = (_row(new), _more(request, answer, new.created_at), str(MOST_WEBHOOKS))
-        if not await self._line.fetch(INSERT_WEBHOOK, given):
-            raise TooMany
+        return bool(await self._line.fetch(INSERT_WEBHOOK, given))
 
     async def change(
-        self,
-        id_: UUID,
-        change: Callable[[Subscription], Subscription],
-        answer: Callable[[Subscription], str],
-        now: datetime,
-        request: IdempotencyRequest | None = None,
-        again: bool = False,
-        ping: UUID | None = None,
+        self, id_: UUID, change: SubscriptionChange, answer: AnswerFor, now: datetime, request: Request | None = None
     ) -> str:
-        """Makes of it what `change` says; what is answered.
-
-        `again` gives the deliveries that failed a fresh start, now; `ping` adds one, which stands behind no event.
-        """
+        """Makes of it what `change` says; what is answered."""
         while True:
-            changed = change(await self.find(id_))
+            changed = change.to(await self.find(id_))
             body = answer(changed)
-            if await self._line.fetch(CHANGE, (_row(changed), _more(request, body, now, again=again, ping=ping))):
+            more = _more(request, body, now, again=change.again, ping=change.ping)
+            if await self._line.fetch(CHANGE, (_row(changed), more)):
                 return body
 
     async def delete(self, id_: UUID, now: datetime) -> None:
@@ -174,7 +174,7 @@ def _row(subscription: Subscription) -> str:
     return msgspec.json.encode(msgspec.structs.asdict(subscription) | derived).decode()
 
 
-def _more(request: IdempotencyRequest | None, answer: str, now: datetime, **beside: Any) -> str:
+def _more(request: Request | None, answer: str, now: datetime, **beside: Any) -> str:
     """What is written beside the row, and what is kept under the key of the request."""
     kept = msgspec.structs.asdict(request) | {"answer": answer} if request else {}
     return msgspec.json.encode({"now": now, **beside, **kept}).decode()

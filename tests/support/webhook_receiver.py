@@ -19,7 +19,7 @@ from application.store.sealing import seal_all
 from application.webhooks.address_rules import Resolve, Rules, look_up, read_rules
 from application.webhooks.sender import WebhookSender
 from application.webhooks.signing import Vault, new_secret
-from application.webhooks.subscriptions import Subscription, SubscriptionCommands, new_subscription
+from application.webhooks.subscriptions import Subscription, SubscriptionChange, SubscriptionCommands, new_subscription
 from tests.support.running_desk import free_port, wait_until
 from tests.support.write_side import append, notes
 
@@ -148,15 +148,17 @@ class Desk:
         """A subscription from the beginning of the log on."""
         given = {"types": [], "secret": Vault().seal(SECRET), "position": 0, "created_at": self.clock()} | fields
         new = new_subscription(url=url, created_by="test", **given)
-        with_webhooks(self.database, lambda stored: stored.add(new, ""))
+        assert with_webhooks(self.database, lambda stored: stored.add(new, "")), "there are too many"
         return new
 
     def change(self, webhook: Subscription, **fields: Any) -> None:
         """Changes a subscription, as the API does."""
         change = lambda stored: msgspec.structs.replace(stored, **fields)  # noqa: E731
-        with_webhooks(
-            self.database, lambda stored: stored.change(webhook.id, change, lambda _: "", self.clock(), again=True)
-        )
+        self.apply(webhook, SubscriptionChange(change, again=True))
+
+    def apply(self, webhook: Subscription, change: SubscriptionChange) -> None:
+        """Makes a change, now."""
+        with_webhooks(self.database, lambda stored: stored.change(webhook.id, change, lambda _: "", self.clock()))
 
     def find(self, webhook: Subscription) -> Subscription:
         """How it stands now."""

@@ -28,8 +28,8 @@ from application.webhooks.signing import Locked, Vault, new_secret
 from application.webhooks.subscriptions import (
     MOST_WEBHOOKS,
     Subscription,
+    SubscriptionChange,
     SubscriptionCommands,
-    TooMany,
     new_subscription,
 )
 from domain import roles
@@ -39,7 +39,14 @@ from projections.queries.webhook_list import delivery_page, webhook_page
 
 LOCKED_SECONDS = "60"  # somebody has to change a setting
 LOOK_UP_SECONDS = 5.0
-AnswerChange = Callable[..., Awaitable[None]]
+COMMAND_BODIES: dict[str, type[msgspec.Struct]] = {
+    "enable": NoFields,
+    "disable": shapes.DisableWebhook,
+    "rotate_secret": shapes.RotateSecret,
+    "replay": shapes.Replay,
+    "ping": NoFields,
+}
+Answered = Callable[[IdempotencyRequest | None], Awaitable[str]]
 
 
 class Webhooks:
@@ -51,13 +58,6 @@ class Webhooks:
         self._rules = read_rules(settings.webhook_allow_networks, settings.webhook_allow_http, settings.webhook_hosts)
         self._vault = Vault(settings.webhook_keys)
         self._decoders = Decoders()
-        self._commands: dict[str, tuple[type[msgspec.Struct], Callable[[Any, str, AnswerChange], Awaitable[None]]]] = {
-            "enable": (NoFields, self._enable),
-            "disable": (shapes.DisableWebhook, self._disable),
-            "rotate_secret": (shapes.RotateSecret, self._rotate_secret),
-            "replay": (shapes.Replay, self._replay),
-            "ping": (NoFields, self._ping),
-        }
 
     async def process_shutdown(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         """Closes the connection when a process of the API ends."""
@@ -89,8 +89,8 @@ class Webhooks:
         wanted = await self._decoders.body(req, shapes.ChangeWebhook)
         if wanted.url is not msgspec.UNSET:
             await self._check(wanted.url)
-        changed = partial(replace, **msgspec.to_builtins(wanted))
-        self._show(resp, await self._stored.change(webhook_id, changed, self._sealed, utc_now(), again=True))
+        change = SubscriptionChange(partial(replace, **msgspec.to_builtins(wanted)), again=True)
+        self._show(resp, await self._stored.change(webhook_id, change, self._sealed, utc_now()))
 
     async def on_delete_one(self, req: Request, resp: Response, webhook_id: UUID) -> None:
         """Ends it: 204. What was not sent yet is not sent any more."""
@@ -109,65 +109,45 @@ class Webhooks:
     async def on_post_command(self, req: Request, resp: Response, webhook_id: UUID, command: str) -> None:
         """A command on a subscription that is there; the answer is how it stands then."""
         roles.require_manage(req.context.who, "webhooks")
-        if command not in self._commands:
-            names = ", ".join(sorted(self._commands))
+        if command not in COMMAND_BODIES:
+            names = ", ".join(sorted(COMMAND_BODIES))
             raise Problem(404, "unknown_command", f"There is no command {command!r}: {names}.")
-        shape, do = self._commands[command]
-        wanted = await self._decoders.body(req, shape)
-        await do(wanted, req.context.who.id, partial(self._change, req, resp, webhook_id))
+        wanted = await self._decoders.body(req, COMMAND_BODIES[command])
+        change = await self._change_for(command, wanted, req.context.who.id)
+        answer = partial(self._sealed, with_secret=command == "rotate_secret")
+        await self._answer(req, resp, partial(self._stored.change, webhook_id, change, answer, utc_now()))
 
-    async def _enable(self, wanted: NoFields, by: str, change: AnswerChange) -> None:
-        """Switches it on, where it stopped; what has failed is tried again, now."""
-        await change(partial(replace, enabled=True, disabled_at=None, disabled_reason=None), again=True)
-
-    async def _disable(self, wanted: shapes.DisableWebhook, by: str, change: AnswerChange) -> None:
-        """Switches it off. What is not sent yet waits."""
-        reason = wanted.reason or f"switched off by {by}"
-        await change(partial(replace, enabled=False, disabled_at=utc_now(), disabled_reason=reason))
-
-    async def _rotate_secret(self, wanted: shapes.RotateSecret, by: str, change: AnswerChange) -> None:
-        """A new secret, shown this once; for some hours the old one signs as well."""
-        secret, until = new_secret(), utc_now() + timedelta(hours=wanted.overlap_hours)
-        new = {"secret": self._vault.seal(secret), "old_secret_until": until}
-        await change(lambda stored: replace(stored, old_secret=stored.secret, **new), secret=secret)
-
-    async def _replay(self, wanted: shapes.Replay, by: str, change: AnswerChange) -> None:
-        """Goes on from a position."""
-        await change(partial(replace, go_to=await self._known_position(wanted.after)))
-
-    async def _ping(self, wanted: NoFields, by: str, change: AnswerChange) -> None:
-        """Sends something that means nothing, once."""
-        await change(_switched_on, ping=uuid4())
+    async def _change_for(self, command: str, wanted: Any, by: str) -> SubscriptionChange:
+        match command:
+            case "enable":  # where it stopped
+                on = partial(replace, enabled=True, disabled_at=None, disabled_reason=None)
+                return SubscriptionChange(on, again=True)
+            case "disable":  # what is not sent yet waits
+                reason = wanted.reason or f"switched off by {by}"
+                return SubscriptionChange(
+                    partial(replace, enabled=False, disabled_at=utc_now(), disabled_reason=reason)
+                )
+            case "rotate_secret":  # for some hours the old one signs as well
+                until = utc_now() + timedelta(hours=wanted.overlap_hours)
+                new = {"secret": self._vault.seal(new_secret()), "old_secret_until": until}
+                return SubscriptionChange(lambda stored: replace(stored, old_secret=stored.secret, **new))
+            case "replay":
+                return SubscriptionChange(partial(replace, go_to=await self._known_position(wanted.after)))
+        return SubscriptionChange(_switched_on, ping=uuid4())
 
     async def _add(self, wanted: shapes.CreateWebhook, by: str, request: IdempotencyRequest | None) -> str:
         await self._check(wanted.url)
-        secret, given = new_secret(), asdict(wanted)
+        given = asdict(wanted)
         given["position"] = await self._known_position(given.pop("after"))
-        new = new_subscription(**given, secret=self._vault.seal(secret), created_at=utc_now(), created_by=by)
-        answer = self._sealed(new, secret)
-        try:
-            await self._stored.add(new, answer, request)
-        except TooMany:
+        secret = self._vault.seal(new_secret())
+        new = new_subscription(**given, secret=secret, created_at=utc_now(), created_by=by)
+        answer = self._sealed(new, with_secret=True)
+        if not await self._stored.add(new, answer, request):
             detail = f"There are {MOST_WEBHOOKS} webhooks: delete one that is not used."
-            raise Problem(409, "too_many_webhooks", detail) from None
+            raise Problem(409, "too_many_webhooks", detail)
         return answer
 
-    async def _change(
-        self,
-        req: Request,
-        resp: Response,
-        id_: UUID,
-        change: Callable[[Subscription], Subscription],
-        secret: str | None = None,
-        **beside: Any,
-    ) -> None:
-        """Changes a subscription and answers how it stands then, with its `secret` where there is a new one."""
-        do = partial(self._stored.change, id_, change, partial(self._sealed, secret=secret), utc_now(), **beside)
-        await self._answer(req, resp, do)
-
-    async def _answer(
-        self, req: Request, resp: Response, do: Callable[[IdempotencyRequest | None], Awaitable[str]]
-    ) -> bytes:
+    async def _answer(self, req: Request, resp: Response, do: Answered) -> bytes:
         """Answers with what `do` says, or with the first answer where the request comes again."""
         request = idempotency_request(req, lambda _: b"")
         before = await self._desk.find_answer(request)
@@ -181,8 +161,9 @@ class Webhooks:
         resp.set_header("Idempotency-Replayed", "true")
         return self._show(resp, before.body.decode())
 
-    def _sealed(self, stored: Subscription, secret: str | None = None) -> str:
+    def _sealed(self, stored: Subscription, with_secret: bool = False) -> str:
         """How a subscription is answered: sealed, since it is kept under the idempotency key."""
+        secret = self._vault.open(stored.secret) if with_secret else None
         return self._vault.seal(encode(shapes.view(stored, secret)).decode())
 
     def _show(self, resp: Response, answer: str) -> bytes:
