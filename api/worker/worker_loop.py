@@ -1,8 +1,10 @@
-"""The worker: gives events their position, keeps the projections up, and sends the closing e-mails."""
+"""The worker: gives events their position, keeps the projections up, and sends webhooks and the closing e-mails."""
 
+import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from email.utils import parseaddr
 from functools import partial
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import psycopg
 import structlog
 
+from api.telemetry.process_watch import sends_spans, start_process_stats
 from api.worker.webhook_dispatcher import Dispatcher
 from application.clock import utc_now
 from application.commands.idempotency_pruning import prune_idempotency_keys
@@ -169,3 +172,30 @@ def seal_and_count(connection: psycopg.Connection[Any]) -> int:
         SEALED_EVENTS.add(by=sealed)
         SEALING_DELAY.observe((), delay(connection, sealed))
     return sealed
+
+
+def tracing(settings: Settings) -> AbstractContextManager[TraceWork]:
+    """What a worker tells of its work: to OpenTelemetry, where that is wanted."""
+    if not sends_spans(settings):
+        return nullcontext(no_trace)
+    from api.worker.worker_spans import work_spans
+
+    return work_spans()
+
+
+def stop_on_signals(worker: Worker) -> None:
+    """SIGTERM and SIGINT end the worker: in a thread of their own, since the thread that they interrupt may be just in
+    the middle of waiting for the end, with the lock that ending takes."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: threading.Thread(target=worker.stop).start())
+
+
+def work(settings: Settings) -> None:
+    """Runs a worker in this process until SIGTERM or SIGINT."""
+    start_process_stats("work", settings)
+    with tracing(settings) as trace:
+        worker = Worker(settings, trace)
+        stop_on_signals(worker)
+        log.info("worker started")
+        worker.run()
+        log.info("worker stopped")

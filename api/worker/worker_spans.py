@@ -1,7 +1,7 @@
 """What the worker does as spans with links to the requests, for OpenTelemetry. Imported only where spans are sent."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,13 +10,12 @@ from opentelemetry import context
 from opentelemetry.trace import Link, get_current_span
 
 from api.telemetry.span_exporter import Sending, context_of
-from api.worker.worker_loop import TraceWork
 from projections.engine.sealed_log import recent_traces
 
 
 @contextmanager
-def work_spans() -> Iterator[TraceWork]:
-    """Makes a span for each sealing pass and each step of the projections that had something to do, and sends them."""
+def work_spans() -> Iterator[Callable[..., None]]:
+    """A `TraceWork`: a span for each sealing pass and each step of the projections that had something to do."""
     sending = Sending()
     sending.begin("work")
 

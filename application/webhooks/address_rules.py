@@ -8,6 +8,7 @@ hold when a subscription is made, and again for each connection: it goes to an a
 import re
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
@@ -89,7 +90,7 @@ def read_url(url: str, rules: Rules) -> Target:
         raise UrlRefused(f"the port has to be 443, 80, or {LEAST_FREE_PORT} and above")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     target = Target(parts.scheme == "https", _host(host, "[" in parts.netloc), port, path)
-    if rules.hosts and not any(_fits(target.host, pattern) for pattern in rules.hosts):
+    if rules.hosts and not any(fnmatchcase(target.host, pattern) for pattern in rules.hosts):
         raise UrlRefused(f"the desk sends webhooks to {', '.join(rules.hosts)} only")
     return target
 
@@ -112,10 +113,6 @@ def _literal(host: str) -> Address | None:
         return ip_address(host)
     except ValueError:
         return None
-
-
-def _fits(host: str, pattern: str) -> bool:
-    return host == pattern or (pattern.startswith("*.") and host.endswith(pattern[1:]))
 
 
 def look_up(host: str, port: int) -> list[str]:
