@@ -47,7 +47,7 @@ ACCEPTED_SINCE: LiteralString = """
     select from webhook_deliveries
     where webhook_id = %s and settled_at > %s and state = 'delivered' and position is not null limit 1"""
 PRUNE: LiteralString = """
-    with gone as (select id from webhooks where deleted_at is not null limit 1),
+    with gone as (select id from webhooks where deleted_at is not null limit 1 for update),
     pruned as (
         delete from webhook_deliveries where (webhook_id, id) in (
             select webhook_id, id from webhook_deliveries

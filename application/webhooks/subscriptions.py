@@ -140,7 +140,7 @@ class SubscriptionCommands:
         return Subscription(*rows[0])
 
     async def add(self, new: Subscription, answer: str, request: Request | None = None) -> bool:
-        """A new one, unless there are as many as the desk serves; and what is answered."""
+        """A new one, with its answer; False when there are as many as the desk serves."""
         given = (_row(new), _more(request, answer, new.created_at), str(MOST_WEBHOOKS))
         return bool(await self._line.fetch(INSERT_WEBHOOK, given))
 
