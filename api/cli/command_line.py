@@ -170,7 +170,7 @@ def _api(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _work(settings: Settings, options: argparse.Namespace) -> None:
-    from api.worker.worker_process import work
+    from api.worker.worker_loop import work
 
     work(_with_database(settings))
 

@@ -22,8 +22,7 @@ from api.http.resources.service.health_resources import Livez, Readyz
 from api.http.resources.service.metrics_resource import Metrics
 from api.http.resources.ticket_commands import TicketCommands
 from api.http.resources.ticket_resources import Requests, TicketHistory, TicketResource, Tickets
-from api.http.resources.webhook_admin import webhook_resources
-from api.http.resources.webhook_admin.webhook_deps import WebhookDeps, make_webhook_deps
+from api.http.resources.webhook_admin.webhook_resources import Webhooks
 from api.http.streaming.open_streams import OpenStreams
 from api.openapi.document import openapi_document
 from api.openapi.header_table import GIVEN
@@ -72,7 +71,7 @@ def make_deps(settings: Settings, desk: BatchingDesk) -> ApiDeps:
     return ApiDeps(desk, readers, freshness, streams, policy, TicketCommands(desk, freshness, policy))
 
 
-def add_routes(app: App, settings: Settings, deps: ApiDeps, webhooks: WebhookDeps) -> None:
+def add_routes(app: App, settings: Settings, deps: ApiDeps, webhooks: Webhooks) -> None:
     """Every route."""
     standing = Kept(deps.readers.fetch)
     app.add_route("/v1/requests", Requests(deps))
@@ -88,10 +87,10 @@ def add_routes(app: App, settings: Settings, deps: ApiDeps, webhooks: WebhookDep
     app.add_route("/v1/reports", Reports(deps))
     app.add_route("/v1/reports/{metric}", ReportResource(deps))
     app.add_route("/v1/closure_mails", ClosureMails(deps))
-    app.add_route("/v1/webhooks", webhook_resources.Webhooks(webhooks))
-    app.add_route("/v1/webhooks/{webhook_id:uuid}", webhook_resources.WebhookResource(webhooks))
-    app.add_route("/v1/webhooks/{webhook_id:uuid}:{command}", webhook_resources.WebhookCommands(webhooks))
-    app.add_route("/v1/webhooks/{webhook_id:uuid}/deliveries", webhook_resources.WebhookDeliveries(webhooks))
+    app.add_route("/v1/webhooks", webhooks)
+    app.add_route("/v1/webhooks/{webhook_id:uuid}", webhooks, suffix="one")
+    app.add_route("/v1/webhooks/{webhook_id:uuid}:{command}", webhooks, suffix="command")
+    app.add_route("/v1/webhooks/{webhook_id:uuid}/deliveries", webhooks, suffix="deliveries")
     app.add_route("/livez", Livez())
     app.add_route("/readyz", Readyz(standing))
     if settings.metrics:
@@ -105,7 +104,7 @@ def create_app(settings: Settings) -> App:
     """The application over one database; `settings.database_url` is set."""
     desk, spans = desk_of(settings)
     deps, router = make_deps(settings, desk), CompiledRouter()
-    webhooks = make_webhook_deps(settings, desk, deps.readers)
+    webhooks = Webhooks(settings, desk, deps.readers)
     middleware: list[Any] = [
         Watch(settings, deps.readers),
         Arrival(),

@@ -4,6 +4,7 @@ from api.http.paging import NoFields
 from api.http.resources.webhook_admin import webhook_messages as shapes
 from api.openapi.error_codes import Codes, together
 from api.openapi.operation import Endpoint, Struct
+from application.webhooks.subscriptions import WebhookView
 from domain.roles import MAY_MANAGE, MAY_READ
 
 WEBHOOK_PATH = "/v1/webhooks/{webhook_id}"
@@ -52,7 +53,7 @@ WEBHOOK_ENDPOINTS = (
         path=WEBHOOK_PATH,
         says="The subscription, without its secret.",
         who=MAY_READ["webhooks"],
-        answers={200: shapes.WebhookView},
+        answers={200: WebhookView},
     ),
     Endpoint(
         name="change_webhook",
@@ -61,7 +62,7 @@ WEBHOOK_ENDPOINTS = (
         says="Changes what the body names; null takes a filter away. What is due and has failed is tried again, now.",
         who=MAY_MANAGE["webhooks"],
         body=shapes.ChangeWebhook,
-        answers={200: shapes.WebhookView},
+        answers={200: WebhookView},
         refuses={422: ("url_refused",)},
     ),
     Endpoint(
@@ -84,10 +85,10 @@ WEBHOOK_ENDPOINTS = (
         "enable_webhook",
         "Switches it on, where it stopped; what has failed is tried again.",
         NoFields,
-        shapes.WebhookView,
+        WebhookView,
     ),
     webhook_command(
-        "disable_webhook", "Switches it off. What is not sent yet waits.", shapes.DisableWebhook, shapes.WebhookView
+        "disable_webhook", "Switches it off. What is not sent yet waits.", shapes.DisableWebhook, WebhookView
     ),
     webhook_command(
         "rotate_webhook_secret",
@@ -99,14 +100,14 @@ WEBHOOK_ENDPOINTS = (
         "replay_webhook",
         "Goes on from a position, earlier or later.",
         shapes.Replay,
-        shapes.WebhookView,
+        WebhookView,
         {422: ("unknown_position",)},
     ),
     webhook_command(
         "ping_webhook",
         "Sends an event that means nothing, to try the receiver.",
         NoFields,
-        shapes.WebhookView,
+        WebhookView,
         {409: ("webhook_disabled",)},
     ),
 )

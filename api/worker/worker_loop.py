@@ -1,8 +1,10 @@
-"""The worker: gives events their position, keeps the projections up, and sends the closing e-mails."""
+"""The worker: gives events their position, keeps the projections up, and sends webhooks and the closing e-mails."""
 
+import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from email.utils import parseaddr
 from functools import partial
 from typing import Any
@@ -10,8 +12,8 @@ from typing import Any
 import psycopg
 import structlog
 
-from api.telemetry.process_watch import ProcessStats, seldom_collect
-from api.worker.webhook_dispatcher import LAST_SECONDS, Dispatcher
+from api.telemetry.process_watch import ProcessStats, seldom_collect, sends_spans, start_process_stats
+from api.worker.webhook_dispatcher import Dispatcher
 from application.clock import utc_now
 from application.commands.idempotency_pruning import prune_idempotency_keys
 from application.mail.closure_mail import ClosureMailer, queue_due_mails
@@ -23,6 +25,7 @@ from application.store.postgres.database import connect, pool
 from application.store.sealing import LISTEN, delay, seal_all
 from application.store.snapshots import forget_snapshots, take_snapshots
 from application.webhooks.address_rules import read_rules
+from application.webhooks.delivery import prune_deliveries
 from application.webhooks.sender import WebhookSender
 from application.webhooks.signing import Vault
 from projections.catch_up import catch_up
@@ -30,11 +33,12 @@ from projections.runner import take_turns
 
 WORKER_IDLE_SECONDS = 0.25  # how long a commit without a wake-up call may wait
 MAIL_SECONDS = 1.0
-KEY_PRUNE_SECONDS = 600.0
+PRUNE_SECONDS = 600.0
 SNAPSHOT_SECONDS = 1.0
 WORKER_AGAIN_SECONDS = 600.0  # between looks at the whole table, for what was committed late
 PAUSE_TIMES, LONGEST_BREATH = 9, 0.05  # a pause is so many rounds long, at most so many seconds
 LONGEST_WORKER_PAUSE = 10.0
+LAST_WORK_SECONDS = 35.0  # at the end, a mail that is just being handed over is waited for so long
 log = structlog.get_logger()
 
 
@@ -64,19 +68,20 @@ class Worker:
         self._stopping.set()
 
     def run(self) -> None:
-        """Seals and projects in this thread; sends mail in another, which a slow mail server may hold up alone."""
+        """Seals and projects in this thread. What a slow receiver, mail server or table may hold up has its own."""
         seldom_collect()
-        mail = threading.Thread(target=self._keep, args=(self._send_mails,), name="mail", daemon=True)
-        if self._settings.smtp_url:
-            mail.start()
-        for beside in (self._prune, self._take_snapshots):
-            threading.Thread(target=self._keep, args=(beside,), name=beside.__name__.strip("_"), daemon=True).start()
-        webhooks = threading.Thread(target=self._keep, args=(self._send_webhooks,), name="webhooks", daemon=True)
-        webhooks.start()
+        for work in (self._prune, self._take_snapshots):
+            self._start(work)
+        senders = [self._send_webhooks, *([self._send_mails] if self._settings.smtp_url else [])]
+        sending = [self._start(work) for work in senders]
         self._keep(self._follow_log)
-        if mail.is_alive():
-            mail.join(timeout=35)
-        webhooks.join(timeout=LAST_SECONDS * 2)
+        for thread in sending:
+            thread.join(timeout=LAST_WORK_SECONDS)
+
+    def _start(self, work: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=self._keep, args=(work,), name=work.__name__.strip("_"), daemon=True)
+        thread.start()
+        return thread
 
     def _keep(self, work: Callable[[], None]) -> None:
         """Does it again after every failure, with growing pauses."""
@@ -101,7 +106,7 @@ class Worker:
                 if self.step(connection):
                     self._stopping.wait(min((time.monotonic() - begun) * PAUSE_TIMES, LONGEST_BREATH))
                 else:
-                    self._wait(connection)
+                    list(connection.notifies(timeout=WORKER_IDLE_SECONDS, stop_after=1))
 
     def step(self, connection: psycopg.Connection[Any]) -> int:
         """One round: seal, project, queue the mails. Returns how much there was to do."""
@@ -120,12 +125,10 @@ class Worker:
             self._trace(name, begun, count, connection)
         return count
 
-    def _wait(self, connection: psycopg.Connection[Any]) -> None:
-        for _ in connection.notifies(timeout=WORKER_IDLE_SECONDS, stop_after=1):
-            return
-
     def _send_webhooks(self) -> None:
-        dispatcher_of(self._settings).run(self._stopping)
+        settings = self._settings
+        rules = read_rules(settings.webhook_allow_networks, settings.webhook_allow_http, settings.webhook_hosts)
+        Dispatcher(self._url, WebhookSender(rules), Vault(settings.webhook_keys)).run(self._stopping)
 
     def _send_mails(self) -> None:
         send = partial(smtp_send, self._settings.smtp_url or "")
@@ -136,13 +139,17 @@ class Worker:
                     self._stopping.wait(MAIL_SECONDS)
 
     def _prune(self) -> None:
-        """Forgets old idempotency keys, a tenth of the time: nobody is in a hurry to be rid of them."""
+        """Forgets old keys and deliveries, a tenth of the time: nobody is in a hurry to be rid of them."""
         with connect(self._url, "prune") as connection:
             begun = time.monotonic()
-            while not self._stopping.is_set() and prune_idempotency_keys(connection, self._settings.idempotency_hours):
+            while not self._stopping.is_set() and self._forget(connection):
                 self._stopping.wait((time.monotonic() - begun) * PAUSE_TIMES)
                 begun = time.monotonic()
-        self._stopping.wait(KEY_PRUNE_SECONDS)
+        self._stopping.wait(PRUNE_SECONDS)
+
+    def _forget(self, connection: psycopg.Connection[Any]) -> int:
+        hours = self._settings.idempotency_hours
+        return prune_idempotency_keys(connection, hours) or prune_deliveries(connection, utc_now())
 
     def _take_snapshots(self) -> None:
         """Makes the snapshots that are missing, from the first event on and then of what comes, a tenth of the time."""
@@ -166,7 +173,28 @@ def seal_and_count(connection: psycopg.Connection[Any]) -> int:
     return sealed
 
 
-def dispatcher_of(settings: Settings) -> Dispatcher:
-    """What sends webhooks, under these settings."""
-    rules = read_rules(settings.webhook_allow_networks, settings.webhook_allow_http, settings.webhook_hosts)
-    return Dispatcher(settings.database_url or "", WebhookSender(rules), Vault(settings.webhook_keys))
+def tracing(settings: Settings) -> AbstractContextManager[TraceWork]:
+    """What a worker tells of its work: to OpenTelemetry, where that is wanted."""
+    if not sends_spans(settings):
+        return nullcontext(no_trace)
+    from api.worker.worker_spans import work_spans
+
+    return work_spans()
+
+
+def stop_on_signals(worker: Worker) -> None:
+    """SIGTERM and SIGINT end the worker: in a thread of their own, since the thread that they interrupt may be just in
+    the middle of waiting for the end, with the lock that ending takes."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: threading.Thread(target=worker.stop).start())
+
+
+def work(settings: Settings) -> None:
+    """Runs a worker in this process until SIGTERM or SIGINT."""
+    start_process_stats("work", settings)
+    with tracing(settings) as trace:
+        worker = Worker(settings, trace)
+        stop_on_signals(worker)
+        log.info("worker started")
+        worker.run()
+        log.info("worker stopped")

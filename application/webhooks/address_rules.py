@@ -8,6 +8,7 @@ hold when a subscription is made, and again for each connection: it goes to an a
 import re
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
@@ -23,7 +24,7 @@ _AUTHORITY = re.compile(r"(\[[^\[\]]*\]|[^\[\]:@]*)(:\d{1,5})?")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _NUMBER = re.compile(r"\d+|0x[0-9a-f]*")  # a host whose last label is one is an IPv4 address for many programs
 _NAT64, _NAT64_LOCAL = IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48")
-_GLOBAL_UNICAST, _COMPATIBLE = IPv6Network("2000::/3"), IPv6Network("::/96")
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
 _ISATAP = (0x0000_5EFE, 0x0200_5EFE)
 _NOT_PUBLIC: tuple[Network, ...] = (
     # beside what the library knows, or knows in some versions only
@@ -89,11 +90,8 @@ def read_url(url: str, rules: Rules) -> Target:
         raise UrlRefused(f"the port has to be 443, 80, or {LEAST_FREE_PORT} and above")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     target = Target(parts.scheme == "https", _host(host, "[" in parts.netloc), port, path)
-    if rules.hosts and not any(_fits(target.host, pattern) for pattern in rules.hosts):
+    if rules.hosts and not any(fnmatchcase(target.host, pattern) for pattern in rules.hosts):
         raise UrlRefused(f"the desk sends webhooks to {', '.join(rules.hosts)} only")
-    literal = _literal(target.host)
-    if literal is not None and not is_allowed(literal, rules):
-        raise UrlRefused(_not_allowed(literal))
     return target
 
 
@@ -115,10 +113,6 @@ def _literal(host: str) -> Address | None:
         return ip_address(host)
     except ValueError:
         return None
-
-
-def _fits(host: str, pattern: str) -> bool:
-    return host == pattern or (pattern.startswith("*.") and host.endswith(pattern[1:]))
 
 
 def look_up(host: str, port: int) -> list[str]:
@@ -146,7 +140,7 @@ def addresses(target: Target, rules: Rules, resolve: Resolve = look_up) -> list[
     return found
 
 
-def _not_allowed(address: Address | str) -> str:
+def _not_allowed(address: str) -> str:
     return (
         f"{address} is not a public address, and DESKLEDGER_WEBHOOK_ALLOW_NETWORKS, which only whoever runs the desk"
         " can set, does not name its network"

@@ -1,7 +1,8 @@
 """Sends one webhook: over a connection of its own, to an address that was checked, up to the first answer.
 
 The socket is opened here, to the address itself, so that no library looks a name up a second time, follows a redirect,
-or asks a proxy of the environment. TLS and the header Host speak of the name.
+or asks a proxy of the environment. TLS and the header Host speak of the name. All of an attempt has one deadline, so
+that nobody holds it up by answering a byte at a time.
 """
 
 import socket
@@ -11,15 +12,19 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException
+from io import BufferedReader, RawIOBase
+from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from application.webhooks.address_rules import Resolve, Rules, Target, UrlRefused, addresses, look_up, read_url
 
 ATTEMPT_TIMEOUT_SECONDS = 15.0  # for the whole attempt
 WEBHOOK_CONNECT_SECONDS = 5.0
 MOST_ADDRESSES = 3
+TLS_RECORD = 16_384
 MOST_READ = 4096  # of an answer's body; it says nothing that the desk needs
 MOST_ATTEMPT_ERROR = 300
 
@@ -27,10 +32,10 @@ MOST_ATTEMPT_ERROR = 300
 class AttemptOutcome(msgspec.Struct, frozen=True):
     """What came of an attempt: the status of the answer, or why there is none; `retry_after` in seconds."""
 
-    status: int | None
-    error: str | None
-    duration_ms: int
+    status: int | None = None
+    error: str | None = None
     retry_after: float | None = None
+    duration_ms: int = 0
 
     @property
     def accepted(self) -> bool:
@@ -38,32 +43,41 @@ class AttemptOutcome(msgspec.Struct, frozen=True):
         return self.status is not None and 200 <= self.status < 300
 
 
-class Flight:
-    """An attempt under way, which another thread can end."""
+class TimedSocket(RawIOBase):
+    """A connection whose every wait ends at the same moment; it has what http.client asks of a socket."""
 
-    def __init__(self) -> None:
-        self.begun = time.monotonic()
-        self.late = False
-        self._socket: socket.socket | None = None
+    def __init__(self, opened: socket.socket, ends: float) -> None:
+        self.opened, self._ends = opened, ends
 
-    def on(self, connected: socket.socket) -> None:
-        """The connection that it goes over; a second handle, since TLS takes the first one over."""
-        self.end()
-        self._socket = connected.dup()
-        if self.late:
-            self.cut()
+    def makefile(self, mode: str) -> BufferedReader:
+        """What has been answered."""
+        return BufferedReader(self)
 
-    def cut(self) -> None:
-        """Ends it, whatever it waits for: the time is over."""
-        self.late = True
-        if self._socket:
-            with suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
+    def readable(self) -> bool:
+        """It is."""
+        return True
 
-    def end(self) -> None:
-        """Lets go of the connection."""
-        if self._socket:
-            self._socket.close()
+    def readinto(self, buffer: Any) -> int:
+        """What comes next. Raises TimeoutError."""
+        self.opened.settimeout(seconds_until(self._ends))
+        return self.opened.recv_into(buffer)
+
+    def sendall(self, sent: bytes) -> None:
+        """Sends it in parts that TLS sends at once. Raises TimeoutError."""
+        for begin in range(0, len(sent), TLS_RECORD):
+            self.opened.settimeout(seconds_until(self._ends))
+            self.opened.sendall(sent[begin : begin + TLS_RECORD])
+
+    def close(self) -> None:
+        """Left to whoever opened it: http.client lets go of it before the answer has been read."""
+
+
+def seconds_until(ends: float) -> float:
+    """How long may still be waited. Raises TimeoutError."""
+    left = ends - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
 
 
 class WebhookSender:
@@ -73,58 +87,49 @@ class WebhookSender:
         self._rules, self._resolve = rules, resolve
         self._tls = ssl.create_default_context()
 
-    def send(self, url: str, body: bytes, headers: Mapping[str, str], flight: Flight) -> AttemptOutcome:
+    def send(self, url: str, body: bytes, headers: Mapping[str, str]) -> AttemptOutcome:
         """One attempt. Never raises for what a receiver does."""
+        begun = time.monotonic()
         try:
             target = read_url(url, self._rules)
             checked = addresses(target, self._rules, self._resolve)
-            response, retry_after = self._exchange(target, checked, body, headers, flight)
+            timed = self._connected(target, checked[:MOST_ADDRESSES], begun + ATTEMPT_TIMEOUT_SECONDS)
+            outcome = _exchange(target, timed, body, headers)
         except UrlRefused as refusal:
-            return self._failed(f"refused by the desk: {refusal}", flight)
+            outcome = AttemptOutcome(error=f"refused by the desk: {refusal}"[:MOST_ATTEMPT_ERROR])
+        except TimeoutError:
+            outcome = AttemptOutcome(error="no answer in time")
         except (OSError, HTTPException) as error:
-            late = flight.late or isinstance(error, TimeoutError)
-            return self._failed("no answer in time" if late else _said(error), flight)
-        finally:
-            flight.end()
-        return AttemptOutcome(response, None, _since(flight), retry_after)
+            outcome = AttemptOutcome(error=_said(error)[:MOST_ATTEMPT_ERROR])
+        return replace(outcome, duration_ms=round((time.monotonic() - begun) * 1000))
 
-    def _failed(self, reason: str, flight: Flight) -> AttemptOutcome:
-        return AttemptOutcome(None, reason[:MOST_ATTEMPT_ERROR], _since(flight))
-
-    def _exchange(
-        self, target: Target, checked: list[str], body: bytes, headers: Mapping[str, str], flight: Flight
-    ) -> tuple[int, float | None]:
-        connection = HTTPConnection(target.host, target.port)
-        connection.sock = self._connected(target, checked, flight)
-        try:
-            connection.request("POST", target.path, body, {**headers, "Host": target.authority, "Connection": "close"})
-            response = connection.getresponse()
-            retry_after = None if 200 <= response.status < 300 else _retry_after(response)
-            with suppress(OSError, HTTPException):  # the status is what counts, and it is here
-                response.read(MOST_READ)
-        finally:
-            connection.close()
-        return response.status, retry_after
-
-    def _connected(self, target: Target, checked: list[str], flight: Flight) -> socket.socket:
+    def _connected(self, target: Target, checked: list[str], ends: float) -> TimedSocket:
         """To the first address that can be reached."""
-        *others, last = checked[:MOST_ADDRESSES]
+        *others, last = checked
         for address in others:
             with suppress(OSError):
-                return self._open(target, address, flight)
-        return self._open(target, last, flight)
+                return self._open(target, address, ends)
+        return self._open(target, last, ends)
 
-    def _open(self, target: Target, address: str, flight: Flight) -> socket.socket:
-        if flight.late:
-            raise TimeoutError
-        opened = socket.create_connection((address, target.port), timeout=WEBHOOK_CONNECT_SECONDS)
-        try:
-            flight.on(opened)
-            opened.settimeout(ATTEMPT_TIMEOUT_SECONDS)
-            return self._tls.wrap_socket(opened, server_hostname=target.host) if target.secure else opened
-        except BaseException:
-            opened.close()
-            raise
+    def _open(self, target: Target, address: str, ends: float) -> TimedSocket:
+        patience = min(WEBHOOK_CONNECT_SECONDS, seconds_until(ends))
+        opened = socket.create_connection((address, target.port), patience)
+        if target.secure:
+            opened.settimeout(seconds_until(ends))  # for the whole handshake
+            opened = self._tls.wrap_socket(opened, server_hostname=target.host)
+        return TimedSocket(opened, ends)
+
+
+def _exchange(target: Target, timed: TimedSocket, body: bytes, headers: Mapping[str, str]) -> AttemptOutcome:
+    with timed.opened:
+        connection = HTTPConnection(target.host, target.port)
+        connection.sock = timed
+        connection.request("POST", target.path, body, {**headers, "Host": target.authority, "Connection": "close"})
+        response = connection.getresponse()
+        outcome = AttemptOutcome(response.status, retry_after=_retry_after(response.headers.get("Retry-After", "")))
+        with suppress(OSError, HTTPException):  # the status is what counts, and it is here
+            response.read(MOST_READ)
+    return outcome
 
 
 def _said(error: Exception) -> str:
@@ -133,18 +138,11 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".replace("\0", "")
 
 
-def _since(flight: Flight) -> int:
-    return round((time.monotonic() - flight.begun) * 1000)
-
-
-def _retry_after(response: HTTPResponse) -> float | None:
+def _retry_after(header: str) -> float | None:
     """The seconds that the receiver wants to be left alone for (RFC 9110, section 10.2.3)."""
-    header = (response.headers.get("Retry-After") or "").strip()
-    if header.isascii() and header.isdecimal() and len(header) <= 9:
-        return float(header)
-    try:
+    with suppress(ValueError, TypeError, IndexError, OverflowError):
+        if header.isdecimal():
+            return float(header)
         then = parsedate_to_datetime(header)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    then = then if then.tzinfo else then.replace(tzinfo=UTC)
-    return max(0.0, (then - datetime.now(UTC)).total_seconds())
+        return max(0.0, (then.replace(tzinfo=then.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    return None

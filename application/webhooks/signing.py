@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from secrets import token_bytes
 
@@ -24,7 +25,7 @@ class Vault:
     """
 
     def __init__(self, keys: str | None = None) -> None:
-        self._keys = MultiFernet([Fernet(key) for key in read_keys(keys)]) if keys else None
+        self._keys = MultiFernet(read_keys(keys)) if keys else None
 
     def seal(self, text: str) -> str:
         """What is stored of a text."""
@@ -34,23 +35,18 @@ class Vault:
         """The text that was stored. Raises Locked."""
         if stored.startswith(PLAIN_MARK):
             return stored.removeprefix(PLAIN_MARK)
-        try:
+        with suppress(InvalidToken):
             if self._keys:
                 return self._keys.decrypt(stored.removeprefix(FERNET_MARK)).decode()
-        except InvalidToken:
-            pass
         raise Locked(Locked.__doc__)
 
 
-def read_keys(text: str) -> list[str]:
+def read_keys(text: str) -> list[Fernet]:
     """The keys of a setting. Raises ValueError."""
-    keys = [part.strip() for part in text.split(",")]
     try:
-        for key in keys:
-            Fernet(key)
+        return [Fernet(part.strip()) for part in text.split(",")]
     except ValueError:
         raise ValueError("Fernet keys, separated by commas: each 32 random bytes in URL-safe base64") from None
-    return keys
 
 
 def new_secret() -> str:

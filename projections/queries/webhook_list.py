@@ -1,41 +1,23 @@
 """Who is told what, and what became of it? Subscriptions, and the deliveries of one."""
 
-from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
 from psycopg.sql import SQL, Identifier
 
+from application.webhooks.delivery import DeliveryRow
 from application.webhooks.subscriptions import WEBHOOK_COLUMNS, Subscription
 from projections.queries.event_feed import log_end
 from projections.queries.pages import Fetch, Filters, Page, cut, read_cursor, write_cursor
 
-LIST_WEBHOOKS = SQL("select {columns} from webhooks where deleted_at is null and {filters} order by id limit %s")
+LIST_WEBHOOKS = SQL(
+    "select" + WEBHOOK_COLUMNS + " from webhooks where deleted_at is null and {filters} order by id limit %s"
+)
 LIST_DELIVERIES = SQL("""
     select id, position, type, state, attempts, case when state = 'due' then due_at end, first_failed_at,
         attempted_at, last_status, last_error, duration_ms, queued_at, settled_at
-    from webhook_deliveries where webhook_id = %s and {filters} order by id desc limit %s""")
-DeliveryState = Literal["waiting", "due", "delivered", "failed"]
-Count = Annotated[int, msgspec.Meta(ge=0)]
-
-
-class DeliveryRow(msgspec.Struct, frozen=True):
-    """An event on its way to a receiver; a ping has no position."""
-
-    id: Annotated[int, msgspec.Meta(ge=1)]
-    position: Annotated[int, msgspec.Meta(ge=1)] | None
-    type: str
-    state: DeliveryState
-    attempts: Count
-    next_attempt_at: datetime | None
-    first_failed_at: datetime | None
-    attempted_at: datetime | None
-    last_status: Annotated[int, msgspec.Meta(ge=100, le=999)] | None
-    last_error: str | None
-    duration_ms: Count | None
-    queued_at: datetime
-    settled_at: datetime | None
+    from webhook_deliveries where {filters} order by id desc limit %s""")
 
 
 class WebhookCursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="webhooks"):
@@ -55,19 +37,23 @@ async def webhook_page(fetch: Fetch, cursor: str | None, limit: int) -> Page:
     conditions = Filters()
     if behind := read_cursor(cursor, WebhookCursor):
         conditions.add(SQL("id > %s"), behind.id)
-    query = LIST_WEBHOOKS.format(columns=SQL(WEBHOOK_COLUMNS), filters=conditions.where)
-    rows, more = cut(await fetch(query, (*conditions.parameters, limit + 1)), limit)
-    last = write_cursor(WebhookCursor(rows[-1][0])) if more else None
-    return Page([Subscription(*row) for row in rows], last, await log_end(fetch))
+    return await _page(fetch, LIST_WEBHOOKS, conditions, limit, Subscription, WebhookCursor)
 
 
 async def delivery_page(fetch: Fetch, webhook: UUID, state: str | None, cursor: str | None, limit: int) -> Page:
     """The deliveries of a subscription, newest first."""
     conditions = Filters()
+    conditions.equal(Identifier("webhook_id"), webhook)
     conditions.equal(Identifier("state"), state)
     if behind := read_cursor(cursor, DeliveryPlace):
         conditions.add(SQL("id < %s"), behind.id)
-    query = LIST_DELIVERIES.format(filters=conditions.where)
-    rows, more = cut(await fetch(query, (webhook, *conditions.parameters, limit + 1)), limit)
-    last = write_cursor(DeliveryPlace(rows[-1][0])) if more else None
-    return Page([DeliveryRow(*row) for row in rows], last, await log_end(fetch))
+    return await _page(fetch, LIST_DELIVERIES, conditions, limit, DeliveryRow, DeliveryPlace)
+
+
+async def _page(
+    fetch: Fetch, query: SQL, conditions: Filters, limit: int, row: type, place: type[WebhookCursor | DeliveryPlace]
+) -> Page:
+    given = (*conditions.parameters, limit + 1)
+    rows, more = cut(await fetch(query.format(filters=conditions.where), given), limit)
+    items: list[Any] = [row(*each) for each in rows]
+    return Page(items, write_cursor(place(items[-1].id)) if more else None, await log_end(fetch))

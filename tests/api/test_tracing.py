@@ -195,8 +195,7 @@ def test_nothing_of_it_is_imported_unless_it_is_wanted() -> None:
     program = """if True:
         import json, sys
         from api.http.app import create_app
-        from api.worker.worker_loop import no_trace
-        from api.worker.worker_process import tracing
+        from api.worker.worker_loop import no_trace, tracing
         from application.settings import Settings
         settings = Settings(database_url="postgresql://nobody@127.0.0.1/nothing")
         create_app(settings)

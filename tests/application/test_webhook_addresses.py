@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from application.webhooks.address_rules import Rules, UrlRefused, addresses, is_allowed, look_up, read_rules, read_url
-from application.webhooks.sender import AttemptOutcome, Flight, WebhookSender
+from application.webhooks.sender import AttemptOutcome, WebhookSender
 from tests.support.tls_identity import IDENTITY
 from tests.support.webhook_receiver import LOOPBACK, Clock, Desk, Receiver, nowhere
 
@@ -53,7 +53,7 @@ def heard() -> Iterator[list[Any]]:
 
 def send(url: str, rules: Rules = NOBODY, resolve: Any = None) -> AttemptOutcome:
     """One attempt, in this thread."""
-    return WebhookSender(rules, resolve or unknown).send(url, b"{}", {"Content-Type": "application/json"}, Flight())
+    return WebhookSender(rules, resolve or unknown).send(url, b"{}", {"Content-Type": "application/json"})
 
 
 def unknown(host: str, port: int) -> list[str]:
@@ -393,29 +393,23 @@ def test_whatever_is_answered_the_attempt_ends(said: bytes, status: int | None, 
     assert answer.error == error
 
 
-def test_an_attempt_that_was_cut_before_it_connected_opens_nothing(heard: list[Any]) -> None:
+def test_an_attempt_whose_time_is_over_before_it_connected_opens_nothing(
+    heard: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The time can be over while a name is looked up."""
-    flight = Flight()
-
-    def slow(host: str, port: int) -> list[str]:
-        flight.cut()
-        return ["127.0.0.1"]
-
-    answer = WebhookSender(LOOPBACK, slow).send("http://slow.test/", b"{}", {}, flight)
-    assert answer.error == "no answer in time"
+    monkeypatch.setattr("application.webhooks.sender.ATTEMPT_TIMEOUT_SECONDS", 0)
+    assert send("http://slow.test/", LOOPBACK, lambda *_: ["127.0.0.1"]).error == "no answer in time"
     assert heard == []
 
 
-def test_an_attempt_that_is_cut_while_it_connects_ends_then() -> None:
-    """The connection that comes too late is ended as soon as it is there."""
-    with Receiver() as receiver:
-        flight = Flight()
-        flight.late = True
-        with socket.create_connection(("127.0.0.1", receiver.port)) as opened:
-            flight.on(opened)
-            assert opened.recv(1) == b""
-        flight.cut()
-        flight.end()
+def test_who_says_nothing_at_all_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a TLS handshake that is not answered nor an answer that does not come holds an attempt up."""
+    monkeypatch.setattr("application.webhooks.sender.ATTEMPT_TIMEOUT_SECONDS", 0.3)
+    rules = read_rules("127.0.0.0/8", True, None)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for scheme in ("http", "https"):
+            answer = send(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/", rules)
+            assert (answer.status, answer.error) == (None, "no answer in time")
 
 
 def test_retry_after_may_be_a_date() -> None:

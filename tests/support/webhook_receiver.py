@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import msgspec
 import psycopg
@@ -19,13 +19,12 @@ from application.store.sealing import seal_all
 from application.webhooks.address_rules import Resolve, Rules, look_up, read_rules
 from application.webhooks.sender import WebhookSender
 from application.webhooks.signing import Vault, new_secret
-from application.webhooks.subscriptions import Beside, Subscription, SubscriptionCommands, WebhookCommandRecord
+from application.webhooks.subscriptions import Subscription, SubscriptionChange, SubscriptionCommands, new_subscription
 from tests.support.running_desk import free_port, wait_until
 from tests.support.write_side import append, notes
 
 LOOPBACK = read_rules("127.0.0.0/8", True, "127.0.0.1,*.test")
 SECRET = new_secret()
-FRESH = Beside(again=True)
 Verdict = tuple[int, dict[str, str]]
 OK: Verdict = (204, {})
 
@@ -147,23 +146,19 @@ class Desk:
 
     def subscribe(self, url: str, **fields: Any) -> Subscription:
         """A subscription from the beginning of the log on."""
-        at = self.clock()
-        new = Subscription(
-            **dict.fromkeys(Subscription.__struct_fields__)
-            | {"id": uuid4(), "revision": 1, "url": url, "types": [], "secret": Vault().seal(SECRET), "position": 0}
-            | {"enabled": True, "created_at": at, "created_by": "test"}
-            | fields
-        )
-        with_webhooks(self.database, lambda stored: stored.add(new, WebhookCommandRecord(), lambda _: ""))
+        given = {"types": [], "secret": Vault().seal(SECRET), "position": 0, "created_at": self.clock()} | fields
+        new = new_subscription(url=url, created_by="test", **given)
+        assert with_webhooks(self.database, lambda stored: stored.add(new, "")), "there are too many"
         return new
 
     def change(self, webhook: Subscription, **fields: Any) -> None:
         """Changes a subscription, as the API does."""
         change = lambda stored: msgspec.structs.replace(stored, **fields)  # noqa: E731
-        with_webhooks(
-            self.database,
-            lambda stored: stored.change(webhook.id, change, FRESH, self.clock(), WebhookCommandRecord(), lambda _: ""),
-        )
+        self.apply(webhook, SubscriptionChange(change, again=True))
+
+    def apply(self, webhook: Subscription, change: SubscriptionChange) -> None:
+        """Makes a change, now."""
+        with_webhooks(self.database, lambda stored: stored.change(webhook.id, change, lambda _: "", self.clock()))
 
     def find(self, webhook: Subscription) -> Subscription:
         """How it stands now."""

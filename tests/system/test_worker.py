@@ -7,8 +7,7 @@ from tests.support.running_desk import ROOT
 
 IN_THE_MIDDLE_OF_WAITING = """
 import signal
-from api.worker.worker_loop import Worker
-from api.worker.worker_process import stop_on_signals
+from api.worker.worker_loop import Worker, stop_on_signals
 from application.settings import Settings
 worker = Worker(Settings(database_url="postgresql:///none"))
 stop_on_signals(worker)

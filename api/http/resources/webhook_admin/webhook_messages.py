@@ -1,20 +1,21 @@
 """What goes over the wire about webhooks: bodies, answers, parameters."""
 
 import re
-from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
 from api.http.paging import Listing, Paging
+from application.clock import utc_now
 from application.commands.text_types import ONE_LINE, SingleLine, UserId
 from application.webhooks.address_rules import MOST_URL
-from application.webhooks.subscriptions import Subscription
+from application.webhooks.delivery import DeliveryRow, DeliveryState
+from application.webhooks.subscriptions import Subscription, WebhookView
 from domain.client import EVENTS
 from domain.values import Level
-from projections.queries.webhook_list import DeliveryRow, DeliveryState
 
 URL = r"^https?://[!-~]+$(?!\n)"
 EVENT_TYPE = f"^({'|'.join(map(re.escape, EVENTS))})$(?!\\n)"
@@ -68,27 +69,7 @@ class Replay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     after: Position
 
 
-class WebhookView(msgspec.Struct, frozen=True, kw_only=True):
-    """A subscription. Up to `position` the log has been gone through for it."""
-
-    id: UUID
-    url: str
-    description: str | None
-    types: list[str]
-    ticket_id: UUID | None
-    client_user_id: str | None
-    actor: str | None
-    level: Level | None
-    enabled: bool
-    disabled_at: datetime | None
-    disabled_reason: str | None
-    position: Annotated[int, msgspec.Meta(ge=0)]
-    old_secret_until: datetime | None
-    created_at: datetime
-    created_by: str
-
-
-class WebhookWithSecret(WebhookView, frozen=True, kw_only=True):
+class WebhookWithSecret(WebhookView, frozen=True):
     """A subscription with the secret that what is sent is signed with. It is shown this once."""
 
     secret: Annotated[str, msgspec.Meta(pattern="^whsec_")]
@@ -112,21 +93,13 @@ class DeliveryParameters(Paging, frozen=True, forbid_unknown_fields=True):
     state: DeliveryState | None = None
 
 
-def view(stored: Subscription, now: datetime) -> WebhookView:
-    """What is shown of a subscription."""
-    return WebhookView(**_shown(stored, now))
-
-
-def with_secret(stored: Subscription, secret: str, now: datetime) -> WebhookWithSecret:
-    """The same with its secret."""
-    return WebhookWithSecret(**_shown(stored, now), secret=secret)
-
-
-def _shown(stored: Subscription, now: datetime) -> dict[str, Any]:
-    fields = {name: getattr(stored, name, None) for name in WebhookView.__struct_fields__}
-    still = stored.old_until and stored.old_until > now
-    return fields | {
-        "level": Level(stored.level) if stored.level else None,
-        "position": stored.position if stored.go_to is None else stored.go_to,
-        "old_secret_until": stored.old_until if still else None,
-    }
+def view(stored: Subscription, secret: str | None = None) -> WebhookView:
+    """What is shown of a subscription; with its secret where that is new."""
+    until = stored.old_secret_until
+    shown = replace(
+        stored,
+        position=stored.position if stored.go_to is None else stored.go_to,
+        old_secret_until=until if until and until > utc_now() else None,
+        secret=secret,
+    )
+    return msgspec.convert(shown, WebhookWithSecret if secret else WebhookView, from_attributes=True)
