@@ -15,37 +15,21 @@ from weakref import WeakValueDictionary
 import msgspec
 import psycopg
 
-from application.commands.command_handler import Streams, handle_command, handle_registration
+from application.commands.command_handler import handle_command, handle_registration
 from application.commands.deciding import NO_TRACE, CommandRequest, Outcome, Trace
 from application.commands.idempotency import IdempotencyRequest, StoredAnswer
 from application.identity.api_keys import SELECT_KEYS_BY_HASH
-from application.store.batcher import Combined
-from application.store.event_store import (
-    APPEND,
-    INSERT_AND_KEEP,
-    INSERT_EVENTS,
-    LOAD,
-    LOAD_AND_NUMBERS,
-    LOAD_AT,
-    LOAD_PART,
-    LOAD_WHOLE,
-    NotReadable,
-    append_parameters,
-    by_stream,
-    to_recorded,
-    to_row,
-)
+from application.store.batcher import Batcher
+from application.store.event_store import APPEND, INSERT_AND_KEEP, INSERT_EVENTS, append_parameters, to_row
 from application.store.idempotency_records import FIND_RECORD, INSERT_RECORD, IdempotencyRecord
 from application.store.postgres.pg_connection import PgConnection, Unavailable
 from application.store.sealing import WAKE
-from application.store.snapshots import FOLD
+from application.store.stream_loader import StreamLoader, Streams
 from domain.client import Client, Contact, client_stream
 from domain.events import Recorded
 from domain.values import Principal
 
 WAKE_SECONDS = 0.03
-HIGHEST = 2**31 - 1  # of all versions
-
 
 StartSpan = Callable[..., AbstractContextManager[object]]  # a name, and attributes by name
 _NOTHING = nullcontext()
@@ -65,13 +49,12 @@ class BatchingDesk:
     def __init__(self, url: str, span: StartSpan = no_span) -> None:
         self._span = span
         self._lines = {name: PgConnection(url, f"api {name}") for name in ("load", "append", "numbers", "keys", "wake")}
-        self.load = Combined(self._load, name="load")
-        self._load_and_number = Combined(self._load_and_draw, name="load_and_number")
-        self._load_part = Combined(self._load_parts, name="load_part")
-        self._load_at = Combined(self._load_past, name="load_at")
-        self._append = Combined(self._append_all, after=(self.load, self._load_and_number), name="append")
-        self.find_key = Combined(self._find_keys, name="find_key")
-        self._find_record = Combined(self._find_records, name="find_kept")
+        self.loader, self._number_loader = (StreamLoader(self._lines[name].read) for name in ("load", "numbers"))
+        self.load = Batcher(self._load, name="load")
+        self._load_and_number = Batcher(self._load_and_draw, name="load_and_number")
+        self._append = Batcher(self._append_all, after=(self.load, self._load_and_number), name="append")
+        self.find_key = Batcher(self._find_keys, name="find_key")
+        self._find_record = Batcher(self._find_records, name="find_kept")
         self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self._waking: asyncio.Task[None] | None = None
         self._unsealed = False
@@ -98,17 +81,7 @@ class BatchingDesk:
         with self._span("load"):
             if draw_number:
                 return await self._load_and_number(stream_ids)
-            if whole:
-                return {stream: await self._load_part((stream, 0, HIGHEST)) for stream in stream_ids}, ""
-            return await self.load(stream_ids) if stream_ids else {}, ""
-
-    async def load_part(self, stream_id: UUID, after: int, through: int) -> Sequence[Recorded]:
-        """The events of a stream after a version and up to another."""
-        return await self._load_part((stream_id, after, through))
-
-    async def load_at(self, stream_id: UUID, version: int) -> Sequence[Recorded]:
-        """A stream as it was at a version, from a snapshot on."""
-        return await self._load_at((stream_id, version))
+            return await (self.loader.load_events if whole else self.load)(stream_ids), ""
 
     async def append_events(self, events: Sequence[Recorded], record: IdempotencyRecord | None) -> bool:
         """Appends the events of one command to one stream, all or none; False when they came too late."""
@@ -142,38 +115,11 @@ class BatchingDesk:
         return self._turns.setdefault(stream_id, asyncio.Lock())
 
     async def _load(self, wants: list[tuple[UUID, ...]]) -> list[Streams]:
-        return await self._loaded(wants, await self._lines["load"].read(LOAD, (_distinct(wants), FOLD)))
-
-    async def _load_parts(self, wants: list[tuple[UUID, int, int]]) -> list[Sequence[Recorded]]:
-        line = self._lines["load"]
-        return [[to_recorded(*row) for row in await line.read(LOAD_PART, [*map(str, want)])] for want in wants]
-
-    async def _load_past(self, wants: list[tuple[UUID, int]]) -> list[Sequence[Recorded]]:
-        line, found = self._lines["load"], list[Sequence[Recorded]]()
-        for stream, version in wants:
-            try:
-                rows = await line.read(LOAD_AT, ([stream], FOLD, str(version), str(version)))
-                found.append(by_stream(rows).get(stream, []))
-            except NotReadable as error:
-                if not error.is_snapshot:
-                    raise
-                found.append(await self._load_part((stream, 0, version)))
-        return found
-
-    async def _loaded(self, wants: list[tuple[UUID, ...]], rows: Iterable[Any]) -> list[Streams]:
-        try:
-            return _shares(wants, rows)
-        except NotReadable as error:
-            if not error.is_snapshot:
-                raise
-        return _shares(wants, await self._lines["load"].read(LOAD_WHOLE, (_distinct(wants),)))
+        return _shares(wants, await self.loader.load(_distinct(wants)))
 
     async def _load_and_draw(self, wants: list[tuple[UUID, ...]]) -> list[tuple[Streams, str]]:
-        rows = await self._lines["numbers"].read(LOAD_AND_NUMBERS, (_distinct(wants), FOLD, str(len(wants))))
-        events = len(rows) - len(wants)
-        numbers = [row[6] for row in rows[events:]]
-        shares = await self._loaded(wants, (row[:6] for row in rows[:events]))
-        return list(zip(shares, numbers, strict=True))
+        streams, numbers = await self._number_loader.load_and_draw(_distinct(wants), len(wants))
+        return list(zip(_shares(wants, streams), numbers, strict=True))
 
     async def _append_all(self, commands: list[tuple[Sequence[Recorded], IdempotencyRecord | None]]) -> list[bool]:
         rows = [to_row(event) for events, _ in commands for event in events]
@@ -218,6 +164,5 @@ def _distinct(wants: Iterable[Iterable[UUID]]) -> list[UUID]:
     return list({stream for want in wants for stream in want})
 
 
-def _shares(wants: Iterable[Iterable[UUID]], rows: Iterable[Any]) -> list[Streams]:
-    streams = by_stream(rows)
+def _shares(wants: Iterable[Iterable[UUID]], streams: Streams) -> list[Streams]:
     return [{stream: streams[stream] for stream in want if stream in streams} for want in wants]

@@ -16,7 +16,7 @@ MOST_IN_ONE_TRIP = 200
 LONGEST_WAIT_SECONDS = 0.01  # for others, who may read a stream of any length
 
 
-class Combined(Generic[In, Out]):
+class Batcher(Generic[In, Out]):
     """Collects what is wanted while a round trip is under way; the next round trip takes all of it.
 
     A round trip that is under way in one of `after` is waited for: those who get its answer will want something here.
@@ -25,7 +25,7 @@ class Combined(Generic[In, Out]):
     def __init__(
         self,
         round_trip: Callable[[list[In]], Awaitable[list[Out]]],
-        after: Sequence["Combined[Any, Any]"] = (),
+        after: Sequence["Batcher[Any, Any]"] = (),
         name: str = "",
     ) -> None:
         self._labels = (name,)

@@ -21,12 +21,9 @@ from domain.events import Event, Recorded
 from domain.ticket import Snapshot
 from domain.values import Actor, Level
 
-LOAD_WHOLE: LiteralString = """
-    select stream_id, version, at, type, body::text, meta::text
-    from events where stream_id = any(%b) order by stream_id, version"""
-LOAD_PART: LiteralString = """
-    select stream_id, version, at, type, body::text, meta::text
-    from events where stream_id = %s::uuid and version > %s::int and version <= %s::int order by version"""
+LOAD_EVENTS: LiteralString = """
+    select stream_id, version, at, type, body::text, meta::text from events
+    where stream_id = any(%b) and version > %s::int and version <= %s::int order by stream_id, version"""
 
 # The events of streams, each from its last snapshot on, which stands in place of the event of its version: no stream is
 # longer to load than another. `LOAD_AT` is as things stood at a version. "offset 0" keeps it a look-up by the primary
@@ -213,38 +210,16 @@ def by_stream(rows: Iterable[tuple[UUID, int, datetime, str, JsonText, JsonText]
     return streams
 
 
-class GivenEvent(msgspec.Struct, frozen=True):
-    """An event as `APPEND` and `INSERT_EVENTS` are given it; `first` is the version with which its command begins."""
-
-    stream_id: UUID | str
-    version: int
-    first: int
-    at: datetime
-    type: str
-    body: msgspec.Raw
-    private: bytes | None
-    meta: msgspec.Raw
-    leaf: bytes
-
-
-class GivenKey(IdempotencyRecord, frozen=True):
-    """The idempotency record of the command on a stream."""
-
-    stream_id: UUID | str
-
-
 def append_parameters(
     rows: Iterable[StoredRow], kept: Iterable[tuple[UUID | str, IdempotencyRecord]] = ()
 ) -> tuple[str, str]:
     """The parameters of `APPEND` and `INSERT_AND_KEEP`; `INSERT_EVENTS` takes the first alone. The rows of one stream
-    are one command."""
+    are one command, which begins with the version that is its `first`."""
     in_order = sorted(rows, key=_place)  # one order for all, so that two batches cannot deadlock
     firsts = {row.originator_id: row.originator_version for row in reversed(in_order)}
-    keys = [
-        GivenKey(record.principal, record.key, record.request_hash, record.answer, stream) for stream, record in kept
-    ]
-    given = [_given(row, firsts[row.originator_id]) for row in in_order]
-    return _json(given).decode(), _json(sorted(keys, key=_under)).decode()
+    events = [_given(row, firsts[row.originator_id]) for row in in_order]
+    keys = [{"stream_id": stream, **msgspec.structs.asdict(record)} for stream, record in sorted(kept, key=_under)]
+    return _json(events).decode(), _json(keys).decode()
 
 
 def _place(row: StoredRow) -> tuple[int, int]:
@@ -252,22 +227,22 @@ def _place(row: StoredRow) -> tuple[int, int]:
     return (stream if isinstance(stream, UUID) else UUID(stream)).int, row.originator_version
 
 
-def _under(record: IdempotencyRecord) -> tuple[str, str]:
-    return record.principal, record.key
+def _under(kept: tuple[UUID | str, IdempotencyRecord]) -> tuple[str, str]:
+    return kept[1].principal, kept[1].key
 
 
-def _given(row: StoredRow, first: int) -> GivenEvent:
-    return GivenEvent(
-        row.originator_id,
-        row.originator_version,
-        first,
-        row.at,
-        row.topic,
-        msgspec.Raw(row.state),
-        row.private,
-        msgspec.Raw(row.meta),
-        row.leaf,
-    )
+def _given(row: StoredRow, first: int) -> dict[str, Any]:
+    return {
+        "stream_id": row.originator_id,
+        "version": row.originator_version,
+        "first": first,
+        "at": row.at,
+        "type": row.topic,
+        "body": msgspec.Raw(row.state),
+        "private": row.private,
+        "meta": msgspec.Raw(row.meta),
+        "leaf": row.leaf,
+    }
 
 
 class EventMapper(Mapper[UUID]):

@@ -46,11 +46,16 @@ class PgConnection:
         self._answer: asyncio.Future[list[PGresult]] | None = None
 
     async def read(self, sql: LiteralString, parameters: Sequence[Parameter] = ()) -> list[Any]:
-        """The rows of a statement that changes nothing: tried once more when the connection was found broken."""
+        """The rows of a statement that changes nothing: tried once more when the connection was found broken.
+
+        Raises Unavailable also when it was cancelled: asked again, it would take as long again.
+        """
         try:
+            with suppress(Unavailable):
+                return await self.fetch(sql, parameters)
             return await self.fetch(sql, parameters)
-        except Unavailable:
-            return await self.fetch(sql, parameters)
+        except psycopg.OperationalError as error:
+            raise Unavailable(str(error)) from error
 
     async def fetch(self, sql: LiteralString, parameters: Sequence[Parameter] = ()) -> list[Any]:
         """The rows of one statement. Raises Unavailable when the connection cannot be had or broke."""
