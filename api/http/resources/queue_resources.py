@@ -16,13 +16,14 @@ from api.http.resources.ticket_resources import WITHOUT_TEXT
 from application.commands.deciding import Outcome
 from application.commands.idempotency import IdempotencyRequest, StoredAnswer
 from application.commands.supporting_commands import ClaimNext
+from application.store.batcher import Batcher
 from application.store.event_store import NotReadable
 from application.store.postgres.read_pool import Readers
 from domain import roles
 from domain.errors import Forbidden
 from domain.values import Principal, Queue, State
 from projections.queries.claim_dispenser import ClaimDispenser
-from projections.queries.queue_pages import QueueFilters, QueueRow, overview, queue_as_of, queue_page
+from projections.queries.queue_pages import Overview, QueueFilters, QueueRow, overview, queue_as_of, queue_page
 from projections.queries.ticket_view import ticket_view
 from projections.status.freshness import Freshness
 
@@ -55,15 +56,19 @@ class Queues:
 
     def __init__(self, readers: Readers, freshness: Freshness) -> None:
         self._readers, self._freshness = readers, freshness
+        self._overview = Batcher(self._look, name="overview")  # many screens ask for it all day: they share an answer
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """Nine queues: size, unassigned, oldest entry, by priority."""
         roles.require_read(req.context.who, "queues")
         asked = parameters(req, OverviewParameters)
         await wait_for_position(req, resp, self._freshness, asked.min_position, QUEUE_PROJECTIONS)
-        found = await overview(self._readers.fetch)
+        found = await self._overview(None)
         resp.set_header("Deskledger-Position", str(found.position))
         send(resp, found)
+
+    async def _look(self, asked: list[None]) -> list[Overview]:
+        return [await overview(self._readers.fetch)] * len(asked)
 
 
 class QueueResource:

@@ -1,10 +1,5 @@
-"""The API's connections for queries: a pool that gives up soon, and says so.
+"""The API's connections for queries: a pool that gives up soon, and says so."""
 
-Whoever asks what others ask too, while they wait for an answer, is answered together with the others: by a run of the
-query that begins after all of them have asked, so that nobody sees less than what was there when asking.
-"""
-
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,8 +27,6 @@ class Readers:
             timeout=READ_POOL_WAIT_SECONDS,
             reconnect_timeout=READ_POOL_WAIT_SECONDS,
         )
-        self._running: dict[tuple[Any, ...], asyncio.Task[list[Any]]] = {}
-        self._waiting: dict[tuple[Any, ...], asyncio.Task[list[Any]]] = {}
 
     async def open(self) -> None:
         """Starts to connect; does not wait for it."""
@@ -49,26 +42,6 @@ class Readers:
 
     async def fetch(self, query: SQL | Composed, parameters: Sequence[Any]) -> list[Any]:
         """The rows of a query. Raises Unavailable when no connection can be had, or it broke, or it took too long."""
-        if isinstance(query, Composed) or any(isinstance(value, list) for value in parameters):
-            return await self._fetch(query, parameters)
-        asked = (id(query), *parameters)  # a text that is always the same is one object
-        run = self._waiting.get(asked)
-        if run is None:
-            run = self._waiting[asked] = asyncio.create_task(self._after(asked, query, parameters))
-        return await asyncio.shield(run)  # who goes away takes nobody along
-
-    async def _after(self, asked: tuple[Any, ...], query: SQL, parameters: Sequence[Any]) -> list[Any]:
-        """Runs a query once the run that is under way has ended: that one began too early for those who ask now."""
-        if before := self._running.get(asked):
-            await asyncio.wait((before,))
-        run = self._running[asked] = self._waiting.pop(asked)
-        try:
-            return await self._fetch(query, parameters)
-        finally:
-            if self._running[asked] is run:
-                del self._running[asked]
-
-    async def _fetch(self, query: SQL | Composed, parameters: Sequence[Any]) -> list[Any]:
         try:
             try:
                 return await self._rows(query, parameters)
