@@ -5,7 +5,7 @@ also waits for the load that is under way: whoever gets its answer will append t
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import Any
@@ -15,13 +15,13 @@ from weakref import WeakValueDictionary
 import msgspec
 import psycopg
 
-from application.commands.command_handler import handle_command, handle_registration
+from application.commands.command_handler import CommandStore, handle_command, handle_registration
 from application.commands.deciding import NO_TRACE, CommandRequest, Outcome, Trace
 from application.commands.idempotency import IdempotencyRequest, StoredAnswer
 from application.identity.api_keys import SELECT_KEYS_BY_HASH
 from application.store.batcher import Batcher
 from application.store.event_store import APPEND, INSERT_AND_KEEP, INSERT_EVENTS, append_parameters, to_row
-from application.store.idempotency_records import FIND_RECORD, INSERT_RECORD, IdempotencyRecord
+from application.store.idempotency_records import INSERT_RECORD, IdempotencyRecord
 from application.store.postgres.pg_connection import PgConnection, Unavailable
 from application.store.sealing import WAKE
 from application.store.stream_loader import StreamLoader, Streams
@@ -40,7 +40,7 @@ def no_span(name: str, **attributes: object) -> AbstractContextManager[object]:
     return _NOTHING
 
 
-class BatchingDesk:
+class BatchingDesk(CommandStore):
     """Takes commands: load → decide → append, combined with whatever else is under way in this process.
 
     `span` is entered around each command and around its share of the round trips.
@@ -48,13 +48,11 @@ class BatchingDesk:
 
     def __init__(self, url: str, span: StartSpan = no_span) -> None:
         self._span = span
-        self._lines = {name: PgConnection(url, f"api {name}") for name in ("load", "append", "numbers", "keys", "wake")}
-        self.loader, self._number_loader = (StreamLoader(self._lines[name].read) for name in ("load", "numbers"))
-        self.load = Batcher(self._load, name="load")
-        self._load_and_number = Batcher(self._load_and_draw, name="load_and_number")
-        self._append = Batcher(self._append_all, after=(self.load, self._load_and_number), name="append")
+        self._lines = {name: PgConnection(url, f"api {name}") for name in ("load", "append", "keys", "wake")}
+        self.loader = StreamLoader(self._lines["load"].read)
+        self._load = Batcher(self._load_all, name="load")
+        self._append = Batcher(self._append_all, after=(self._load,), name="append")
         self.find_key = Batcher(self._find_keys, name="find_key")
-        self._find_record = Batcher(self._find_records, name="find_kept")
         self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self._waking: asyncio.Task[None] | None = None
         self._unsealed = False
@@ -79,9 +77,13 @@ class BatchingDesk:
     ) -> tuple[Streams, str]:
         """Several streams, and a ticket number that nobody else gets where one is drawn."""
         with self._span("load"):
-            if draw_number:
-                return await self._load_and_number(stream_ids)
-            return await (self.loader.load_events if whole else self.load)(stream_ids), ""
+            if whole:
+                return await self.loader.load_events(stream_ids), ""
+            return await self._load((stream_ids, draw_number))
+
+    async def load(self, stream_ids: tuple[UUID, ...]) -> Streams:
+        """Several streams, in one round trip with what others load."""
+        return (await self._load((stream_ids, False)))[0]
 
     async def append_events(self, events: Sequence[Recorded], record: IdempotencyRecord | None) -> bool:
         """Appends the events of one command to one stream, all or none; False when they came too late."""
@@ -97,12 +99,6 @@ class BatchingDesk:
         """Records the answer of a command that had nothing to change."""
         await self._lines["append"].fetch(INSERT_RECORD, msgspec.structs.astuple(record))
 
-    async def find_answer(self, idempotency: IdempotencyRequest | None) -> StoredAnswer | None:
-        """The first answer to a request that comes again. Raises KeyReused."""
-        if idempotency is None:
-            return None
-        return idempotency.stored_answer(await self._find_record((idempotency.principal, idempotency.key)))
-
     async def close(self) -> None:
         """Closes every connection, once the wake-up call that is on its way has been made."""
         if self._waking:
@@ -114,12 +110,14 @@ class BatchingDesk:
         """Commands of this process on one stream take turns, so that no batch holds two of them."""
         return self._turns.setdefault(stream_id, asyncio.Lock())
 
-    async def _load(self, wants: list[tuple[UUID, ...]]) -> list[Streams]:
-        return _shares(wants, await self.loader.load(_distinct(wants)))
-
-    async def _load_and_draw(self, wants: list[tuple[UUID, ...]]) -> list[tuple[Streams, str]]:
-        streams, numbers = await self._number_loader.load_and_draw(_distinct(wants), len(wants))
-        return list(zip(_shares(wants, streams), numbers, strict=True))
+    async def _load_all(self, wants: list[tuple[tuple[UUID, ...], bool]]) -> list[tuple[Streams, str]]:
+        stream_ids = list({stream for wanted, _ in wants for stream in wanted})
+        streams, drawn = await self.loader.load_and_draw(stream_ids, sum(draw_number for _, draw_number in wants))
+        numbers = iter(drawn)
+        return [
+            ({stream: streams[stream] for stream in wanted if stream in streams}, next(numbers) if draw_number else "")
+            for wanted, draw_number in wants
+        ]
 
     async def _append_all(self, commands: list[tuple[Sequence[Recorded], IdempotencyRecord | None]]) -> list[bool]:
         rows = [to_row(event) for events, _ in commands for event in events]
@@ -139,11 +137,6 @@ class BatchingDesk:
             won = set()
         return [events[0].originator_id in won for events, _ in commands]
 
-    async def _find_records(self, wanted: list[tuple[str, str]]) -> list[Sequence[Any] | None]:
-        columns = [list(column) for column in zip(*wanted, strict=True)]
-        rows = {(row[0], row[1]): row for row in await self._lines["load"].read(FIND_RECORD, columns)}
-        return [rows.get(one) for one in wanted]
-
     async def _find_keys(self, hashes: list[bytes]) -> list[Sequence[Any] | None]:
         rows = {row[0]: row for row in await self._lines["keys"].read(SELECT_KEYS_BY_HASH, (hashes,))}
         return [rows.get(hash_) for hash_ in hashes]
@@ -158,11 +151,3 @@ class BatchingDesk:
             except (Unavailable, psycopg.Error):
                 return  # the worker looks by itself too
             await asyncio.sleep(WAKE_SECONDS)
-
-
-def _distinct(wants: Iterable[Iterable[UUID]]) -> list[UUID]:
-    return list({stream for want in wants for stream in want})
-
-
-def _shares(wants: Iterable[Iterable[UUID]], streams: Streams) -> list[Streams]:
-    return [{stream: streams[stream] for stream in want if stream in streams} for want in wants]

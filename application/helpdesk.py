@@ -14,10 +14,16 @@ from eventsourcing.utils import Environment
 
 from application.clock import utc_now
 from application.commands.command import Command, Opening
-from application.commands.command_handler import handle_command, handle_fact, handle_registration, run_at_once
+from application.commands.command_handler import (
+    CommandStore,
+    handle_command,
+    handle_fact,
+    handle_registration,
+    run_at_once,
+)
 from application.commands.deciding import NO_TRACE, CommandRequest, Outcome, Policy, Trace, new_stream_id
 from application.commands.idempotency import IdempotencyRequest, StoredAnswer
-from application.store.idempotency_records import FIND_RECORD, INSERT_RECORD, IdempotencyRecord
+from application.store.idempotency_records import INSERT_RECORD, IdempotencyRecord
 from application.store.postgres.database import pool
 from application.store.recorder import Connections, EventRecorder, Factory
 from application.store.stream_loader import StreamLoader, Streams
@@ -92,7 +98,7 @@ class HelpDesk(Application[UUID]):
         return list(run_at_once(self._store.loader.load_events([stream_id])).get(stream_id, ()))
 
 
-class _DeskStore:
+class _DeskStore(CommandStore):
     """The store of the synchronous shell: the recorder of an application of the library."""
 
     def __init__(self, desk: HelpDesk) -> None:
@@ -105,10 +111,10 @@ class _DeskStore:
         self, stream_ids: tuple[UUID, ...], draw_number: bool = False, whole: bool = False
     ) -> tuple[Streams, str]:
         """In one statement."""
-        if draw_number:
-            streams, numbers = await self.loader.load_and_draw(stream_ids, 1)
-            return streams, numbers[0]
-        return await (self.loader.load_events if whole else self.loader.load)(stream_ids), ""
+        if whole:
+            return await self.loader.load_events(stream_ids), ""
+        streams, numbers = await self.loader.load_and_draw(stream_ids, int(draw_number))
+        return streams, "".join(numbers)
 
     async def append_events(self, events: Sequence[Recorded], record: IdempotencyRecord | None) -> bool:
         """Through the library's `save`, so that its mapper and recorder are in use."""
@@ -121,10 +127,3 @@ class _DeskStore:
     async def keep_answer(self, record: IdempotencyRecord) -> None:
         """In a transaction of its own."""
         await self._fetch(INSERT_RECORD, msgspec.structs.astuple(record))
-
-    async def find_answer(self, idempotency: IdempotencyRequest | None) -> StoredAnswer | None:
-        """From the table of idempotency records."""
-        if idempotency is None:
-            return None
-        found = await self._fetch(FIND_RECORD, ([idempotency.principal], [idempotency.key]))
-        return idempotency.stored_answer(found[0] if found else None)

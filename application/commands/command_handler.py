@@ -7,7 +7,7 @@ from uuid import UUID
 
 from application.commands.deciding import NO_TRACE, CommandRequest, Outcome, Trace, decide, decide_client, decide_fact
 from application.commands.idempotency import IdempotencyRequest, StoredAnswer
-from application.store.idempotency_records import IdempotencyRecord
+from application.store.idempotency_records import FIND_RECORD, IdempotencyRecord
 from application.store.stream_loader import StreamLoader, Streams
 from domain.client import Client, Contact, client_stream
 from domain.errors import DeskError, StaleVersion
@@ -40,8 +40,12 @@ class CommandStore(Protocol):
     def keep_answer(self, record: IdempotencyRecord) -> Awaitable[None]:
         """Records the answer of a command that had nothing to change."""
 
-    def find_answer(self, idempotency: IdempotencyRequest | None) -> Awaitable[StoredAnswer | None]:
+    async def find_answer(self, idempotency: IdempotencyRequest | None) -> StoredAnswer | None:
         """The first answer to a request that comes again. Raises KeyReused."""
+        if idempotency is None:
+            return None
+        rows = await self.loader.read(FIND_RECORD, (idempotency.principal, idempotency.key))
+        return idempotency.stored_answer(*rows[0]) if rows else None
 
 
 async def handle_command(

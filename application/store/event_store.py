@@ -21,39 +21,33 @@ from domain.events import Event, Recorded
 from domain.ticket import Snapshot
 from domain.values import Actor, Level
 
+HIGHEST_VERSION = 2**31 - 1
 LOAD_EVENTS: LiteralString = """
     select stream_id, version, at, type, body::text, meta::text from events
     where stream_id = any(%b) and version > %s::int and version <= %s::int order by stream_id, version"""
 
-# The events of streams, each from its last snapshot on, which stands in place of the event of its version: no stream is
-# longer to load than another. `LOAD_AT` is as things stood at a version. "offset 0" keeps it a look-up by the primary
-# key for each stream.
-_SNAPSHOT: LiteralString = """
+# The events of streams up to a version, each from its last snapshot on, which stands in place of the event of its
+# version: no stream is longer to load than another. "offset 0" keeps it a look-up by the primary key for each stream.
+LOAD: LiteralString = """
     select stream_id, version, at, case version when last then 'Snapshot' else type end as type,
         case version when last then ticket else body::text end as body, meta::text as meta
     from unnest(%b::uuid[]) wanted(id)
     left join lateral (
-        select version as last, ticket from snapshots where stream_id = id and fold = %s"""
-_EVENTS: LiteralString = """
+        select version as last, ticket from snapshots where stream_id = id and fold = %s and version <= %s::int
         order by version desc limit 1) snapshot on true
     join lateral (
-        select * from events where stream_id = id and version >= coalesce(last, 0)"""
-_UP_TO: LiteralString = " and version <= %s::int"
-_IN_ORDER: LiteralString = """
+        select * from events where stream_id = id and version >= coalesce(last, 0) and version <= %s::int
         offset 0) event on true
     order by stream_id, version"""
-LOAD: LiteralString = _SNAPSHOT + _EVENTS + _IN_ORDER
-LOAD_AT: LiteralString = _SNAPSHOT + _UP_TO + _EVENTS + _UP_TO + _IN_ORDER
 
 # The events of streams as by `LOAD`, and behind them so many new ticket numbers.
-_LOADED: LiteralString = "with loaded as ("
 _NUMBERS: LiteralString = """)
     select *, null as number from loaded
     union all
     select null, null, null, null, null, null, 'T-' || lpad(number, greatest(6, length(number)), '0')
     from (select nextval('ticket_numbers')::text as number from generate_series(1, %s::int)) drawn
     order by stream_id, version, number"""
-LOAD_AND_NUMBERS: LiteralString = _LOADED + LOAD + _NUMBERS
+LOAD_AND_NUMBERS: LiteralString = "with loaded as (" + LOAD + _NUMBERS
 
 # What `append_parameters` gives. An append has its xid before nextval: the sealer proves holes dead by it.
 _XID: LiteralString = """

@@ -18,12 +18,12 @@ from application.store.idempotency_records import IdempotencyRecord
 # The columns in the order of the fields of `StoredRow` and `SealedRow`.
 SELECT: LiteralString = """
     select stream_id, version, type, coalesce(private, convert_to(body::text, 'UTF8')), at, meta, private, leaf
-    from events where stream_id = %s and version > %s and version <= %s"""
+    from events where stream_id = %s and version > coalesce(%s, -1) and version <= coalesce(%s, 2147483647)"""
 NOTIFICATIONS: LiteralString = """
     select stream_id, version, type, coalesce(private, convert_to(body::text, 'UTF8')), position,
         at, meta, private, leaf from log join events using (ord)
-    where position >= %s and position <= %s and (%s::text[] = '{}' or type = any(%s)) order by position limit %s"""
-HIGHEST_POSITION = 2**62
+    where position >= %s and position <= coalesce(%s, 9223372036854775807)
+        and (%s::text[] = '{}' or type = any(%s)) order by position limit %s"""
 RECORDER_PAGE_MAX = 500
 RECORDER_POLL_SECONDS = 0.1
 
@@ -92,8 +92,7 @@ class EventRecorder(ApplicationRecorder):
     ) -> Sequence[StoredEvent]:
         """The rows of one stream, by version."""
         order: LiteralString = " order by version desc" if desc else " order by version"
-        after, through = -1 if gt is None else gt, 2**31 - 1 if lte is None else lte
-        found = self.fetch(SELECT + order + " limit %s", (originator_id, after, through, limit))
+        found = self.fetch(SELECT + order + " limit %s", (originator_id, gt, lte, limit))
         return [StoredRow(*row) for row in found]
 
     def select_notifications(
@@ -107,8 +106,7 @@ class EventRecorder(ApplicationRecorder):
     ) -> Sequence[Notification]:
         """The sealed events from a position on, in the one order of all events."""
         first = (start or 0) + (0 if inclusive_of_start else 1)
-        last = HIGHEST_POSITION if stop is None else stop
-        found = self.fetch(NOTIFICATIONS, (first, last, list(topics), list(topics), limit))
+        found = self.fetch(NOTIFICATIONS, (first, stop, list(topics), list(topics), limit))
         return [SealedRow(*row) for row in found]
 
     def max_notification_id(self) -> int | None:

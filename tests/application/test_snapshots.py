@@ -22,7 +22,7 @@ from application.commands.supporting_commands import AddNote, LinkTicket, Regist
 from application.helpdesk import HelpDesk
 from application.settings import Settings
 from application.store import snapshots
-from application.store.event_store import LOAD, NotReadable, to_row
+from application.store.event_store import HIGHEST_VERSION, LOAD, NotReadable, to_row
 from application.store.postgres.database import connect
 from application.store.snapshots import FOLD, forget_snapshots, take_all_snapshots, take_snapshots
 from application.store.stream_loader import StreamLoader
@@ -80,7 +80,10 @@ def made(connection: psycopg.Connection) -> dict[UUID, list[int]]:
 
 def loaded(connection: psycopg.Connection, ticket: UUID) -> list[tuple[str, int]]:
     """What a load of a ticket gives: type and version of each row."""
-    return [(row[3], row[1]) for row in connection.execute(LOAD, ([ticket], FOLD)).fetchall()]
+    return [
+        (row[3], row[1])
+        for row in connection.execute(LOAD, ([ticket], FOLD, HIGHEST_VERSION, HIGHEST_VERSION)).fetchall()
+    ]
 
 
 def by_snapshot(desk: HelpDesk, ticket: UUID) -> Sequence[Recorded]:
@@ -179,9 +182,10 @@ def test_an_earlier_version_goes_by_the_snapshot_before_it(
     async def look() -> None:
         combining = BatchingDesk(database)
         for version in (0, 1, 49, 50, 51, 99, 100, 130, 131):
-            assert fold(await combining.loader.load_at(long, version)) == fold(whole[:version])
-        assert len(await combining.loader.load_at(long, 120)) == (120 if fault else 21)
-        assert await combining.loader.load_at(uuid4(), 3) == ()
+            loaded = await combining.loader.load([long], version)
+            assert fold(loaded.get(long, ())) == fold(whole[:version])
+        assert len((await combining.loader.load([long], 120))[long]) == (120 if fault else 21)
+        assert await combining.loader.load([uuid4()], 3) == {}
         await combining.close()
 
     asyncio.run(look())
@@ -197,7 +201,7 @@ def test_an_unreadable_event_is_said_at_an_earlier_version_too(
     async def look(version: int) -> None:
         combining = BatchingDesk(database)
         try:
-            await combining.loader.load_at(ticket, version)
+            await combining.loader.load([ticket], version)
         finally:
             await combining.close()
 

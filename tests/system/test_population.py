@@ -15,10 +15,9 @@ from application.commands.deciding import new_stream_id
 from application.commands.procedure_commands import OpenTicket
 from application.helpdesk import HelpDesk
 from application.mail.closure_mail import queue_due_mails
-from application.store.event_store import LOAD_EVENTS, by_stream, to_row
+from application.store.event_store import HIGHEST_VERSION, LOAD_EVENTS, by_stream, to_row
 from application.store.postgres.database import connect
 from application.store.sealing import seal_all
-from application.store.stream_loader import HIGHEST_VERSION
 from domain import events as e
 from domain.procedure import QUEUES
 from domain.rules import possible

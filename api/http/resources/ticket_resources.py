@@ -126,7 +126,7 @@ class TicketResource:
             version = await version_at_time(self._readers.fetch, ticket_id, asked.as_of)
         elif asked.position is not None:
             version = await version_at_position(self._readers.fetch, ticket_id, asked.position)
-        then = fold(await self._desk.loader.load_at(ticket_id, version or 0))
+        then = fold((await self._desk.loader.load([ticket_id], version or 0)).get(ticket_id, ()))
         if then is None:
             raise UnknownTicket("The ticket did not exist yet.")
         return visible(then, who) if then.client_user_id else then  # at first it may have been taken for another's
