@@ -20,7 +20,6 @@ from application.identity.token_claims import Claims, read_algorithms, read_clai
 from application.webhooks.address_rules import read_hosts
 from application.webhooks.signing import read_keys
 
-SETTING_MOST_DIGITS = 10
 USUAL_ALGORITHMS, USUAL_CLAIMS = "RS256,ES256,EdDSA", msgspec.json.encode(Claims()).decode()
 Reader = Callable[[str], Any]  # of a variable's text; its ValueError says what the variable accepts
 
@@ -57,8 +56,8 @@ def _checked(reader: Reader) -> Reader:
 def _number(least: int, most: int) -> Reader:
     @_accepts(f"a whole number from {least} to {most}")
     def read(text: str) -> int | None:
-        short = text.isascii() and text.isdecimal() and len(text) < SETTING_MOST_DIGITS
-        return int(text) if short and least <= int(text) <= most else None
+        fits = text.isascii() and text.isdecimal() and least <= int(text) <= most
+        return int(text) if fits else None
 
     return read
 
@@ -197,14 +196,8 @@ VARIABLES: dict[str, tuple[str, Variable]] = {
 
 def environment_for(settings: Settings) -> dict[str, str]:
     """The environment for a part in a process of its own: ours, with these settings in it."""
-    return {
-        **os.environ,
-        "DATABASE_URL": settings.database_url or "",
-        "DESKLEDGER_DATA_DIR": str(settings.data_dir),
-        "DESKLEDGER_SMTP_URL": settings.smtp_url or "",
-        "DESKLEDGER_HOST": settings.host,
-        "DESKLEDGER_PORT": str(settings.port),
-    }
+    values = {name: getattr(settings, field) for name, (field, _) in VARIABLES.items()}
+    return {**os.environ, **{name: "" if value is None else str(value) for name, value in values.items()}}
 
 
 def environment_without_settings() -> dict[str, str]:

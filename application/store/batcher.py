@@ -33,13 +33,10 @@ class Batcher(Generic[In, Out]):
         self._waiting: list[tuple[In, asyncio.Future[Out]]] = []
         self._task: asyncio.Task[None] | None = None
         self._under_way: asyncio.Future[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __call__(self, wanted: In) -> asyncio.Future[Out]:
         """The future answer to one want."""
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()  # which asks the system each time whether the process was forked
-        future: asyncio.Future[Out] = self._loop.create_future()
+        future: asyncio.Future[Out] = asyncio.get_running_loop().create_future()
         self._waiting.append((wanted, future))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._trips())
@@ -52,15 +49,12 @@ class Batcher(Generic[In, Out]):
                 await asyncio.wait(before, timeout=LONGEST_WAIT_SECONDS)
             batch, self._waiting = self._waiting[:MOST_IN_ONE_TRIP], self._waiting[MOST_IN_ONE_TRIP:]
             # somebody who went away before the trip wants nothing any more
-            self._under_way = asyncio.get_running_loop().create_future()
-            begun = perf_counter()
-            try:
-                await self._trip([(wanted, future) for wanted, future in batch if not future.done()])
-            finally:
-                BATCH_SIZE.observe(self._labels, len(batch))
-                BATCH_DURATION.observe(self._labels, perf_counter() - begun)
-                self._under_way.set_result(None)
-                self._under_way = None
+            self._under_way, begun = asyncio.get_running_loop().create_future(), perf_counter()
+            await self._trip([(wanted, future) for wanted, future in batch if not future.done()])
+            BATCH_SIZE.observe(self._labels, len(batch))
+            BATCH_DURATION.observe(self._labels, perf_counter() - begun)
+            self._under_way.set_result(None)
+            self._under_way = None
 
     async def _trip(self, batch: list[tuple[In, asyncio.Future[Out]]]) -> None:
         try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
+from itertools import groupby, starmap
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -195,12 +196,9 @@ def to_recorded(stream_id: UUID, version: int, at: datetime, type_: str, body: J
 def by_stream(rows: Iterable[tuple[UUID, int, datetime, str, JsonText, JsonText]]) -> dict[UUID, list[Recorded]]:
     """The rows of `LOAD`, which come stream by stream, as the events of each stream."""
     streams: dict[UUID, list[Recorded]] = {}
-    last = None
-    for row in rows:
-        if row[0].int != last:  # looked at as a number: a UUID is compared, and found in a dictionary, much slower
-            last = row[0].int
-            events = streams[row[0]] = []
-        events.append(to_recorded(*row))
+    for _, same in groupby(rows, key=lambda row: row[0].int):  # as a number: a UUID is compared much slower
+        events = list(starmap(to_recorded, same))
+        streams[events[0].originator_id] = events
     return streams
 
 
@@ -212,17 +210,14 @@ def append_parameters(
     in_order = sorted(rows, key=_place)  # one order for all, so that two batches cannot deadlock
     firsts = {row.originator_id: row.originator_version for row in reversed(in_order)}
     events = [_given(row, firsts[row.originator_id]) for row in in_order]
-    keys = [{"stream_id": stream, **msgspec.structs.asdict(record)} for stream, record in sorted(kept, key=_under)]
+    by_key = sorted(kept, key=lambda one: (one[1].principal, one[1].key))
+    keys = [{"stream_id": stream, **msgspec.structs.asdict(record)} for stream, record in by_key]
     return _json(events).decode(), _json(keys).decode()
 
 
 def _place(row: StoredRow) -> tuple[int, int]:
     stream = row.originator_id
     return (stream if isinstance(stream, UUID) else UUID(stream)).int, row.originator_version
-
-
-def _under(kept: tuple[UUID | str, IdempotencyRecord]) -> tuple[str, str]:
-    return kept[1].principal, kept[1].key
 
 
 def _given(row: StoredRow, first: int) -> dict[str, Any]:

@@ -1,16 +1,17 @@
 """The recorder on the eventsourcing library's contracts: it appends with `INSERT_EVENTS` and follows the sealed log."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Event as Flag
-from typing import Any, LiteralString, Protocol
+from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
 from eventsourcing import persistence as library
 from eventsourcing.persistence import ApplicationRecorder, Notification, StoredEvent, Subscription
+from psycopg_pool import ConnectionPool
 
 from application.store.event_store import INSERT_AND_KEEP, INSERT_EVENTS, EventMapper, StoredRow, append_parameters
 from application.store.idempotency_records import IdempotencyRecord
@@ -33,24 +34,8 @@ class SealedRow(StoredRow, Notification):
     """An event with its position, `id`; the mapper reads it like any other row."""
 
 
-class Connections(Protocol):
-    """Where a recorder takes its connections from: a pool, or `OneTransaction`."""
-
-    def connection(self) -> AbstractContextManager[psycopg.Connection[Any]]:
-        """A connection for one statement; an append is committed when the block ends."""
-
-
-class OneTransaction:
-    """A connection in place of a pool: what is recorded becomes part of the transaction that is under way on it."""
-
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self._connection = connection
-
-    @contextmanager
-    def connection(self) -> Iterator[psycopg.Connection[Any]]:
-        """The connection, behind a savepoint: an append that comes too late undoes itself, and not the transaction."""
-        with self._connection.transaction():
-            yield self._connection
+# A pool; or one connection, where what is recorded is to be part of the transaction that is under way on it.
+Connections = ConnectionPool[psycopg.Connection[Any]] | psycopg.Connection[Any]
 
 
 class EventRecorder(ApplicationRecorder):
@@ -121,8 +106,12 @@ class EventRecorder(ApplicationRecorder):
     @contextmanager
     def _connection(self) -> Iterator[psycopg.Connection[Any]]:
         try:
-            with self.connections.connection() as connection:
-                yield connection
+            if isinstance(self.connections, ConnectionPool):
+                with self.connections.connection() as connection:
+                    yield connection
+            else:  # behind a savepoint: an append that comes too late undoes itself, and not the transaction
+                with self.connections.transaction():
+                    yield self.connections
         except psycopg.errors.UniqueViolation as error:
             raise library.IntegrityError(error) from error
         except psycopg.OperationalError as error:

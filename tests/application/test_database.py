@@ -3,7 +3,6 @@
 import re
 import threading
 from datetime import UTC, datetime
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -94,20 +93,6 @@ def test_a_migration_is_applied_and_written_down_together(empty_database: str) -
             migrate(connection)
         assert connection.execute("select name from schema_migrations").fetchall() == [("0001_event_store.sql",)]
         assert "api_keys" not in {row[1] for row in schema(connection)}
-
-
-def test_a_migration_may_be_python(empty_database: str, tmp_path: Path) -> None:
-    """It runs in its number's turn and in the transaction that writes it down: when it fails, nothing of it is left."""
-    body = "def migrate(connection):\n    connection.execute('insert into made values (2)')\n"
-    (tmp_path / "0001_made.sql").write_text("create table made (number int); insert into made values (1);")
-    (tmp_path / "0002_more.py").write_text(body)
-    (tmp_path / "0003_fails.py").write_text(body + "    raise LookupError\n")
-    with connect(empty_database, "test") as connection:
-        with pytest.raises(LookupError):
-            migrate(connection, tmp_path)
-        done = connection.execute("select name from schema_migrations order by number").fetchall()
-        assert done == [("0001_made.sql",), ("0002_more.py",)]
-        assert connection.execute("select number from made order by 1").fetchall() == [(1,), (2,)]
 
 
 def test_a_connection_commits_by_itself_in_utc_and_leaves_json_raw(database: str) -> None:

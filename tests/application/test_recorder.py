@@ -25,7 +25,7 @@ from application.store.idempotency_records import FIND_RECORD, IdempotencyRecord
 from application.store.postgres import database as databases
 from application.store.postgres.database import connect, migrate
 from application.store.postgres.embedded_postgres import EmbeddedPostgres
-from application.store.recorder import EventRecorder, Factory, OneTransaction
+from application.store.recorder import EventRecorder, Factory
 from application.store.sealing import seal, seal_all
 from application.store.snapshots import FOLD
 from tests.support.running_desk import ROOT, free_port, wait_until
@@ -390,7 +390,7 @@ def test_what_is_recorded_in_a_transaction_stands_or_falls_with_it(
     """A conflict undoes the insert that has it, and what was done in the transaction before and after it stands."""
     taken, own = uuid4(), uuid4()
     recorder.insert_events(rows(taken))
-    inside = EventRecorder(OneTransaction(connection))
+    inside = EventRecorder(connection)
     with connection.transaction() as transaction:
         inside.insert_events(rows(own))
         with pytest.raises(library.IntegrityError):

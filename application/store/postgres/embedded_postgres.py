@@ -33,9 +33,6 @@ LONGEST_SOCKET_DIR = 90  # of the 107 bytes that a socket's path may have
 POSTGRES_SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
-    "max_connections": "100",
-    "shared_buffers": "128MB",
-    "jit": "off",
     "logging_collector": "on",
     "log_directory": "../postgres-log",
     "log_filename": "%a.log",  # seven files, each overwritten after a week
@@ -102,7 +99,7 @@ class EmbeddedPostgres:
         if self.running_pid():
             self._wait()
             return False
-        options = [word for item in self.settings.items() for word in ("-c", "=".join(item))]
+        options = [f"--{name}={value}" for name, value in self.settings.items()]
         command = [programs / "postgres", "-D", self.cluster, "-k", self.sockets, *options]
         with (self.home / "postgres-start.log").open("wb") as log:
             self.process = self._spawn(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)

@@ -10,7 +10,6 @@ import re
 import select
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import count
 from typing import Any, LiteralString
 
 import psycopg
@@ -24,7 +23,6 @@ from application.store.postgres.database import connection_settings
 CONNECTION_PATIENCE_SECONDS = 15.0
 CANCEL_SECONDS = 2.0
 Parameter = str | list[Any]  # as text, for whatever type the statement wants; or an array, as psycopg packs it
-_PLACEHOLDER = re.compile(r"%[sb]")
 
 
 class Unavailable(Exception):
@@ -123,13 +121,11 @@ class PgConnection:
 
     def _send(self, pgconn: PGconn) -> None:
         """Runs again and again, while there is more to send than the socket takes."""
-        loop, more = asyncio.get_running_loop(), 0
+        loop = asyncio.get_running_loop()
+        loop.remove_writer(self._socket)
         with suppress(psycopg.OperationalError):  # what reads the socket hears of it, too
-            more = pgconn.flush()
-        if more:
-            loop.add_writer(self._socket, self._send, pgconn)
-        else:
-            loop.remove_writer(self._socket)
+            if pgconn.flush():
+                loop.add_writer(self._socket, self._send, pgconn)
 
     def _receive(self, pgconn: PGconn) -> None:
         """Runs whenever something has come in: the last result is the answer, once nothing follows it."""
@@ -181,5 +177,5 @@ class PgConnection:
 
 def numbered(sql: str) -> str:
     """A statement with PostgreSQL's own parameters, $1, $2 …, in place of psycopg's."""
-    numbers = count(1)
-    return _PLACEHOLDER.sub(lambda _: f"${next(numbers)}", sql)
+    first, *others = re.split("%[sb]", sql)
+    return first + "".join(f"${number}{text}" for number, text in enumerate(others, 1))
