@@ -82,7 +82,7 @@ def test_who_gets_no_connection_waits_once(monkeypatch: pytest.MonkeyPatch) -> N
         try:
             with pytest.raises(Unavailable):
                 await readers.fetch(ONE, (1,))
-            return readers._pool.get_stats()["requests_num"]
+            return readers.get_stats()["requests_num"]
         finally:
             await readers.close()
 

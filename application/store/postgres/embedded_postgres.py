@@ -243,12 +243,8 @@ def may_enter(path: Path, servant: pwd.struct_passwd | None) -> bool:
     """Whether the servant can reach the directory; whoever needs no servant can."""
     if servant is None:
         return True
-    for directory in (path, *path.parents):
-        status = directory.stat()
-        owner = status.st_uid == servant.pw_uid and status.st_mode & 0o100
-        if not owner and not status.st_mode & 0o001:
-            return False
-    return True
+    found = [directory.stat() for directory in (path, *path.parents)]
+    return all(one.st_mode & 0o001 or (one.st_uid == servant.pw_uid and one.st_mode & 0o100) for one in found)
 
 
 def socket_dir(home: Path) -> Path:
@@ -259,12 +255,12 @@ def socket_dir(home: Path) -> Path:
     return Path("/tmp") / f"deskledger-{os.geteuid()}-{sha256(str(home).encode()).hexdigest()[:12]}"  # noqa: S108
 
 
-def own_directory(directory: Path, servant: pwd.struct_passwd | None, mode: int = 0o700) -> None:
+def own_directory(directory: Path, servant: pwd.struct_passwd | None) -> None:
     """Makes the directory the servant's own, or ours. Raises PostgresError when it is somebody else's."""
-    directory.mkdir(mode=mode, exist_ok=True)
+    directory.mkdir(mode=0o700, exist_ok=True)
     found, owners = directory.lstat(), {os.geteuid(), servant.pw_uid if servant else os.geteuid()}
     if not stat.S_ISDIR(found.st_mode) or found.st_uid not in owners:  # also a link that somebody laid under /tmp
         raise PostgresError(f"{directory} belongs to somebody else: remove it, or choose another data directory")
     if servant:
         os.chown(directory, servant.pw_uid, servant.pw_gid)
-    directory.chmod(mode)
+    directory.chmod(0o700)

@@ -81,7 +81,10 @@ class PgConnection:
                 async with asyncio.timeout(CONNECTION_PATIENCE_SECONDS):
                     return await self._run(connection.pgconn, sql, parameters), self._values
             except (asyncio.CancelledError, TimeoutError) as error:
-                await self._give_up(connection)
+                # stopped, as it might be recorded much later; an answer must not be taken for the next one's
+                with suppress(psycopg.Error):
+                    await connection.cancel_safe(timeout=CANCEL_SECONDS)
+                await self.close()
                 if isinstance(error, asyncio.CancelledError):
                     raise
                 raise Unavailable(f"no answer within {CONNECTION_PATIENCE_SECONDS:g} s") from error
@@ -90,13 +93,6 @@ class PgConnection:
                     raise
                 await self.close()
                 raise Unavailable(str(error)) from error
-
-    async def _give_up(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        """Stops the statement, which might be recorded much later otherwise, and lets go of the connection: an answer
-        that nobody waits for must not be taken for the next one's."""
-        with suppress(psycopg.Error):
-            await connection.cancel_safe(timeout=CANCEL_SECONDS)
-        await self.close()
 
     async def _run(self, pgconn: PGconn, sql: str, parameters: Sequence[Parameter]) -> PGresult:
         if sql not in self._prepared:
