@@ -5,7 +5,7 @@ side by side, and the sealer gives the committed events their position (`applica
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -121,7 +121,7 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
 class StoredRow(StoredEvent):
     """An event as the table holds it; `state` is the JSON of its own fields."""
 
-    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    at: datetime
     meta: bytes = b"{}"
     private: bytes | None = None
     leaf: bytes = b""
@@ -166,11 +166,7 @@ class NotReadable(LookupError):
     def __init__(self, stream_id: UUID, version: int, type_: str) -> None:
         super().__init__(f"{type_}, version {version} of {stream_id}")
         self.stream_id, self.version, self.type = stream_id, version, type_
-
-    @property
-    def is_snapshot(self) -> bool:
-        """Whether it is no event: the stream's events tell what the snapshot does not."""
-        return self.type == Snapshot.stored_as
+        self.is_snapshot = type_ == Snapshot.stored_as  # no event: the stream's events tell what it does not
 
 
 def to_recorded(stream_id: UUID, version: int, at: datetime, type_: str, body: JsonText, meta: JsonText) -> Recorded:

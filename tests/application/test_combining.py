@@ -496,6 +496,21 @@ def test_a_query_that_broke_is_asked_once_more(
     assert [type(answer) for answer in run(load(2))] == [Unavailable]
 
 
+def test_a_query_that_is_cancelled_is_not_asked_again(
+    shell: BatchingDesk, run: Any, connection: psycopg.Connection, rival: psycopg.Connection
+) -> None:
+    """It would take as long again: whoever asked is told that the database is unavailable."""
+
+    async def load() -> list[Any]:
+        rival.execute("lock table events in access exclusive mode")
+        asked = asyncio.create_task(shell.load((uuid4(),)))
+        await asyncio.to_thread(wait_for_locks, connection, 1)
+        end(connection, CANCEL, "load")
+        return await all_of(asked)
+
+    assert [type(answer) for answer in run(load())] == [Unavailable]
+
+
 def test_a_batch_that_broke_off_is_not_tried_again(
     shell: BatchingDesk, run: Any, database: str, connection: psycopg.Connection, rival: psycopg.Connection
 ) -> None:
