@@ -5,7 +5,7 @@ also waits for the load that is under way: whoever gets its answer will append t
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import Any
@@ -15,37 +15,21 @@ from weakref import WeakValueDictionary
 import msgspec
 import psycopg
 
-from application.commands.command_handler import Streams, handle_command, handle_registration
+from application.commands.command_handler import CommandStore, handle_command, handle_registration
 from application.commands.deciding import NO_TRACE, CommandRequest, Outcome, Trace
 from application.commands.idempotency import IdempotencyRequest, StoredAnswer
 from application.identity.api_keys import SELECT_KEYS_BY_HASH
-from application.store.batcher import Combined
-from application.store.event_store import (
-    APPEND,
-    INSERT_AND_KEEP,
-    INSERT_EVENTS,
-    LOAD,
-    LOAD_AND_NUMBERS,
-    LOAD_AT,
-    LOAD_PART,
-    LOAD_WHOLE,
-    NotReadable,
-    append_parameters,
-    by_stream,
-    to_recorded,
-    to_row,
-)
-from application.store.idempotency_records import FIND_RECORD, INSERT_RECORD, IdempotencyRecord
+from application.store.batcher import Batcher
+from application.store.event_store import APPEND, INSERT_AND_KEEP, INSERT_EVENTS, append_parameters, to_row
+from application.store.idempotency_records import INSERT_RECORD, IdempotencyRecord
 from application.store.postgres.pg_connection import PgConnection, Unavailable
 from application.store.sealing import WAKE
-from application.store.snapshots import FOLD
+from application.store.stream_loader import StreamLoader, Streams
 from domain.client import Client, Contact, client_stream
 from domain.events import Recorded
 from domain.values import Principal
 
 WAKE_SECONDS = 0.03
-HIGHEST = 2**31 - 1  # of all versions
-
 
 StartSpan = Callable[..., AbstractContextManager[object]]  # a name, and attributes by name
 _NOTHING = nullcontext()
@@ -56,7 +40,7 @@ def no_span(name: str, **attributes: object) -> AbstractContextManager[object]:
     return _NOTHING
 
 
-class BatchingDesk:
+class BatchingDesk(CommandStore):
     """Takes commands: load → decide → append, combined with whatever else is under way in this process.
 
     `span` is entered around each command and around its share of the round trips.
@@ -64,14 +48,11 @@ class BatchingDesk:
 
     def __init__(self, url: str, span: StartSpan = no_span) -> None:
         self._span = span
-        self._lines = {name: PgConnection(url, f"api {name}") for name in ("load", "append", "numbers", "keys", "wake")}
-        self.load = Combined(self._load, name="load")
-        self._load_and_number = Combined(self._load_and_draw, name="load_and_number")
-        self._load_part = Combined(self._load_parts, name="load_part")
-        self._load_at = Combined(self._load_past, name="load_at")
-        self._append = Combined(self._append_all, after=(self.load, self._load_and_number), name="append")
-        self.find_key = Combined(self._find_keys, name="find_key")
-        self._find_record = Combined(self._find_records, name="find_kept")
+        self._lines = {name: PgConnection(url, f"api {name}") for name in ("load", "append", "keys", "wake")}
+        self.loader = StreamLoader(self._lines["load"].read)
+        self._load = Batcher(self._load_all, name="load")
+        self._append = Batcher(self._append_all, after=(self._load,), name="append")
+        self.find_key = Batcher(self._find_keys, name="find_key")
         self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self._waking: asyncio.Task[None] | None = None
         self._unsealed = False
@@ -96,19 +77,13 @@ class BatchingDesk:
     ) -> tuple[Streams, str]:
         """Several streams, and a ticket number that nobody else gets where one is drawn."""
         with self._span("load"):
-            if draw_number:
-                return await self._load_and_number(stream_ids)
             if whole:
-                return {stream: await self._load_part((stream, 0, HIGHEST)) for stream in stream_ids}, ""
-            return await self.load(stream_ids) if stream_ids else {}, ""
+                return await self.loader.load_events(stream_ids), ""
+            return await self._load((stream_ids, draw_number))
 
-    async def load_part(self, stream_id: UUID, after: int, through: int) -> Sequence[Recorded]:
-        """The events of a stream after a version and up to another."""
-        return await self._load_part((stream_id, after, through))
-
-    async def load_at(self, stream_id: UUID, version: int) -> Sequence[Recorded]:
-        """A stream as it was at a version, from a snapshot on."""
-        return await self._load_at((stream_id, version))
+    async def load(self, stream_ids: tuple[UUID, ...]) -> Streams:
+        """Several streams, in one round trip with what others load."""
+        return (await self._load((stream_ids, False)))[0]
 
     async def append_events(self, events: Sequence[Recorded], record: IdempotencyRecord | None) -> bool:
         """Appends the events of one command to one stream, all or none; False when they came too late."""
@@ -124,12 +99,6 @@ class BatchingDesk:
         """Records the answer of a command that had nothing to change."""
         await self._lines["append"].fetch(INSERT_RECORD, msgspec.structs.astuple(record))
 
-    async def find_answer(self, idempotency: IdempotencyRequest | None) -> StoredAnswer | None:
-        """The first answer to a request that comes again. Raises KeyReused."""
-        if idempotency is None:
-            return None
-        return idempotency.stored_answer(await self._find_record((idempotency.principal, idempotency.key)))
-
     async def close(self) -> None:
         """Closes every connection, once the wake-up call that is on its way has been made."""
         if self._waking:
@@ -141,39 +110,14 @@ class BatchingDesk:
         """Commands of this process on one stream take turns, so that no batch holds two of them."""
         return self._turns.setdefault(stream_id, asyncio.Lock())
 
-    async def _load(self, wants: list[tuple[UUID, ...]]) -> list[Streams]:
-        return await self._loaded(wants, await self._lines["load"].read(LOAD, (_distinct(wants), FOLD)))
-
-    async def _load_parts(self, wants: list[tuple[UUID, int, int]]) -> list[Sequence[Recorded]]:
-        line = self._lines["load"]
-        return [[to_recorded(*row) for row in await line.read(LOAD_PART, [*map(str, want)])] for want in wants]
-
-    async def _load_past(self, wants: list[tuple[UUID, int]]) -> list[Sequence[Recorded]]:
-        line, found = self._lines["load"], list[Sequence[Recorded]]()
-        for stream, version in wants:
-            try:
-                rows = await line.read(LOAD_AT, ([stream], FOLD, str(version), str(version)))
-                found.append(by_stream(rows).get(stream, []))
-            except NotReadable as error:
-                if not error.is_snapshot:
-                    raise
-                found.append(await self._load_part((stream, 0, version)))
-        return found
-
-    async def _loaded(self, wants: list[tuple[UUID, ...]], rows: Iterable[Any]) -> list[Streams]:
-        try:
-            return _shares(wants, rows)
-        except NotReadable as error:
-            if not error.is_snapshot:
-                raise
-        return _shares(wants, await self._lines["load"].read(LOAD_WHOLE, (_distinct(wants),)))
-
-    async def _load_and_draw(self, wants: list[tuple[UUID, ...]]) -> list[tuple[Streams, str]]:
-        rows = await self._lines["numbers"].read(LOAD_AND_NUMBERS, (_distinct(wants), FOLD, str(len(wants))))
-        events = len(rows) - len(wants)
-        numbers = [row[6] for row in rows[events:]]
-        shares = await self._loaded(wants, (row[:6] for row in rows[:events]))
-        return list(zip(shares, numbers, strict=True))
+    async def _load_all(self, wants: list[tuple[tuple[UUID, ...], bool]]) -> list[tuple[Streams, str]]:
+        stream_ids = list({stream for wanted, _ in wants for stream in wanted})
+        streams, drawn = await self.loader.load_and_draw(stream_ids, sum(draw_number for _, draw_number in wants))
+        numbers = iter(drawn)
+        return [
+            ({stream: streams[stream] for stream in wanted if stream in streams}, next(numbers) if draw_number else "")
+            for wanted, draw_number in wants
+        ]
 
     async def _append_all(self, commands: list[tuple[Sequence[Recorded], IdempotencyRecord | None]]) -> list[bool]:
         rows = [to_row(event) for events, _ in commands for event in events]
@@ -193,11 +137,6 @@ class BatchingDesk:
             won = set()
         return [events[0].originator_id in won for events, _ in commands]
 
-    async def _find_records(self, wanted: list[tuple[str, str]]) -> list[Sequence[Any] | None]:
-        columns = [list(column) for column in zip(*wanted, strict=True)]
-        rows = {(row[0], row[1]): row for row in await self._lines["load"].read(FIND_RECORD, columns)}
-        return [rows.get(one) for one in wanted]
-
     async def _find_keys(self, hashes: list[bytes]) -> list[Sequence[Any] | None]:
         rows = {row[0]: row for row in await self._lines["keys"].read(SELECT_KEYS_BY_HASH, (hashes,))}
         return [rows.get(hash_) for hash_ in hashes]
@@ -212,12 +151,3 @@ class BatchingDesk:
             except (Unavailable, psycopg.Error):
                 return  # the worker looks by itself too
             await asyncio.sleep(WAKE_SECONDS)
-
-
-def _distinct(wants: Iterable[Iterable[UUID]]) -> list[UUID]:
-    return list({stream for want in wants for stream in want})
-
-
-def _shares(wants: Iterable[Iterable[UUID]], rows: Iterable[Any]) -> list[Streams]:
-    streams = by_stream(rows)
-    return [{stream: streams[stream] for stream in want if stream in streams} for want in wants]

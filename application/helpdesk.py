@@ -4,21 +4,29 @@ the users' own Python programs."""
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Self, overload
+from typing import Any, LiteralString, Self, overload
 from uuid import UUID
 
+import msgspec
 from eventsourcing.application import Application
 from eventsourcing.persistence import InfrastructureFactory, IntegrityError
 from eventsourcing.utils import Environment
 
 from application.clock import utc_now
 from application.commands.command import Command, Opening
-from application.commands.command_handler import Streams, handle_command, handle_fact, handle_registration, run_at_once
+from application.commands.command_handler import (
+    CommandStore,
+    handle_command,
+    handle_fact,
+    handle_registration,
+    run_at_once,
+)
 from application.commands.deciding import NO_TRACE, CommandRequest, Outcome, Policy, Trace, new_stream_id
 from application.commands.idempotency import IdempotencyRequest, StoredAnswer
-from application.store.idempotency_records import IdempotencyRecord
+from application.store.idempotency_records import INSERT_RECORD, IdempotencyRecord
 from application.store.postgres.database import pool
 from application.store.recorder import Connections, EventRecorder, Factory
+from application.store.stream_loader import StreamLoader, Streams
 from domain.client import Client, Contact
 from domain.events import Event, Recorded
 from domain.values import Actor, Principal
@@ -34,6 +42,7 @@ class HelpDesk(Application[UUID]):
     def __init__(self, connections: Connections, policy: Policy = DEFAULT_POLICY) -> None:
         self.connections, self.policy = connections, policy
         super().__init__()
+        self._store = _DeskStore(self)
 
     @classmethod
     @contextmanager
@@ -69,43 +78,43 @@ class HelpDesk(Application[UUID]):
 
     def execute(self, request: CommandRequest, idempotency: IdempotencyRequest | None = None) -> Outcome | StoredAnswer:
         """As `handle_command`."""
-        return run_at_once(handle_command(_DeskStore(self), request, idempotency))
+        return run_at_once(handle_command(self._store, request, idempotency))
 
     def register_client(
         self, user_id: str, contact: Contact, who: Principal, now: datetime, trace: Trace = NO_TRACE
     ) -> Client:
         """Makes the directory say `contact` of `user_id`."""
-        return run_at_once(handle_registration(_DeskStore(self), user_id, contact, who, now, trace))
+        return run_at_once(handle_registration(self._store, user_id, contact, who, now, trace))
 
     def record(self, ticket_id: UUID, event: Event, by: Actor, now: datetime, trace: Trace = NO_TRACE) -> Recorded:
         """Records a fact that no rule can refuse, as what became of an e-mail, behind what the ticket has by then.
 
         Raises UnknownTicket, and StaleVersion when others were faster too often.
         """
-        return run_at_once(handle_fact(_DeskStore(self), ticket_id, event, by, now, trace))
+        return run_at_once(handle_fact(self._store, ticket_id, event, by, now, trace))
 
     def history(self, stream_id: UUID) -> list[Recorded]:
         """Every event of a stream, oldest first."""
-        return self.recorder.load_whole([stream_id]).get(stream_id, [])
+        return list(run_at_once(self._store.loader.load_events([stream_id])).get(stream_id, ()))
 
 
-class _DeskStore:
+class _DeskStore(CommandStore):
     """The store of the synchronous shell: the recorder of an application of the library."""
 
     def __init__(self, desk: HelpDesk) -> None:
-        self._desk, self._recorder = desk, desk.recorder
+        self._desk, self.loader = desk, StreamLoader(self._fetch)
+
+    async def _fetch(self, sql: LiteralString, parameters: Sequence[Any]) -> list[Any]:
+        return self._desk.recorder.fetch(sql, parameters)
 
     async def load_streams(
         self, stream_ids: tuple[UUID, ...], draw_number: bool = False, whole: bool = False
     ) -> tuple[Streams, str]:
-        """Two statements: a number is drawn apart from the streams."""
-        number = self._recorder.next_number() if draw_number else ""
-        load = self._recorder.load_whole if whole else self._recorder.load
-        return load(stream_ids) if stream_ids else {}, number
-
-    async def load_part(self, stream_id: UUID, after: int, through: int) -> Sequence[Recorded]:
-        """The events of a stream after a version and up to another."""
-        return self._recorder.load_part(stream_id, after, through)
+        """In one statement."""
+        if whole:
+            return await self.loader.load_events(stream_ids), ""
+        streams, numbers = await self.loader.load_and_draw(stream_ids, int(draw_number))
+        return streams, "".join(numbers)
 
     async def append_events(self, events: Sequence[Recorded], record: IdempotencyRecord | None) -> bool:
         """Through the library's `save`, so that its mapper and recorder are in use."""
@@ -117,10 +126,4 @@ class _DeskStore:
 
     async def keep_answer(self, record: IdempotencyRecord) -> None:
         """In a transaction of its own."""
-        self._recorder.keep_record(record)
-
-    async def find_answer(self, idempotency: IdempotencyRequest | None) -> StoredAnswer | None:
-        """From the table of idempotency records."""
-        if idempotency is None:
-            return None
-        return idempotency.stored_answer(self._recorder.find_record(idempotency.principal, idempotency.key))
+        await self._fetch(INSERT_RECORD, msgspec.structs.astuple(record))

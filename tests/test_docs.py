@@ -461,7 +461,8 @@ def test_every_setting_is_described() -> None:
     told = lines("settings.md", "Variable")
     found = {spans(name)[0]: (default.strip("`"), accepts) for name, default, accepts, _ in told}
     assert found == {
-        name: (written(getattr(Settings(), field)), complaint(reader)) for name, (field, reader) in VARIABLES.items()
+        name: (written(getattr(Settings(), field)), complaint(variable.read))
+        for name, (field, variable) in VARIABLES.items()
     }
     shown = {spans(line[0])[0] for table in tables(README.read_text()) for line in table if line[0].startswith("`D")}
     assert shown < VARIABLES.keys()

@@ -96,7 +96,7 @@ class Watch:
         while True:
             with suppress(OSError):  # too many files are open, perhaps
                 stats.look()
-            waits = self._readers.statistics()
+            waits = self._readers.pop_stats()
             metrics.POOL_WAITS.add(by=waits.get("requests_queued", 0))
             metrics.POOL_WAIT_SECONDS.add(by=waits.get("requests_wait_ms", 0) / 1000)
             metrics.POOL_WAITING.set((), waits.get("requests_waiting", 0))

@@ -1,25 +1,27 @@
 """Load → decide → append, for both shells: each has a store, and the one loop is here."""
 
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from application.commands.deciding import NO_TRACE, CommandRequest, Outcome, Trace, decide, decide_client, decide_fact
 from application.commands.idempotency import IdempotencyRequest, StoredAnswer
-from application.store.idempotency_records import IdempotencyRecord
+from application.store.idempotency_records import FIND_RECORD, IdempotencyRecord
+from application.store.stream_loader import StreamLoader, Streams
 from domain.client import Client, Contact, client_stream
 from domain.errors import DeskError, StaleVersion
 from domain.events import Event, Recorded
 from domain.values import Actor, Principal
 
 MOST_TRIES = 100  # a command without a version is decided again this often before somebody else's haste is reported
-Streams = Mapping[UUID, Sequence[Recorded]]
 Result = TypeVar("Result")
 
 
 class CommandStore(Protocol):
     """What a shell does for the loop. A synchronous one answers without waiting (`run_at_once`)."""
+
+    loader: StreamLoader
 
     def load_streams(
         self, stream_ids: tuple[UUID, ...], draw_number: bool = False, whole: bool = False
@@ -28,9 +30,6 @@ class CommandStore(Protocol):
 
         Each is the events from its last snapshot on, which comes first; every event where the `whole` is wanted.
         """
-
-    def load_part(self, stream_id: UUID, after: int, through: int) -> Awaitable[Sequence[Recorded]]:
-        """The events of a stream after a version and up to another."""
 
     def append_events(self, events: Sequence[Recorded], record: IdempotencyRecord | None) -> Awaitable[bool]:
         """Appends the events of one command, all or none, with its idempotency record.
@@ -41,8 +40,12 @@ class CommandStore(Protocol):
     def keep_answer(self, record: IdempotencyRecord) -> Awaitable[None]:
         """Records the answer of a command that had nothing to change."""
 
-    def find_answer(self, idempotency: IdempotencyRequest | None) -> Awaitable[StoredAnswer | None]:
+    async def find_answer(self, idempotency: IdempotencyRequest | None) -> StoredAnswer | None:
         """The first answer to a request that comes again. Raises KeyReused."""
+        if idempotency is None:
+            return None
+        rows = await self.loader.read(FIND_RECORD, (idempotency.principal, idempotency.key))
+        return idempotency.stored_answer(*rows[0]) if rows else None
 
 
 async def handle_command(
@@ -81,7 +84,8 @@ async def _complete_missed(store: CommandStore, error: StaleVersion) -> None:
     current, expected = error.current_version or 0, error.expected_version or 0
     through = current - len(error.missed)
     if expected < through:
-        error.missed = (*await store.load_part(error.stream_id, expected, through), *error.missed)
+        earlier = await store.loader.load_events([error.stream_id], expected, through)
+        error.missed = (*earlier[error.stream_id], *error.missed)
 
 
 async def handle_registration(

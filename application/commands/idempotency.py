@@ -4,8 +4,7 @@ The record lies in the transaction of the events, so a key is known exactly when
 for it beforehand: where a key is known, the append does nothing, and then it is looked for.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import msgspec
 
@@ -39,11 +38,8 @@ class IdempotencyRequest(msgspec.Struct, frozen=True):
         answer = self.answer(outcome)
         return IdempotencyRecord(self.principal, self.key, self.request_hash, answer) if answer else None
 
-    def stored_answer(self, found: Sequence[Any] | None) -> StoredAnswer | None:
-        """Takes a row of `FIND_RECORD`; nothing is known of a key without a row. Raises KeyReused."""
-        if found is None:
-            return None
-        _, _, request_hash, body = found
+    def stored_answer(self, request_hash: bytes, body: bytes) -> StoredAnswer:
+        """Takes a row of `FIND_RECORD`. Raises KeyReused."""
         if request_hash != self.request_hash:
             raise KeyReused
         return StoredAnswer(body)

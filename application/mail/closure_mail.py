@@ -33,7 +33,6 @@ from application.mail.mail_text import closing_mail
 from application.observability.metrics import CLOSING_MAILS_TRIED
 from application.observability.trace_context import child_of, trace_of
 from application.store.event_store import NotReadable
-from application.store.recorder import OneTransaction
 from domain import decisions
 from domain.client import client_stream, fold_client
 from domain.errors import UnknownTicket
@@ -119,7 +118,7 @@ class ClosureMailer:
             row = connection.execute(TAKE, (now,)).fetchone()
             if row is None:
                 return False
-            mail, desk = DueMail(*row), HelpDesk(OneTransaction(connection))
+            mail, desk = DueMail(*row), HelpDesk(connection)
             try:
                 self._send(self._message(desk, mail, now))
             except (psycopg.Error, PersistenceError):

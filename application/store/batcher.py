@@ -16,7 +16,7 @@ MOST_IN_ONE_TRIP = 200
 LONGEST_WAIT_SECONDS = 0.01  # for others, who may read a stream of any length
 
 
-class Combined(Generic[In, Out]):
+class Batcher(Generic[In, Out]):
     """Collects what is wanted while a round trip is under way; the next round trip takes all of it.
 
     A round trip that is under way in one of `after` is waited for: those who get its answer will want something here.
@@ -25,7 +25,7 @@ class Combined(Generic[In, Out]):
     def __init__(
         self,
         round_trip: Callable[[list[In]], Awaitable[list[Out]]],
-        after: Sequence["Combined[Any, Any]"] = (),
+        after: Sequence["Batcher[Any, Any]"] = (),
         name: str = "",
     ) -> None:
         self._labels = (name,)
@@ -33,13 +33,10 @@ class Combined(Generic[In, Out]):
         self._waiting: list[tuple[In, asyncio.Future[Out]]] = []
         self._task: asyncio.Task[None] | None = None
         self._under_way: asyncio.Future[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __call__(self, wanted: In) -> asyncio.Future[Out]:
         """The future answer to one want."""
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()  # which asks the system each time whether the process was forked
-        future: asyncio.Future[Out] = self._loop.create_future()
+        future: asyncio.Future[Out] = asyncio.get_running_loop().create_future()
         self._waiting.append((wanted, future))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._trips())
@@ -52,15 +49,12 @@ class Combined(Generic[In, Out]):
                 await asyncio.wait(before, timeout=LONGEST_WAIT_SECONDS)
             batch, self._waiting = self._waiting[:MOST_IN_ONE_TRIP], self._waiting[MOST_IN_ONE_TRIP:]
             # somebody who went away before the trip wants nothing any more
-            self._under_way = asyncio.get_running_loop().create_future()
-            begun = perf_counter()
-            try:
-                await self._trip([(wanted, future) for wanted, future in batch if not future.done()])
-            finally:
-                BATCH_SIZE.observe(self._labels, len(batch))
-                BATCH_DURATION.observe(self._labels, perf_counter() - begun)
-                self._under_way.set_result(None)
-                self._under_way = None
+            self._under_way, begun = asyncio.get_running_loop().create_future(), perf_counter()
+            await self._trip([(wanted, future) for wanted, future in batch if not future.done()])
+            BATCH_SIZE.observe(self._labels, len(batch))
+            BATCH_DURATION.observe(self._labels, perf_counter() - begun)
+            self._under_way.set_result(None)
+            self._under_way = None
 
     async def _trip(self, batch: list[tuple[In, asyncio.Future[Out]]]) -> None:
         try:

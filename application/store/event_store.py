@@ -5,10 +5,11 @@ side by side, and the sealer gives the committed events their position (`applica
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
+from itertools import groupby, starmap
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -21,42 +22,33 @@ from domain.events import Event, Recorded
 from domain.ticket import Snapshot
 from domain.values import Actor, Level
 
-LOAD_WHOLE: LiteralString = """
-    select stream_id, version, at, type, body::text, meta::text
-    from events where stream_id = any(%b) order by stream_id, version"""
-LOAD_PART: LiteralString = """
-    select stream_id, version, at, type, body::text, meta::text
-    from events where stream_id = %s::uuid and version > %s::int and version <= %s::int order by version"""
+HIGHEST_VERSION = 2**31 - 1
+LOAD_EVENTS: LiteralString = """
+    select stream_id, version, at, type, body::text, meta::text from events
+    where stream_id = any(%b) and version > %s::int and version <= %s::int order by stream_id, version"""
 
-# The events of streams, each from its last snapshot on, which stands in place of the event of its version: no stream is
-# longer to load than another. `LOAD_AT` is as things stood at a version. "offset 0" keeps it a look-up by the primary
-# key for each stream.
-_SNAPSHOT: LiteralString = """
+# The events of streams up to a version, each from its last snapshot on, which stands in place of the event of its
+# version: no stream is longer to load than another. "offset 0" keeps it a look-up by the primary key for each stream.
+LOAD: LiteralString = """
     select stream_id, version, at, case version when last then 'Snapshot' else type end as type,
         case version when last then ticket else body::text end as body, meta::text as meta
     from unnest(%b::uuid[]) wanted(id)
     left join lateral (
-        select version as last, ticket from snapshots where stream_id = id and fold = %s"""
-_EVENTS: LiteralString = """
+        select version as last, ticket from snapshots where stream_id = id and fold = %s and version <= %s::int
         order by version desc limit 1) snapshot on true
     join lateral (
-        select * from events where stream_id = id and version >= coalesce(last, 0)"""
-_UP_TO: LiteralString = " and version <= %s::int"
-_IN_ORDER: LiteralString = """
+        select * from events where stream_id = id and version >= coalesce(last, 0) and version <= %s::int
         offset 0) event on true
     order by stream_id, version"""
-LOAD: LiteralString = _SNAPSHOT + _EVENTS + _IN_ORDER
-LOAD_AT: LiteralString = _SNAPSHOT + _UP_TO + _EVENTS + _UP_TO + _IN_ORDER
 
 # The events of streams as by `LOAD`, and behind them so many new ticket numbers.
-_LOADED: LiteralString = "with loaded as ("
 _NUMBERS: LiteralString = """)
     select *, null as number from loaded
     union all
     select null, null, null, null, null, null, 'T-' || lpad(number, greatest(6, length(number)), '0')
     from (select nextval('ticket_numbers')::text as number from generate_series(1, %s::int)) drawn
     order by stream_id, version, number"""
-LOAD_AND_NUMBERS: LiteralString = _LOADED + LOAD + _NUMBERS
+LOAD_AND_NUMBERS: LiteralString = "with loaded as (" + LOAD + _NUMBERS
 
 # What `append_parameters` gives. An append has its xid before nextval: the sealer proves holes dead by it.
 _XID: LiteralString = """
@@ -129,7 +121,7 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
 class StoredRow(StoredEvent):
     """An event as the table holds it; `state` is the JSON of its own fields."""
 
-    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    at: datetime
     meta: bytes = b"{}"
     private: bytes | None = None
     leaf: bytes = b""
@@ -174,11 +166,7 @@ class NotReadable(LookupError):
     def __init__(self, stream_id: UUID, version: int, type_: str) -> None:
         super().__init__(f"{type_}, version {version} of {stream_id}")
         self.stream_id, self.version, self.type = stream_id, version, type_
-
-    @property
-    def is_snapshot(self) -> bool:
-        """Whether it is no event: the stream's events tell what the snapshot does not."""
-        return self.type == Snapshot.stored_as
+        self.is_snapshot = type_ == Snapshot.stored_as  # no event: the stream's events tell what it does not
 
 
 def to_recorded(stream_id: UUID, version: int, at: datetime, type_: str, body: JsonText, meta: JsonText) -> Recorded:
@@ -204,47 +192,23 @@ def to_recorded(stream_id: UUID, version: int, at: datetime, type_: str, body: J
 def by_stream(rows: Iterable[tuple[UUID, int, datetime, str, JsonText, JsonText]]) -> dict[UUID, list[Recorded]]:
     """The rows of `LOAD`, which come stream by stream, as the events of each stream."""
     streams: dict[UUID, list[Recorded]] = {}
-    last = None
-    for row in rows:
-        if row[0].int != last:  # looked at as a number: a UUID is compared, and found in a dictionary, much slower
-            last = row[0].int
-            events = streams[row[0]] = []
-        events.append(to_recorded(*row))
+    for _, same in groupby(rows, key=lambda row: row[0].int):  # as a number: a UUID is compared much slower
+        events = list(starmap(to_recorded, same))
+        streams[events[0].originator_id] = events
     return streams
-
-
-class GivenEvent(msgspec.Struct, frozen=True):
-    """An event as `APPEND` and `INSERT_EVENTS` are given it; `first` is the version with which its command begins."""
-
-    stream_id: UUID | str
-    version: int
-    first: int
-    at: datetime
-    type: str
-    body: msgspec.Raw
-    private: bytes | None
-    meta: msgspec.Raw
-    leaf: bytes
-
-
-class GivenKey(IdempotencyRecord, frozen=True):
-    """The idempotency record of the command on a stream."""
-
-    stream_id: UUID | str
 
 
 def append_parameters(
     rows: Iterable[StoredRow], kept: Iterable[tuple[UUID | str, IdempotencyRecord]] = ()
 ) -> tuple[str, str]:
     """The parameters of `APPEND` and `INSERT_AND_KEEP`; `INSERT_EVENTS` takes the first alone. The rows of one stream
-    are one command."""
+    are one command, which begins with the version that is its `first`."""
     in_order = sorted(rows, key=_place)  # one order for all, so that two batches cannot deadlock
     firsts = {row.originator_id: row.originator_version for row in reversed(in_order)}
-    keys = [
-        GivenKey(record.principal, record.key, record.request_hash, record.answer, stream) for stream, record in kept
-    ]
-    given = [_given(row, firsts[row.originator_id]) for row in in_order]
-    return _json(given).decode(), _json(sorted(keys, key=_under)).decode()
+    events = [_given(row, firsts[row.originator_id]) for row in in_order]
+    by_key = sorted(kept, key=lambda one: (one[1].principal, one[1].key))
+    keys = [{"stream_id": stream, **msgspec.structs.asdict(record)} for stream, record in by_key]
+    return _json(events).decode(), _json(keys).decode()
 
 
 def _place(row: StoredRow) -> tuple[int, int]:
@@ -252,22 +216,18 @@ def _place(row: StoredRow) -> tuple[int, int]:
     return (stream if isinstance(stream, UUID) else UUID(stream)).int, row.originator_version
 
 
-def _under(record: IdempotencyRecord) -> tuple[str, str]:
-    return record.principal, record.key
-
-
-def _given(row: StoredRow, first: int) -> GivenEvent:
-    return GivenEvent(
-        row.originator_id,
-        row.originator_version,
-        first,
-        row.at,
-        row.topic,
-        msgspec.Raw(row.state),
-        row.private,
-        msgspec.Raw(row.meta),
-        row.leaf,
-    )
+def _given(row: StoredRow, first: int) -> dict[str, Any]:
+    return {
+        "stream_id": row.originator_id,
+        "version": row.originator_version,
+        "first": first,
+        "at": row.at,
+        "type": row.topic,
+        "body": msgspec.Raw(row.state),
+        "private": row.private,
+        "meta": msgspec.Raw(row.meta),
+        "leaf": row.leaf,
+    }
 
 
 class EventMapper(Mapper[UUID]):

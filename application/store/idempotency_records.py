@@ -4,12 +4,7 @@ from typing import LiteralString
 
 import msgspec
 
-FIND_RECORD: LiteralString = """
-    select wanted.principal, wanted.key, request_hash, answer
-    from unnest(%s::text[], %s::text[]) wanted(principal, key) join lateral (
-        select request_hash, answer from idempotency
-        where principal = wanted.principal and key = wanted.key offset 0) known on true"""
-
+FIND_RECORD: LiteralString = "select request_hash, answer from idempotency where principal = %s and key = %s"
 INSERT_RECORD: LiteralString = """
     insert into idempotency (principal, key, request_hash, answer, at) values (%s, %s, %s, %s, now())
     on conflict (principal, key) do nothing"""

@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from application.store.event_store import LOAD_AT, NotReadable, by_stream
+from application.store.event_store import LOAD, NotReadable, by_stream
 from domain import events, procedure, ticket, values
 from domain.errors import UnknownTicket
 from domain.events import Recorded
@@ -80,11 +80,11 @@ def _take(connection: psycopg.Connection[Any], stream: UUID, versions: set[int])
 
 def _load(connection: psycopg.Connection[Any], stream: UUID, first: int, last: int) -> list[Recorded]:
     """The events up to the last of some versions, from a snapshot before the first. Deletes one that is damaged."""
-    while True:
-        try:
-            rows = connection.execute(LOAD_AT, ([stream], FOLD, first, last)).fetchall()
-            return by_stream(rows).get(stream, [])
-        except NotReadable as error:
-            if not error.is_snapshot:
-                raise
-            connection.execute(_DAMAGED, (stream, FOLD, error.version))
+    rows = connection.execute(LOAD, ([stream], FOLD, first, last)).fetchall()
+    try:
+        return by_stream(rows).get(stream, [])
+    except NotReadable as error:
+        if not error.is_snapshot:
+            raise
+        connection.execute(_DAMAGED, (stream, FOLD, error.version))
+    return _load(connection, stream, first, last)

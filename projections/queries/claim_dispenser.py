@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 from psycopg.sql import SQL
 
-from application.store.batcher import Combined
+from application.store.batcher import Batcher
 from domain.procedure import DOSSIER_STANDS
 from domain.values import Queue
 from projections.queries.pages import Fetch
@@ -51,7 +51,7 @@ class ClaimDispenser:
 
     def __init__(self, fetch: Fetch, queue: Queue) -> None:
         self._fetch, self._queue = fetch, queue
-        self._look_up = Combined(self._deal)
+        self._look_up = Batcher(self._deal)
         self._held: set[UUID] = set()
         self._passed: dict[UUID, int] = {}
         self._settled = asyncio.Event()

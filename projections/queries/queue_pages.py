@@ -61,7 +61,7 @@ class QueueFilters(msgspec.Struct, frozen=True):
     waiting_on_client: bool | None = None
 
 
-OVERVIEW = SQL(  # without parameters: everybody asks the same, and whoever waits for it shares one answer
+OVERVIEW = SQL(
     SQL("""
     select q.queue, coalesce(sum(c.size), 0), coalesce(sum(c.unassigned), 0),
         (select entered_at from queue_stays s where s.queue = q.queue and left_at is null order by entered_at limit 1),

@@ -20,13 +20,14 @@ from eventsourcing.utils import Environment
 from psycopg_pool import ConnectionPool
 
 from application.helpdesk import HelpDesk
-from application.store.event_store import StoredRow
-from application.store.idempotency_records import IdempotencyRecord
+from application.store.event_store import HIGHEST_VERSION, LOAD_AND_NUMBERS, StoredRow
+from application.store.idempotency_records import FIND_RECORD, IdempotencyRecord
 from application.store.postgres import database as databases
 from application.store.postgres.database import connect, migrate
 from application.store.postgres.embedded_postgres import EmbeddedPostgres
-from application.store.recorder import EventRecorder, Factory, OneTransaction
+from application.store.recorder import EventRecorder, Factory
 from application.store.sealing import seal, seal_all
+from application.store.snapshots import FOLD
 from tests.support.running_desk import ROOT, free_port, wait_until
 from tests.support.write_side import NOW, append, beside, history, opened, rows, wait_for_locks
 
@@ -287,8 +288,8 @@ def test_a_known_key_records_nothing(recorder: EventRecorder, connection: psycop
     with pytest.raises(library.IntegrityError):
         recorder.insert_events(rows(first, 2, 2), record=IdempotencyRecord("key_1", "late", b"hash", b"answer"))
     assert [history(connection, stream) for stream in (first, second)] == [[1, 2], []]
-    assert recorder.find_record("key_1", "k") == ("key_1", "k", b"hash", b"answer")
-    assert recorder.find_record("key_1", "late") is None
+    assert recorder.fetch(FIND_RECORD, ("key_1", "k")) == [(b"hash", b"answer")]
+    assert recorder.fetch(FIND_RECORD, ("key_1", "late")) == []
 
 
 def test_inserts_in_opposite_order_do_not_deadlock(
@@ -389,7 +390,7 @@ def test_what_is_recorded_in_a_transaction_stands_or_falls_with_it(
     """A conflict undoes the insert that has it, and what was done in the transaction before and after it stands."""
     taken, own = uuid4(), uuid4()
     recorder.insert_events(rows(taken))
-    inside = EventRecorder(OneTransaction(connection))
+    inside = EventRecorder(connection)
     with connection.transaction() as transaction:
         inside.insert_events(rows(own))
         with pytest.raises(library.IntegrityError):
@@ -412,9 +413,10 @@ def test_what_the_table_cannot_hold_is_postgresqls_own_error(recorder: EventReco
 
 def test_ticket_numbers_go_on_after_a_million(recorder: EventRecorder, connection: psycopg.Connection) -> None:
     """Numbers have six digits, and more when there are more tickets."""
-    assert [recorder.next_number(), recorder.next_number()] == ["T-000001", "T-000002"]
+    wanted = ([], FOLD, HIGHEST_VERSION, HIGHEST_VERSION, 2)
+    assert [row[6] for row in recorder.fetch(LOAD_AND_NUMBERS, wanted)] == ["T-000001", "T-000002"]
     connection.execute("select setval('ticket_numbers', 999999)")
-    assert [recorder.next_number(), recorder.next_number()] == ["T-1000000", "T-1000001"]
+    assert [row[6] for row in recorder.fetch(LOAD_AND_NUMBERS, wanted)] == ["T-1000000", "T-1000001"]
 
 
 def test_a_broken_connection_is_the_librarys_operational_error(

@@ -4,9 +4,10 @@ import ast
 import asyncio
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Thread
+from typing import Any, LiteralString
 from uuid import UUID, uuid4
 
 import msgspec
@@ -15,14 +16,16 @@ import pytest
 
 from api.worker.worker_loop import Worker
 from application.batching_desk import BatchingDesk
+from application.commands.command_handler import run_at_once
 from application.commands.procedure_commands import CompileDossier, EscalateTicket, QualifyTicket
 from application.commands.supporting_commands import AddNote, LinkTicket, RegisterClient
 from application.helpdesk import HelpDesk
 from application.settings import Settings
 from application.store import snapshots
-from application.store.event_store import LOAD, NotReadable, to_row
+from application.store.event_store import HIGHEST_VERSION, LOAD, NotReadable, to_row
 from application.store.postgres.database import connect
 from application.store.snapshots import FOLD, forget_snapshots, take_all_snapshots, take_snapshots
+from application.store.stream_loader import StreamLoader
 from domain import ticket as ticket_module
 from domain.client import ContactChanged, client_stream
 from domain.errors import StaleVersion
@@ -77,7 +80,19 @@ def made(connection: psycopg.Connection) -> dict[UUID, list[int]]:
 
 def loaded(connection: psycopg.Connection, ticket: UUID) -> list[tuple[str, int]]:
     """What a load of a ticket gives: type and version of each row."""
-    return [(row[3], row[1]) for row in connection.execute(LOAD, ([ticket], FOLD)).fetchall()]
+    return [
+        (row[3], row[1])
+        for row in connection.execute(LOAD, ([ticket], FOLD, HIGHEST_VERSION, HIGHEST_VERSION)).fetchall()
+    ]
+
+
+def by_snapshot(desk: HelpDesk, ticket: UUID) -> Sequence[Recorded]:
+    """The events of a ticket from its last snapshot on."""
+
+    async def read(sql: LiteralString, parameters: Sequence[Any]) -> list[Any]:
+        return desk.recorder.fetch(sql, parameters)
+
+    return run_at_once(StreamLoader(read).load([ticket]))[ticket]
 
 
 def noted(shell: Shell, ticket: UUID, **more: int) -> int:
@@ -93,7 +108,7 @@ def test_every_fiftieth_version_has_one(connection: psycopg.Connection, desk: He
     for version in (50, 100):
         (row,) = connection.execute("select ticket from snapshots where version = %s", (version,)).fetchone()
         assert Snapshot(fold(whole[:version])) == msgspec.json.decode(row, type=Snapshot)
-    assert fold(desk.recorder.load([long])[long]) == fold(whole)
+    assert fold(by_snapshot(desk, long)) == fold(whole)
     assert take_snapshots(connection) is None
 
 
@@ -144,7 +159,7 @@ def test_a_snapshot_that_is_of_no_use_is_passed_over(
     """None there, of another program, or damaged: commands are given as before, and in time it is replaced."""
     before = fold(desk.history(long))
     connection.execute(fault)
-    assert fold(desk.recorder.load([long])[long]) == before
+    assert fold(by_snapshot(desk, long)) == before
     assert noted(shell, long) == LONG + 1
     opening = OPEN
     other = shell.execute(request(uuid4(), opening)).ticket
@@ -153,7 +168,7 @@ def test_a_snapshot_that_is_of_no_use_is_passed_over(
     for _ in range(2):
         take_all_snapshots(connection)
     assert made(connection)[long] == [50, 100, 150]
-    assert fold(desk.recorder.load([long])[long]) == fold(desk.history(long))
+    assert fold(by_snapshot(desk, long)) == fold(desk.history(long))
 
 
 @pytest.mark.parametrize("fault", ["", "truncate snapshots", "update snapshots set ticket = 'garbage'"])
@@ -167,9 +182,10 @@ def test_an_earlier_version_goes_by_the_snapshot_before_it(
     async def look() -> None:
         combining = BatchingDesk(database)
         for version in (0, 1, 49, 50, 51, 99, 100, 130, 131):
-            assert fold(await combining.load_at(long, version)) == fold(whole[:version])
-        assert len(await combining.load_at(long, 120)) == (120 if fault else 21)
-        assert await combining.load_at(uuid4(), 3) == []
+            loaded = await combining.loader.load([long], version)
+            assert fold(loaded.get(long, ())) == fold(whole[:version])
+        assert len((await combining.loader.load([long], 120))[long]) == (120 if fault else 21)
+        assert await combining.loader.load([uuid4()], 3) == {}
         await combining.close()
 
     asyncio.run(look())
@@ -185,7 +201,7 @@ def test_an_unreadable_event_is_said_at_an_earlier_version_too(
     async def look(version: int) -> None:
         combining = BatchingDesk(database)
         try:
-            await combining.load_at(ticket, version)
+            await combining.loader.load([ticket], version)
         finally:
             await combining.close()
 
@@ -193,7 +209,7 @@ def test_an_unreadable_event_is_said_at_an_earlier_version_too(
     with pytest.raises(NotReadable):
         asyncio.run(look(6))
     with pytest.raises(NotReadable):
-        desk.recorder.load([ticket])
+        by_snapshot(desk, ticket)
 
 
 def test_a_command_on_an_unreadable_event_says_so(connection: psycopg.Connection, shell: Shell) -> None:

@@ -13,7 +13,7 @@ from uuid import UUID
 import psycopg
 
 from application.store.event_store import to_row
-from application.store.recorder import insert_rows
+from application.store.recorder import EventRecorder
 from application.store.sealing import seal_all
 from domain import decisions as decide
 from domain import events as e
@@ -198,7 +198,7 @@ def random_walk(number: int, chance: random.Random, steps: int = 40) -> list[e.R
 
 def record(connection: psycopg.Connection[Any], events: Sequence[e.Recorded]) -> None:
     """Puts events into the store, seals them, and brings the projections to the end of the log."""
-    insert_rows(connection, [to_row(event) for event in events])
+    EventRecorder(connection).insert_events([to_row(event) for event in events])
     seal_all(connection)
     project_all(connection)
 

@@ -15,7 +15,7 @@ from application.commands.deciding import new_stream_id
 from application.commands.procedure_commands import OpenTicket
 from application.helpdesk import HelpDesk
 from application.mail.closure_mail import queue_due_mails
-from application.store.event_store import LOAD_WHOLE, by_stream, to_row
+from application.store.event_store import HIGHEST_VERSION, LOAD_EVENTS, by_stream, to_row
 from application.store.postgres.database import connect
 from application.store.sealing import seal_all
 from domain import events as e
@@ -81,7 +81,7 @@ def rows(url: str) -> dict[str, list[Any]]:
 def histories(connection: psycopg.Connection[Any]) -> dict[UUID, list[e.Recorded]]:
     """The events of each stream."""
     streams = [row[0] for row in connection.execute("select distinct stream_id from events")]
-    return by_stream(connection.execute(LOAD_WHOLE, (streams,)).fetchall())
+    return by_stream(connection.execute(LOAD_EVENTS, (streams, 0, HIGHEST_VERSION)).fetchall())
 
 
 def tickets(connection: psycopg.Connection[Any]) -> list[list[e.Recorded]]:

@@ -119,7 +119,7 @@ class TicketResource(ApiResource):
             version = await views.version_at_time(self.fetch, now.ticket_id, asked.as_of)
         elif asked.position is not None:
             version = await views.version_at_position(self.fetch, now.ticket_id, asked.position)
-        then = fold(await self.deps.desk.load_at(now.ticket_id, version or 0))
+        then = fold((await self.deps.desk.loader.load([now.ticket_id], version or 0)).get(now.ticket_id, ()))
         if then is None:
             raise UnknownTicket("The ticket did not exist yet.")
         return visible(then, who) if then.client_user_id else then  # at first it may have been taken for another's

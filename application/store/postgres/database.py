@@ -6,10 +6,11 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from runpy import run_path
+from types import SimpleNamespace
 from typing import Any, LiteralString
 
 import psycopg
-from psycopg.abc import AdaptContext, Buffer
+from psycopg.abc import Buffer
 from psycopg.adapt import AdaptersMap, Loader
 from psycopg_pool import ConnectionPool
 
@@ -33,11 +34,7 @@ class RawJson(Loader):
 
 ADAPTERS = AdaptersMap(psycopg.adapters)
 ADAPTERS.register_loader("jsonb", RawJson)
-
-
-class _Context(AdaptContext):
-    adapters = ADAPTERS
-    connection = None
+CONTEXT = SimpleNamespace(adapters=ADAPTERS, connection=None)  # a psycopg.abc.AdaptContext
 
 
 def connection_settings(
@@ -50,7 +47,7 @@ def connection_settings(
     """
     return {
         "autocommit": True,
-        "context": _Context(),
+        "context": CONTEXT,
         "connect_timeout": PG_CONNECT_SECONDS,
         "application_name": f"deskledger {name}",
         # where a server compiles queries, as most do unless told otherwise, a sealing pass takes 320 ms instead of 7
@@ -64,13 +61,10 @@ def connect(url: str, name: str, statement_seconds: int = STATEMENT_SECONDS) -> 
     return psycopg.connect(url, **connection_settings(name, statement_seconds))
 
 
-@contextmanager
-def pool(url: str, name: str, size: int = 2) -> Iterator[ConnectionPool[psycopg.Connection[Any]]]:
-    """A pool of connections for look-ups and appends, closed at the end."""
-    with ConnectionPool(
-        url, kwargs=connection_settings(name, look_ups=True), min_size=1, max_size=size, open=True
-    ) as connections:
-        yield connections
+def pool(url: str, name: str, size: int = 2) -> ConnectionPool[psycopg.Connection[Any]]:
+    """A pool of connections for look-ups and appends, open inside its `with` block."""
+    settings = connection_settings(name, look_ups=True)
+    return ConnectionPool(url, kwargs=settings, min_size=1, max_size=size, open=False)
 
 
 @cache
@@ -82,38 +76,30 @@ def migrations(folder: Path = MIGRATIONS) -> list[tuple[int, str, str]]:
 
 def migrate(connection: psycopg.Connection[Any], folder: Path = MIGRATIONS) -> list[str]:
     """Applies the migrations that are missing, each once, under the migration lock. Returns their names."""
-    applied: list[str] = []
     with migration_lock(connection):
         connection.execute(LEDGER)
         done = {row[0] for row in connection.execute("select number from schema_migrations").fetchall()}
-        for number, name, text in migrations(folder):
-            if number not in done:
-                with connection.transaction():
-                    _apply(connection, folder / name, text)
-                    connection.execute(
-                        "insert into schema_migrations (number, name, sha256) values (%s, %s, %s)",
-                        (number, name, sha256(text.encode()).hexdigest()),
-                    )
-                applied.append(name)
-    return applied
-
-
-def _apply(connection: psycopg.Connection[Any], path: Path, text: str) -> None:
-    """Runs a migration inside the caller's transaction. One in Python commits nothing by itself."""
-    if path.suffix == ".py":
-        run_path(str(path))["migrate"](connection)
-    else:
-        connection.execute(text.encode())
+        missing = [migration for migration in migrations(folder) if migration[0] not in done]
+        for number, name, text in missing:
+            with connection.transaction():
+                if name.endswith(".py"):  # it commits nothing by itself
+                    run_path(str(folder / name))["migrate"](connection)
+                else:
+                    connection.execute(text.encode())
+                connection.execute(
+                    "insert into schema_migrations (number, name, sha256) values (%s, %s, %s)",
+                    (number, name, sha256(text.encode()).hexdigest()),
+                )
+    return [name for _, name, _ in missing]
 
 
 @contextmanager
 def migration_lock(connection: psycopg.Connection[Any]) -> Iterator[None]:
     """Only one process at a time changes the schema; the others wait, for as long as it takes."""
-    patience = connection.execute("select current_setting('statement_timeout')").fetchone()
-    connection.execute("select set_config('statement_timeout', '0', false)")
+    connection.execute("set statement_timeout = 0")
     connection.execute("select pg_advisory_lock(%s)", (MIGRATION_LOCK,))
     try:
         yield
     finally:
         connection.execute("select pg_advisory_unlock(%s)", (MIGRATION_LOCK,))
-        connection.execute("select set_config('statement_timeout', %s, false)", patience)
+        connection.execute("reset statement_timeout")  # to what `connection_settings` says

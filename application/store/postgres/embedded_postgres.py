@@ -13,7 +13,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from importlib.util import find_spec
@@ -27,14 +27,12 @@ import psycopg
 SERVANTS = ("deskledger", "postgres", "nobody")
 ROOT_HOME = Path("/var/lib/deskledger")
 PROGRAMS = Path("pginstall18") / "bin"  # in the wheel
+INITDB = ("--username=deskledger", "--auth=trust", "--encoding=UTF8", "--no-instructions")
 PROC = Path("/proc")  # Linux
 LONGEST_SOCKET_DIR = 90  # of the 107 bytes that a socket's path may have
 POSTGRES_SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
-    "max_connections": "100",
-    "shared_buffers": "128MB",
-    "jit": "off",
     "logging_collector": "on",
     "log_directory": "../postgres-log",
     "log_filename": "%a.log",  # seven files, each overwritten after a week
@@ -92,7 +90,7 @@ class EmbeddedPostgres:
 
     def _start(self) -> bool:
         if self.process and self.process.poll() is not None:
-            self.process = None  # it died, and is buried now: its process ID must not look alive to the next one
+            self.process = None
         own_directory(self.sockets, self.servant)
         own_directory(self.home / "postgres-log", self.servant)  # whoever tidies up may have removed it
         programs = self.programs()
@@ -101,8 +99,8 @@ class EmbeddedPostgres:
         if self.running_pid():
             self._wait()
             return False
-        options = [word for item in self.settings.items() for word in ("-c", "=".join(item))]
-        command: list[str | Path] = [programs / "postgres", "-D", self.cluster, "-k", self.sockets, *options]
+        options = [f"--{name}={value}" for name, value in self.settings.items()]
+        command = [programs / "postgres", "-D", self.cluster, "-k", self.sockets, *options]
         with (self.home / "postgres-start.log").open("wb") as log:
             self.process = self._spawn(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         try:
@@ -116,33 +114,26 @@ class EmbeddedPostgres:
         """Fast shutdown: open transactions are rolled back, what is committed is on disk.
 
         One that takes longer, as PostgreSQL 18 does for ever while it recovers, ends at once: nothing is lost by that.
+        PostgreSQL itself kills, after 5 s, whatever has not ended then.
         """
-        if self.process and self.process.poll() is not None:
-            self.process = None
-        pid = self.process.pid if self.process else self.running_pid()
-        if pid:
-            os.kill(pid, signal.SIGINT)
-        if pid and not self._ends(patience):
-            os.kill(pid, signal.SIGQUIT)
-            self._ends(10)  # PostgreSQL itself kills after 5 s whatever has not ended
+        for how, seconds in ((signal.SIGINT, patience), (signal.SIGQUIT, 10)):
+            if pid := self._live_pid():
+                os.kill(pid, how)
+            deadline = time.monotonic() + seconds
+            while self._live_pid() and time.monotonic() < deadline:
+                time.sleep(0.02)
 
-    def _ends(self, patience: float) -> bool:
-        """Whether the server ends within so many seconds."""
-        if self.process:
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(patience)
-            return self.process.poll() is not None
-        deadline = time.monotonic() + patience
-        while self.running_pid() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        return self.running_pid() is None
+    def _live_pid(self) -> int | None:
+        """Of the server that we have started, whether it has written its file yet or not, or of the one that runs."""
+        started = self.process and self.process.poll() is None
+        return self.process.pid if self.process and started else self.running_pid()
 
     def running_pid(self) -> int | None:
         """The process ID of a live server on this cluster."""
+        if self.process:
+            self.process.poll()  # buries it when it has died: its process ID must not look alive
         try:
             pid = int((self.cluster / "postmaster.pid").read_text().split("\n", 1)[0])
-            if self.process and self.process.pid == pid:
-                return pid if self.process.poll() is None else None
             os.kill(pid, 0)
             if PROC.is_dir():  # after a crash of the machine it may be another program's; a zombie has no words
                 words = (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
@@ -153,35 +144,22 @@ class EmbeddedPostgres:
 
     def _create(self, programs: Path, *options: str) -> None:
         """initdb beside the final place, then one rename: a start that is cut off leaves nothing half made."""
-        shutil.rmtree(self.cluster, ignore_errors=True)
         new = self.home / "postgres-new"
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(mode=0o700)
+        for half_made in (self.cluster, new):
+            shutil.rmtree(half_made, ignore_errors=True)
         own_directory(new, self.servant)
-        command: list[str | Path] = [
-            programs / "initdb",
-            "-D",
-            new,
-            "-U",
-            "deskledger",
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            *self.locale,
-        ]
-        made = self._spawn([*command, "--no-instructions", *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        command = [programs / "initdb", "-D", new, *INITDB, *self.locale, *options]
+        made = self._spawn(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         output, _ = made.communicate()
         if made.returncode:
             raise PostgresError(f"initdb failed in {self.home}: {output.decode(errors='replace').strip()}")
         new.rename(self.cluster)
 
-    def _spawn(self, command: list[str | Path], **options: object) -> subprocess.Popen[bytes]:
+    def _spawn(self, command: Sequence[object], **options: object) -> subprocess.Popen[bytes]:
         """Runs a program as the servant, in a directory that the servant may enter, with nothing of our environment."""
         environment = {"LC_ALL": "C", "PATH": "/usr/bin:/bin", "TZ": "UTC"}
-        words = [str(word) for word in command]
         who = {"user": self.servant.pw_uid, "group": self.servant.pw_gid, "extra_groups": []} if self.servant else {}
-        return subprocess.Popen(words, cwd="/", env=environment, stdin=subprocess.DEVNULL, **who, **options)  # type: ignore[call-overload,no-any-return]
+        return subprocess.Popen(command, cwd="/", env=environment, stdin=subprocess.DEVNULL, **who, **options)  # type: ignore[call-overload,no-any-return]
 
     def _wait(self) -> None:
         """Until it answers; recovery after a crash may take its time, so only the server's end ends the wait."""
@@ -193,15 +171,15 @@ class EmbeddedPostgres:
                         connection.execute("create database deskledger")
                     return
             except psycopg.OperationalError as error:
-                if self.process and self.process.poll() is not None:
-                    raise PostgresError(f"PostgreSQL ended at its start: {self._last_words()}") from error
-                if not self.process and not self.running_pid():
-                    raise PostgresError(f"no PostgreSQL runs on {self.cluster}") from error
+                if not self._live_pid():
+                    raise PostgresError(self._last_words()) from error
                 time.sleep(0.02)
 
     def _last_words(self) -> str:
+        if not self.process:
+            return f"no PostgreSQL runs on {self.cluster}"
         output = (self.home / "postgres-start.log").read_text(errors="replace").strip()
-        return output.splitlines()[-1] if output else "it said nothing"
+        return f"PostgreSQL ended at its start: {output.splitlines()[-1] if output else 'it said nothing'}"
 
 
 def servant(euid: int, users: Iterable[pwd.struct_passwd]) -> pwd.struct_passwd | None:
@@ -246,11 +224,10 @@ def programs_in(package: Path, servant: pwd.struct_passwd | None, elsewhere: Pat
         _for_everybody(elsewhere)
         with TemporaryDirectory(dir=elsewhere, prefix="making-", ignore_cleanup_errors=True) as making:
             whole = Path(making) / copy.name
-            shutil.copytree(package / PROGRAMS.parent, whole / package.name / PROGRAMS.parent, symlinks=True)
-            libraries = package.name + ".libs"
-            shutil.copytree(package.with_name(libraries), whole / libraries, symlinks=True)
-            for path in (whole, *whole.rglob("*")):
-                _let_read(path)
+            for part in (package.name / PROGRAMS.parent, Path(package.name + ".libs")):
+                shutil.copytree(package.parent / part, whole / part, symlinks=True)
+            # what was closed by the umask of whoever installed the wheel is open in the copy
+            subprocess.run(["/bin/chmod", "-R", "a+rX", whole], check=True)
             with suppress(OSError):  # somebody else was faster
                 whole.rename(copy)
     return copy / package.name / PROGRAMS
@@ -262,22 +239,12 @@ def _for_everybody(directory: Path) -> None:
     directory.chmod(0o755)
 
 
-def _let_read(path: Path) -> None:
-    """What was closed by the umask of whoever installed the wheel is open in the copy."""
-    if not path.is_symlink():
-        path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
-
-
 def may_enter(path: Path, servant: pwd.struct_passwd | None) -> bool:
     """Whether the servant can reach the directory; whoever needs no servant can."""
     if servant is None:
         return True
-    for directory in (path, *path.parents):
-        status = directory.stat()
-        owner = status.st_uid == servant.pw_uid and status.st_mode & 0o100
-        if not owner and not status.st_mode & 0o001:
-            return False
-    return True
+    found = [directory.stat() for directory in (path, *path.parents)]
+    return all(one.st_mode & 0o001 or (one.st_uid == servant.pw_uid and one.st_mode & 0o100) for one in found)
 
 
 def socket_dir(home: Path) -> Path:
@@ -288,12 +255,12 @@ def socket_dir(home: Path) -> Path:
     return Path("/tmp") / f"deskledger-{os.geteuid()}-{sha256(str(home).encode()).hexdigest()[:12]}"  # noqa: S108
 
 
-def own_directory(directory: Path, servant: pwd.struct_passwd | None, mode: int = 0o700) -> None:
+def own_directory(directory: Path, servant: pwd.struct_passwd | None) -> None:
     """Makes the directory the servant's own, or ours. Raises PostgresError when it is somebody else's."""
-    directory.mkdir(mode=mode, exist_ok=True)
+    directory.mkdir(mode=0o700, exist_ok=True)
     found, owners = directory.lstat(), {os.geteuid(), servant.pw_uid if servant else os.geteuid()}
     if not stat.S_ISDIR(found.st_mode) or found.st_uid not in owners:  # also a link that somebody laid under /tmp
         raise PostgresError(f"{directory} belongs to somebody else: remove it, or choose another data directory")
     if servant:
         os.chown(directory, servant.pw_uid, servant.pw_gid)
-    directory.chmod(mode)
+    directory.chmod(0o700)

@@ -1,10 +1,5 @@
-"""The API's connections for queries: a pool that gives up soon, and says so.
+"""The API's connections for queries: a pool that gives up soon, and says so."""
 
-Whoever asks what others ask too, while they wait for an answer, is answered together with the others: by a run of the
-query that begins after all of them have asked, so that nobody sees less than what was there when asking.
-"""
-
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,11 +14,11 @@ POOL_SIZE = 8
 READ_POOL_WAIT_SECONDS = 4.0
 
 
-class Readers:
+class Readers(AsyncConnectionPool[psycopg.AsyncConnection[Any]]):
     """Runs queries. Opens its connections in the process that uses them, never at import."""
 
     def __init__(self, url: str, name: str = "api read", least: int = 1, most: int = POOL_SIZE) -> None:
-        self._pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]] = AsyncConnectionPool(
+        super().__init__(
             url,
             kwargs=connection_settings(name),
             min_size=least,
@@ -32,57 +27,23 @@ class Readers:
             timeout=READ_POOL_WAIT_SECONDS,
             reconnect_timeout=READ_POOL_WAIT_SECONDS,
         )
-        self._running: dict[tuple[Any, ...], asyncio.Task[list[Any]]] = {}
-        self._waiting: dict[tuple[Any, ...], asyncio.Task[list[Any]]] = {}
-
-    async def open(self) -> None:
-        """Starts to connect; does not wait for it."""
-        await self._pool.open(wait=False)
-
-    def statistics(self) -> dict[str, int]:
-        """What the pool has counted since it was asked last, under the names of its library."""
-        return self._pool.pop_stats()
-
-    async def close(self) -> None:
-        """Closes every connection."""
-        await self._pool.close()
 
     async def fetch(self, query: SQL | Composed, parameters: Sequence[Any]) -> list[Any]:
         """The rows of a query. Raises Unavailable when no connection can be had, or it broke, or it took too long."""
-        if isinstance(query, Composed) or any(isinstance(value, list) for value in parameters):
-            return await self._fetch(query, parameters)
-        asked = (id(query), *parameters)  # a text that is always the same is one object
-        run = self._waiting.get(asked)
-        if run is None:
-            run = self._waiting[asked] = asyncio.create_task(self._after(asked, query, parameters))
-        return await asyncio.shield(run)  # who goes away takes nobody along
-
-    async def _after(self, asked: tuple[Any, ...], query: SQL, parameters: Sequence[Any]) -> list[Any]:
-        """Runs a query once the run that is under way has ended: that one began too early for those who ask now."""
-        if before := self._running.get(asked):
-            await asyncio.wait((before,))
-        run = self._running[asked] = self._waiting.pop(asked)
-        try:
-            return await self._fetch(query, parameters)
-        finally:
-            if self._running[asked] is run:
-                del self._running[asked]
-
-    async def _fetch(self, query: SQL | Composed, parameters: Sequence[Any]) -> list[Any]:
         try:
             try:
-                return await self._rows(query, parameters)
+                return await self._select(query, parameters)
             except (psycopg.errors.QueryCanceled, PoolTimeout) as error:  # asked again, it would take as long again
                 raise Unavailable(str(error)) from error
             except psycopg.OperationalError:  # the database was restarted, perhaps: look at every idle connection once
-                await self._pool.check()
-                return await self._rows(query, parameters)
+                await self.check()
+                return await self._select(query, parameters)
         except psycopg.OperationalError as error:
             raise Unavailable(str(error)) from error
 
-    async def _rows(self, query: SQL | Composed, parameters: Sequence[Any]) -> list[Any]:
+    async def _select(self, query: SQL | Composed, parameters: Sequence[Any]) -> list[Any]:
         # A query composed for one request is planned for its values: a plan for any value reads a million tickets
         # where few of them fit. A text that is always the same keeps its plan.
         prepare = False if isinstance(query, Composed) else None
-        async with self._pool.connection() as connection:
+        async with self.connection() as connection:
             return await (await connection.execute(query, parameters, prepare=prepare)).fetchall()

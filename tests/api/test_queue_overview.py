@@ -1,0 +1,28 @@
+"""All queues at a glance: many screens ask for it all day, and those who ask meanwhile share an answer."""
+
+import asyncio
+
+from api.http.resources.queue_resources import Queues
+from application.store.postgres.read_pool import Readers
+from projections.status.freshness import Freshness
+
+
+def test_all_queues_at_a_glance_are_looked_up_once_for_everybody(database: str) -> None:
+    """Whoever asks while others wait gets their answer, which was begun after all had asked; who goes away takes
+    nobody along, and who comes later gets an answer of their own."""
+
+    async def read() -> list[object]:
+        readers = Readers(database)
+        await readers.open()
+        queues = Queues(readers, Freshness(readers.fetch))
+        try:
+            asked = [queues._overview(None) for _ in range(5)]
+            asked[0].cancel()
+            return [*await asyncio.gather(*asked[1:]), await queues._overview(None)]
+        finally:
+            await readers.close()
+
+    answers = asyncio.run(read())
+    assert len({id(answer) for answer in answers[:4]}) == 1
+    assert answers[4] is not answers[0]
+    assert answers[4] == answers[0]
