@@ -1,13 +1,14 @@
 """What every command is made of: its texts, what it reads, and its way to the decision."""
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import asdict
 
 from domain.client import Client, client_stream, fold_client
-from domain.errors import UnknownClient
+from domain.errors import BlankText, UnknownClient
 from domain.events import Event, Recorded, RequestReceived
 from domain.rules import Given
 from domain.ticket import Snapshot, Ticket
@@ -38,8 +39,8 @@ class Loaded(msgspec.Struct, frozen=True):
         return client
 
 
-class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What somebody wants of a ticket. Few need more of its history than the ticket that it makes."""
+class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What somebody wants: something of a ticket, or a new one. Few need more of its history than the ticket."""
 
     name: ClassVar[str]
     takes_number: ClassVar[bool] = False
@@ -49,23 +50,35 @@ class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The streams that the decision needs beside the ticket's own."""
         return ()
 
+    def require_text(self) -> None:
+        """Raises BlankText for the first text that says nothing."""
+        for field, value in asdict(self).items():
+            if isinstance(value, str) and not value.strip():
+                raise BlankText(field)
+
+
+class Command(Wish, frozen=True):
+    """What somebody wants of a ticket. It has the name of its decision, which takes its fields."""
+
+    decision: ClassVar[Callable[..., list[Event]]]
+
+    def __init_subclass__(cls) -> None:
+        cls.name = cls.decision.__name__
+
+    def takes(self, ticket: Ticket, given: Given, loaded: Loaded) -> dict[str, Any]:
+        """What the decision takes by name, beside the ticket and what is given: the fields, if nothing else is said."""
+        return asdict(self)
+
     def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
-        """The events that fulfil the wish."""
-        raise NotImplementedError
+        """The events that fulfil the wish. Raises BlankText, and what the decision raises."""
+        self.require_text()
+        return type(self).decision(ticket, given, **self.takes(ticket, given, loaded))
 
 
-class Opening(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Opening(Wish, frozen=True):
     """A command that begins a ticket."""
 
-    name: ClassVar[str]
-    takes_number: ClassVar[bool] = False
-    needs_history: ClassVar[bool] = False
-
-    def reads(self) -> tuple[UUID, ...]:
-        """The streams that the decision needs."""
-        return ()
-
-    def begin(self) -> Event:
+    def begin(self) -> RequestReceived:
         """The first event of the ticket."""
         raise NotImplementedError
 

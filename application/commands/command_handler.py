@@ -62,7 +62,8 @@ async def handle_command(
             if stored := await store.find_answer(idempotency):
                 return stored
             if isinstance(error, StaleVersion):
-                await _complete_missed(store, error)
+                seen, current = error.expected_version or 0, error.current_version or 0
+                error.missed = tuple(await store.load_part(error.stream_id, seen, current))
             raise
         record = idempotency.record(outcome) if idempotency else None
         if outcome.events and await store.append_events(outcome.events, record):
@@ -74,14 +75,6 @@ async def handle_command(
                 await store.keep_answer(record)
             return outcome
     raise StaleVersion(request.ticket_id)
-
-
-async def _complete_missed(store: CommandStore, error: StaleVersion) -> None:
-    """Adds the missed events that lie before the snapshot."""
-    current, expected = error.current_version or 0, error.expected_version or 0
-    through = current - len(error.missed)
-    if expected < through:
-        error.missed = (*await store.load_part(error.stream_id, expected, through), *error.missed)
 
 
 async def handle_registration(

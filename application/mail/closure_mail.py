@@ -34,10 +34,9 @@ from application.observability.metrics import CLOSING_MAILS_TRIED
 from application.observability.trace_context import child_of, trace_of
 from application.store.event_store import NotReadable
 from application.store.recorder import OneTransaction
-from domain import decisions
 from domain.client import client_stream, fold_client
 from domain.errors import UnknownTicket
-from domain.events import Event, Recorded
+from domain.events import ClosureEmailFailed, ClosureEmailSent, Event, Recorded
 from domain.ticket import fold
 from domain.values import Actor, Role
 
@@ -127,7 +126,7 @@ class ClosureMailer:
             except Exception as error:  # noqa: BLE001 - one mail, whatever is wrong with it, must not hold up the others
                 self._not_sent(connection, desk, mail, error, now)
             else:
-                (sent,) = decisions.closure_mail_sent(mail.closed_version, mail.message_id, mail.attempts)
+                sent = ClosureEmailSent(mail.closed_version, mail.message_id, mail.attempts)
                 end_mail(connection, mail, "sent", None, now)
                 record(desk, mail, sent, now)
                 CLOSING_MAILS_TRIED.add(("sent",))
@@ -149,7 +148,7 @@ class ClosureMailer:
     ) -> None:
         reason = reason_of(error)
         if is_final(error) or now - mail.queued_at > MAIL_GIVE_UP_AFTER:
-            (failed,) = decisions.closure_mail_failed(mail.closed_version, mail.message_id, mail.attempts, reason)
+            failed = ClosureEmailFailed(mail.closed_version, mail.message_id, mail.attempts, reason)
             end_mail(connection, mail, "failed", reason, now)
             with suppress(NotReadable, UnknownTicket):  # then only the outbox says so
                 record(desk, mail, failed, now)

@@ -116,7 +116,7 @@ class Story:
     def tell(self, at: datetime, step: str, what: str = "") -> None:
         """One step: `receive`, `open` (received up to documented), `describe`, `sent`, `bounced`, or one of STEPS."""
         if step in ("receive", "open"):
-            self._record(at, [decide.receive_request(Channel.PHONE, "It does not print.", None)])
+            self._record(at, [e.RequestReceived(Channel.PHONE, "It does not print.")])
         if step == "open":
             for part in ("identify_client", "create", "describe"):
                 self.tell(at, part)
@@ -135,8 +135,8 @@ class Story:
     def _mailed(self, step: str) -> list[e.Event]:
         version = max(r.originator_version for r in self.history if isinstance(r.event, e.Closed))
         if step == "sent":
-            return decide.closure_mail_sent(version, "<1@desk>", 1)
-        return decide.closure_mail_failed(version, "<1@desk>", 1, "550 no such user")
+            return [e.ClosureEmailSent(version, "<1@desk>", 1)]
+        return [e.ClosureEmailFailed(version, "<1@desk>", 1, "550 no such user")]
 
     def _record(self, at: datetime, new: list[e.Event]) -> None:
         for event in new:
