@@ -49,7 +49,7 @@ def document_issue(ticket: Ticket, given: Given, issue: Issue) -> Events:
     if ticket.state is State.DOCUMENTED and ticket.issue == issue:
         return []
     require_allowed("document_issue", ticket, given)
-    priority = PRIORITIES[issue.impact, issue.urgency]
+    priority = PRIORITIES[issue.impact][issue.urgency]
     return [e.IssueDocumented(issue.summary, issue.description, issue.category, issue.impact, issue.urgency, priority)]
 
 
@@ -187,7 +187,7 @@ def change_priority(ticket: Ticket, given: Given, impact: Grade, urgency: Grade,
     require_allowed("change_priority", ticket, given)
     if ticket.issue and (ticket.issue.impact, ticket.issue.urgency) == (impact, urgency):
         return []
-    return [e.PriorityChanged(impact, urgency, PRIORITIES[impact, urgency], reason)]
+    return [e.PriorityChanged(impact, urgency, PRIORITIES[impact][urgency], reason)]
 
 
 def await_client(ticket: Ticket, given: Given, reason: str) -> Events:

@@ -16,11 +16,10 @@ DeskError
 """
 
 import re
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 from uuid import UUID
 
-if TYPE_CHECKING:
-    from domain.events import Recorded
+from domain.events import Recorded
 
 
 class DeskError(Exception):

@@ -1,7 +1,6 @@
 """The procedure in tables, read from top to bottom: the ladder, the queues, the steps, what is possible when."""
 
 from collections.abc import Mapping
-from typing import Protocol
 
 import msgspec
 
@@ -20,23 +19,23 @@ NEXT_RUNG = {
 QUALIFYING = frozenset({Level.TIER2, Level.TIER3, Level.ONSITE})
 RETURN_TARGETS = frozenset({Level.TIER1, Level.TIER2, Level.TIER3, Level.ONSITE})
 
-# ── The queues: every open state is in exactly one ──────────────────────────────────────────────────────────
+# ── The states, and the queues: every open state is in exactly one ──────────────────────────────────────────
 
-QUEUES = {
-    State.RECEIVED: Queue.INTAKE,
-    State.IDENTIFIED: Queue.INTAKE,
-    State.CREATED: Queue.INTAKE,
-    State.DOCUMENTED: Queue.INTAKE,
+INTAKE_STATES = (State.RECEIVED, State.IDENTIFIED, State.CREATED, State.DOCUMENTED)
+MANAGER_STATES = (State.DECIDING, State.AWAITING_APPROVAL, State.APPROVED)
+OPEN_STATES = (*INTAKE_STATES, State.IN_SUPPORT, State.RESOLVED, State.VERIFIED, *MANAGER_STATES)
+
+AT_LEVELS = (State.IN_SUPPORT, State.RESOLVED, State.VERIFIED)
+PAST_INTAKE = (*AT_LEVELS, *MANAGER_STATES)
+
+QUEUES: dict[State, Queue | None] = {
+    **dict.fromkeys(INTAKE_STATES, Queue.INTAKE),
     State.RESOLVED: Queue.QUALITY_CONTROL,
     State.VERIFIED: Queue.CLOSING,
-    State.DECIDING: Queue.IT_MANAGER,
-    State.AWAITING_APPROVAL: Queue.IT_MANAGER,
-    State.APPROVED: Queue.IT_MANAGER,
+    **dict.fromkeys(MANAGER_STATES, Queue.IT_MANAGER),
     State.CLOSED: None,
     State.CANCELLED: None,
 }
-
-
 LEVEL_QUEUES = {level: Queue(level) for level in Level}
 
 
@@ -48,16 +47,7 @@ def queue_of(state: State, level: Level | None) -> Queue | None:
 # ── Where an event leads ────────────────────────────────────────────────────────────────────────────────────
 
 
-class Standing(Protocol):
-    """What the next standing depends on; a Ticket has it, and so has a row of the ticket summaries."""
-
-    @property
-    def state(self) -> State: ...
-    @property
-    def level(self) -> Level | None: ...
-    @property
-    def qualification(self) -> Qualification | None: ...
-
+Standing = tuple[State, Level | None, Qualification | None]
 
 LEADS_TO = {
     e.ClientIdentified: State.IDENTIFIED,
@@ -78,20 +68,18 @@ BACK_TO_WORK = (e.QCFailed, e.Reopened)
 NEW_LEVEL_FIELDS = {e.Routed: "to", e.Escalated: "to_level", e.ReturnedToLevel: "to_level"}  # the new level's field
 
 
-def standing_after(before: Standing, event: e.Event) -> tuple[State, Level | None, Qualification | None]:
+def standing_after(before: Standing, event: e.Event) -> Standing:
     """State, level and qualification after an event. Any activity after a dossier makes the IT manager decide anew."""
+    state, level, qualification = before
     kind = type(event)
     if field := NEW_LEVEL_FIELDS.get(kind):
         return arrival(getattr(event, field))
     if isinstance(event, e.Qualified):
-        verdict = Qualification.CAN_RESOLVE if event.can_resolve else Qualification.CANNOT_RESOLVE
-        return before.state, before.level, verdict
+        return state, level, Qualification.CAN_RESOLVE if event.can_resolve else Qualification.CANNOT_RESOLVE
     if isinstance(event, BACK_TO_WORK):
-        return State.IN_SUPPORT, event.level, before.qualification
-    state = LEADS_TO.get(kind)
-    if state is None:
-        state = State.DECIDING if before.state in DOSSIER_STANDS else before.state
-    return state, before.level, before.qualification
+        return State.IN_SUPPORT, event.level, qualification
+    otherwise = State.DECIDING if state in DOSSIER_STANDS else state
+    return LEADS_TO.get(kind, otherwise), level, qualification
 
 
 def arrival(level: Level) -> tuple[State, Level, Qualification | None]:
@@ -149,12 +137,6 @@ def step_of(event: e.Event, level: Level | None) -> str | None:
 
 # ── Which command is possible in which state ────────────────────────────────────────────────────────────────
 
-INTAKE_STATES = (State.RECEIVED, State.IDENTIFIED, State.CREATED, State.DOCUMENTED)
-MANAGER_STATES = (State.DECIDING, State.AWAITING_APPROVAL, State.APPROVED)
-OPEN_STATES = (*INTAKE_STATES, State.IN_SUPPORT, State.RESOLVED, State.VERIFIED, *MANAGER_STATES)
-
-AT_LEVELS = (State.IN_SUPPORT, State.RESOLVED, State.VERIFIED)
-PAST_INTAKE = (*AT_LEVELS, *MANAGER_STATES)
 Refusals = Mapping[State, type[errors.Refused]]
 
 
@@ -190,6 +172,11 @@ NOT_RESOLVED = in_states(errors.NotResolved, State.IN_SUPPORT)
 NOT_WITH_MANAGER = in_states(errors.NotAtDecisionPoint, *AT_LEVELS)
 WITH_MANAGER = in_states(errors.AtDecisionPoint, *MANAGER_STATES)
 AFTER_RESOLUTION = in_states(errors.AlreadyResolved, State.RESOLVED, State.VERIFIED)
+CLIENT_DECIDES = Timing(
+    (State.AWAITING_APPROVAL,),
+    too_early={**NOT_WITH_MANAGER, State.DECIDING: errors.NoCurrentDossier},
+    too_late={State.APPROVED: errors.AlreadyApproved},
+)
 
 PROCEDURE: dict[str, Timing] = {
     # command: when it is possible; too early; too late
@@ -231,16 +218,8 @@ PROCEDURE: dict[str, Timing] = {
         too_late=WITH_MANAGER,
     ),
     "compile_dossier": Timing(MANAGER_STATES, too_early=NOT_WITH_MANAGER),
-    "approve": Timing(
-        (State.AWAITING_APPROVAL,),
-        too_early={**NOT_WITH_MANAGER, State.DECIDING: errors.NoCurrentDossier},
-        too_late={State.APPROVED: errors.AlreadyApproved},
-    ),
-    "decline": Timing(
-        (State.AWAITING_APPROVAL,),
-        too_early={**NOT_WITH_MANAGER, State.DECIDING: errors.NoCurrentDossier},
-        too_late={State.APPROVED: errors.AlreadyApproved},
-    ),
+    "approve": CLIENT_DECIDES,
+    "decline": CLIENT_DECIDES,
     "return_to_level": Timing((*MANAGER_STATES, State.IN_SUPPORT), too_late=AFTER_RESOLUTION),
     "add_note": Timing(OPEN_STATES),
     "change_priority": Timing((State.DOCUMENTED, *AT_LEVELS, *MANAGER_STATES)),

@@ -117,12 +117,6 @@ MISSING_STEP: dict[type[errors.Refused], str | Mapping[Level, str]] = {
 }
 
 
-def broken_rule(command: str, ticket: Ticket, given: Given) -> type[errors.Refused] | None:
-    """The error that the procedure answers to a command on a ticket that stands so; None when it is possible."""
-    row = PROCEDURE.get(command)  # `claim_next` has none: it takes what it finds
-    return (row and row.refusal(ticket.state)) or _broken(command, ticket, given)
-
-
 def _broken(command: str, ticket: Ticket, given: Given) -> type[errors.Refused] | None:
     for broken, error in RULES.get(command, ()):
         if broken(ticket, given):
@@ -149,6 +143,7 @@ def refusal_for(error: type[errors.Refused], ticket: Ticket, given: Given) -> er
 
 
 def require_allowed(command: str, ticket: Ticket, given: Given) -> None:
-    """Raises the `Refused` error of the rule that the command would break."""
-    if error := broken_rule(command, ticket, given):
+    """Raises the `Refused` error of what forbids the command: the state, or the first rule that it would break."""
+    row = PROCEDURE.get(command)  # `claim_next` has none: it takes what it finds
+    if error := (row and row.refusal(ticket.state)) or _broken(command, ticket, given):
         raise refusal_for(error, ticket, given)

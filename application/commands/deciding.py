@@ -6,13 +6,12 @@ from secrets import token_bytes
 from uuid import UUID
 
 import msgspec
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from application.commands.command import Command, Loaded, Opening
 from domain.client import Client, Contact, client_stream, fold_client, register
 from domain.errors import StaleVersion, UnknownTicket
 from domain.events import Event, Recorded
-from domain.procedure import standing_after
 from domain.roles import actor_for, may_give, require_role
 from domain.rules import REOPEN_WINDOW, Given, allowed_commands, require_allowed
 from domain.ticket import Ticket, begin_ticket, evolve, fold
@@ -140,10 +139,9 @@ def _outcome(
     """Each command decides on the ticket as those before have left it; `recorded` is what has happened already."""
     for command in commands:
         for event in command.decide(ticket, given, loaded):
-            _, level, _ = standing_after(ticket, event)
-            version = ticket.version + 1
-            new = _record(request.ticket_id, version, given.now, loaded.actor, event, request.trace, level)
-            ticket, recorded = evolve(ticket, new), (*recorded, new)
+            new = _record(ticket.ticket_id, ticket.version + 1, given.now, loaded.actor, event, request.trace)
+            ticket = evolve(ticket, new)
+            recorded = (*recorded, replace(new, level=ticket.level))
     return Outcome(ticket, recorded, allowed_commands(ticket, given))
 
 

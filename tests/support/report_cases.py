@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+from msgspec.structs import replace
 
 from application.store.event_store import to_row
 from application.store.recorder import insert_rows
@@ -18,7 +19,6 @@ from application.store.sealing import seal_all
 from domain import decisions as decide
 from domain import events as e
 from domain.client import Client
-from domain.procedure import standing_after
 from domain.rules import Given, possible
 from domain.ticket import Issue, Ticket, begin_ticket, evolve, fold
 from domain.values import Actor, Channel, Grade, Level, Role, Visibility
@@ -140,9 +140,9 @@ class Story:
 
     def _record(self, at: datetime, new: list[e.Event]) -> None:
         for event in new:
-            level = standing_after(self.ticket, event)[1] if self.ticket else None
-            recorded = e.Recorded(self.ticket_id, len(self.history) + 1, at, WORKER, event, level=level)
+            recorded = e.Recorded(self.ticket_id, len(self.history) + 1, at, WORKER, event)
             self.ticket = evolve(self.ticket, recorded) if self.ticket else begin_ticket(recorded)
+            recorded = replace(recorded, level=self.ticket.level)
             self.history.append(recorded)
 
 
