@@ -13,17 +13,7 @@ from domain.client import Client
 from domain.procedure import DOSSIER_STANDS, NEXT_RUNG, RETURN_TARGETS
 from domain.rules import Given, refusal_for, require_allowed
 from domain.ticket import Issue, Link, Ticket
-from domain.values import (
-    PRIORITIES,
-    Channel,
-    Grade,
-    Level,
-    Qualification,
-    Queue,
-    Relation,
-    State,
-    Visibility,
-)
+from domain.values import PRIORITIES, Channel, Grade, Level, Qualification, Queue, Relation, State, Visibility
 
 Events = list[e.Event]
 

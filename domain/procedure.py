@@ -91,13 +91,7 @@ def arrival(level: Level) -> tuple[State, Level, Qualification | None]:
 
 # ── The steps of the source, by level ───────────────────────────────────────────────────────────────────────
 
-RESOLUTION_STEP = {
-    Level.TIER1: "T1-1",
-    Level.TIER2: "5",
-    Level.TIER3: "9",
-    Level.ONSITE: "13",
-    Level.NOC: "17",
-}
+RESOLUTION_STEP = {Level.TIER1: "T1-1", Level.TIER2: "5", Level.TIER3: "9", Level.ONSITE: "13", Level.NOC: "17"}
 QC_STEP = {Level.TIER1: "T1-2", Level.TIER2: "6", Level.TIER3: "10", Level.ONSITE: "14", Level.NOC: "18"}
 CLOSING_STEP = {Level.TIER1: "T1-3", Level.TIER2: "7", Level.TIER3: "11", Level.ONSITE: "15", Level.NOC: "19"}
 ESCALATION_STEP = {Level.TIER2: "T1-4", Level.TIER3: "8", Level.ONSITE: "12", Level.IT_MANAGER: "16"}
@@ -135,6 +129,26 @@ def step_of(event: e.Event, level: Level | None) -> str | None:
     return FIXED_STEPS.get(type(event))
 
 
+# The step that an error asks for: one step, or the step of the level that the ticket is at.
+MISSING_STEP: dict[type[errors.Refused], str | Mapping[Level, str]] = {
+    errors.ClientNotIdentified: "2",
+    errors.NotCreated: "3",
+    errors.IssueNotDocumented: "4",
+    errors.NotRouted: "4",
+    errors.NotQualified: ESCALATION_STEP,
+    errors.CannotResolveHere: {level: ESCALATION_STEP[above] for level, above in NEXT_RUNG.items()},
+    errors.NotResolved: RESOLUTION_STEP,
+    errors.NotVerified: QC_STEP,
+    errors.FourEyes: QC_STEP,
+    errors.DetailsMissing: CLOSING_STEP,
+    errors.NotAtDecisionPoint: "16",
+    errors.AtDecisionPoint: "16",
+    errors.NoCurrentDossier: "16",
+    errors.DossierMismatch: "16",
+    errors.NotApproved: "16",
+    errors.AlreadyApproved: "16",
+}
+
 # ── Which command is possible in which state ────────────────────────────────────────────────────────────────
 
 Refusals = Mapping[State, type[errors.Refused]]
@@ -168,10 +182,17 @@ COMES_FIRST: Refusals = {
 }
 ENDED: Refusals = {State.CLOSED: errors.TicketClosed, State.CANCELLED: errors.TicketCancelled}
 
+STEP_DONE = in_states(errors.StepAlreadyDone, *PAST_INTAKE)
+ROUTED = in_states(errors.StepAlreadyDone, *AT_LEVELS)
+NOT_APPROVED = in_states(errors.NotApproved, State.DECIDING, State.AWAITING_APPROVAL)
 NOT_RESOLVED = in_states(errors.NotResolved, State.IN_SUPPORT)
+NOT_CHECKED: Refusals = {**NOT_RESOLVED, State.RESOLVED: errors.NotVerified}
 NOT_WITH_MANAGER = in_states(errors.NotAtDecisionPoint, *AT_LEVELS)
 WITH_MANAGER = in_states(errors.AtDecisionPoint, *MANAGER_STATES)
+CHECKED: Refusals = {State.VERIFIED: errors.StepAlreadyDone, **WITH_MANAGER}
 AFTER_RESOLUTION = in_states(errors.AlreadyResolved, State.RESOLVED, State.VERIFIED)
+
+# What two commands have in common.
 CLIENT_DECIDES = Timing(
     (State.AWAITING_APPROVAL,),
     too_early={**NOT_WITH_MANAGER, State.DECIDING: errors.NoCurrentDossier},
@@ -182,41 +203,19 @@ PROCEDURE: dict[str, Timing] = {
     # command: when it is possible; too early; too late
     "identify_client": Timing(
         (State.RECEIVED, State.IDENTIFIED),
-        too_late=in_states(errors.StepAlreadyDone, State.CREATED, State.DOCUMENTED, *PAST_INTAKE),
+        too_late={State.CREATED: errors.StepAlreadyDone, State.DOCUMENTED: errors.StepAlreadyDone, **STEP_DONE},
     ),
-    "create": Timing(
-        (State.IDENTIFIED,),
-        too_late=in_states(errors.StepAlreadyDone, State.DOCUMENTED, *PAST_INTAKE),
-    ),
-    "document_issue": Timing(
-        (State.CREATED, State.DOCUMENTED),
-        too_late=in_states(errors.StepAlreadyDone, *PAST_INTAKE),
-    ),
-    "route": Timing(
-        (State.DOCUMENTED, State.APPROVED),
-        too_early=in_states(errors.NotApproved, State.DECIDING, State.AWAITING_APPROVAL),
-        too_late=in_states(errors.StepAlreadyDone, *AT_LEVELS),
-    ),
+    "create": Timing((State.IDENTIFIED,), too_late={State.DOCUMENTED: errors.StepAlreadyDone, **STEP_DONE}),
+    "document_issue": Timing((State.CREATED, State.DOCUMENTED), too_late=STEP_DONE),
+    "route": Timing((State.DOCUMENTED, State.APPROVED), too_early=NOT_APPROVED, too_late=ROUTED),
     "assign": Timing(OPEN_STATES),
     "release": Timing(OPEN_STATES),
     "qualify": Timing((State.IN_SUPPORT,), too_late={**AFTER_RESOLUTION, **WITH_MANAGER}),
     "escalate": Timing((State.IN_SUPPORT,), too_late={**AFTER_RESOLUTION, **WITH_MANAGER}),
     "resolve": Timing((State.IN_SUPPORT,), too_late={**AFTER_RESOLUTION, **WITH_MANAGER}),
-    "verify": Timing(
-        (State.RESOLVED,),
-        too_early=NOT_RESOLVED,
-        too_late={State.VERIFIED: errors.StepAlreadyDone, **WITH_MANAGER},
-    ),
-    "document_resolution": Timing(
-        (State.RESOLVED, State.VERIFIED),
-        too_early=NOT_RESOLVED,
-        too_late=WITH_MANAGER,
-    ),
-    "close": Timing(
-        (State.VERIFIED,),
-        too_early={**NOT_RESOLVED, State.RESOLVED: errors.NotVerified},
-        too_late=WITH_MANAGER,
-    ),
+    "verify": Timing((State.RESOLVED,), too_early=NOT_RESOLVED, too_late=CHECKED),
+    "document_resolution": Timing((State.RESOLVED, State.VERIFIED), too_early=NOT_RESOLVED, too_late=WITH_MANAGER),
+    "close": Timing((State.VERIFIED,), too_early=NOT_CHECKED, too_late=WITH_MANAGER),
     "compile_dossier": Timing(MANAGER_STATES, too_early=NOT_WITH_MANAGER),
     "approve": CLIENT_DECIDES,
     "decline": CLIENT_DECIDES,

@@ -6,16 +6,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from domain import errors
-from domain.procedure import (
-    CLOSING_STEP,
-    ESCALATION_STEP,
-    NEXT_RUNG,
-    POSSIBLE_BY,
-    PROCEDURE,
-    QC_STEP,
-    QUALIFYING,
-    RESOLUTION_STEP,
-)
+from domain.procedure import MISSING_STEP, POSSIBLE_BY, PROCEDURE, QUALIFYING
 from domain.roles import may_give
 from domain.ticket import Ticket
 from domain.values import Level, Principal, Qualification, State
@@ -94,26 +85,6 @@ RULES: dict[str, tuple[tuple[Rule, type[errors.Refused]], ...]] = {
     "return_to_level": ((in_support_below_noc, errors.NotAtDecisionPoint),),
     "client_responded": ((nobody_waits, errors.ClientNotAwaited),),
     "reopen": ((window_is_over, errors.ReopenWindowOver),),
-}
-
-# The step that an error asks for: one step, or the step of the level that the ticket is at.
-MISSING_STEP: dict[type[errors.Refused], str | Mapping[Level, str]] = {
-    errors.ClientNotIdentified: "2",
-    errors.NotCreated: "3",
-    errors.IssueNotDocumented: "4",
-    errors.NotRouted: "4",
-    errors.NotQualified: ESCALATION_STEP,
-    errors.CannotResolveHere: {level: ESCALATION_STEP[above] for level, above in NEXT_RUNG.items()},
-    errors.NotResolved: RESOLUTION_STEP,
-    errors.NotVerified: QC_STEP,
-    errors.FourEyes: QC_STEP,
-    errors.DetailsMissing: CLOSING_STEP,
-    errors.NotAtDecisionPoint: "16",
-    errors.AtDecisionPoint: "16",
-    errors.NoCurrentDossier: "16",
-    errors.DossierMismatch: "16",
-    errors.NotApproved: "16",
-    errors.AlreadyApproved: "16",
 }
 
 

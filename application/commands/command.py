@@ -16,11 +16,13 @@ from domain.values import Actor
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """What a command gets beside the ticket: who acts, its history, the other streams it asked for, a ticket number.
+    """What a command gets beside the ticket: who asks when, who acts, the ticket's history, the other streams that it
+    asked for, a ticket number.
 
     A history begins with a snapshot where there is one, but for a command that needs all of it.
     """
 
+    given: Given
     actor: Actor
     history: Sequence[Recorded] = ()
     others: Mapping[UUID, Sequence[Recorded]] = {}
@@ -57,22 +59,32 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise BlankText(field)
 
 
+Decision = Callable[..., list[Event]]
+
+
 class Command(Wish, frozen=True):
-    """What somebody wants of a ticket. It has the name of its decision, which takes its fields."""
+    """What somebody wants of a ticket: the fields that its decision takes."""
 
-    decision: ClassVar[Callable[..., list[Event]]]
+    decision: ClassVar[Decision]
 
-    def __init_subclass__(cls) -> None:
-        cls.name = cls.decision.__name__
-
-    def takes(self, ticket: Ticket, given: Given, loaded: Loaded) -> dict[str, Any]:
+    def takes(self, ticket: Ticket, loaded: Loaded) -> dict[str, Any]:
         """What the decision takes by name, beside the ticket and what is given: the fields, if nothing else is said."""
         return asdict(self)
 
-    def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
+    def decide(self, ticket: Ticket, loaded: Loaded) -> list[Event]:
         """The events that fulfil the wish. Raises BlankText, and what the decision raises."""
         self.require_text()
-        return type(self).decision(ticket, given, **self.takes(ticket, given, loaded))
+        return type(self).decision(ticket, loaded.given, **self.takes(ticket, loaded))
+
+
+CommandTable = dict[str, type[Command]]
+
+
+def decided_by(*rows: tuple[type[Command], Decision]) -> CommandTable:
+    """A table of commands. Each has the name of its decision."""
+    for command, decision in rows:
+        command.name, command.decision = decision.__name__, decision
+    return {command.name: command for command, _ in rows}
 
 
 class Opening(Wish, frozen=True):

@@ -100,7 +100,8 @@ def decide(request: CommandRequest, streams: Mapping[UUID, Sequence[Recorded]], 
     """
     command, who, history = request.command, request.who, streams.get(request.ticket_id, ())
     if isinstance(command, Opening):
-        return _open(request, command, Loaded(actor_for(who, command.name), (), streams, number))
+        given = request.policy.given(who, request.now)
+        return _open(request, command, Loaded(given, actor_for(who, command.name), (), streams, number))
     ticket = fold(history)
     if ticket is None:
         raise UnknownTicket
@@ -110,16 +111,15 @@ def decide(request: CommandRequest, streams: Mapping[UUID, Sequence[Recorded]], 
     given = request.policy.given(who, now)
     if not may_give(who, command.name, ticket):
         require_allowed(command.name, ticket, given)  # what is refused to everybody is said, and no missing role
-    loaded = Loaded(actor_for(who, command.name, ticket), history, streams, number)
-    return _outcome(request, given, loaded, ticket, (command,))
+    loaded = Loaded(given, actor_for(who, command.name, ticket), history, streams, number)
+    return _outcome(request, loaded, ticket, (command,))
 
 
 def _open(request: CommandRequest, opening: Opening, loaded: Loaded) -> Outcome:
     """The outcome of a command that begins a ticket: its first event, and then what the commands decide that follow."""
     opening.require_text()
-    given = request.policy.given(request.who, request.now)
-    first = _record(request.ticket_id, 1, given.now, loaded.actor, opening.begin(), request.trace)
-    return _outcome(request, given, loaded, begin_ticket(first), opening.then(), (first,))
+    first = _record(request.ticket_id, 1, loaded.given.now, loaded.actor, opening.begin(), request.trace)
+    return _outcome(request, loaded, begin_ticket(first), opening.then(), first)
 
 
 def require_version(expected: int | None, ticket: Ticket) -> None:
@@ -129,20 +129,16 @@ def require_version(expected: int | None, ticket: Ticket) -> None:
 
 
 def _outcome(
-    request: CommandRequest,
-    given: Given,
-    loaded: Loaded,
-    ticket: Ticket,
-    commands: Sequence[Command],
-    recorded: tuple[Recorded, ...] = (),
+    request: CommandRequest, loaded: Loaded, ticket: Ticket, commands: Sequence[Command], *recorded: Recorded
 ) -> Outcome:
     """Each command decides on the ticket as those before have left it; `recorded` is what has happened already."""
     for command in commands:
-        for event in command.decide(ticket, given, loaded):
-            new = _record(ticket.ticket_id, ticket.version + 1, given.now, loaded.actor, event, request.trace)
+        for event in command.decide(ticket, loaded):
+            now, version = loaded.given.now, ticket.version + 1
+            new = _record(ticket.ticket_id, version, now, loaded.actor, event, request.trace)
             ticket = evolve(ticket, new)
             recorded = (*recorded, replace(new, level=ticket.level))
-    return Outcome(ticket, recorded, allowed_commands(ticket, given))
+    return Outcome(ticket, recorded, allowed_commands(ticket, loaded.given))
 
 
 def decide_client(

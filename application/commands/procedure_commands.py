@@ -6,13 +6,12 @@ from uuid import UUID
 import msgspec
 from msgspec.structs import asdict
 
-from application.commands.command import Command, Loaded, Opening
+from application.commands.command import Command, CommandTable, Loaded, Opening, decided_by
 from application.commands.supporting_commands import SUPPORTING
 from application.commands.text_types import Email, Sha256, SingleLine, Text, UserId
 from domain import decisions
 from domain import events as e
 from domain.client import client_stream
-from domain.rules import Given
 from domain.ticket import Issue, Ticket
 from domain.values import Channel, Grade, Level, Sender
 from domain.words import dossier_lines
@@ -42,14 +41,13 @@ class ReceiveRequest(Opening, frozen=True):
 class DocumentIssue(Command, frozen=True):
     """Step 4: what is wrong, how wide it reaches and how urgent it is."""
 
-    decision = decisions.document_issue
     summary: SingleLine
     description: Text
     category: SingleLine
     impact: Grade
     urgency: Grade
 
-    def takes(self, ticket: Ticket, given: Given, loaded: Loaded) -> dict[str, Any]:
+    def takes(self, ticket: Ticket, loaded: Loaded) -> dict[str, Any]:
         """The fields as one issue."""
         return {"issue": Issue(**asdict(self))}
 
@@ -57,14 +55,13 @@ class DocumentIssue(Command, frozen=True):
 class IdentifyClient(Command, frozen=True):
     """Step 2: the client, by the unique user ID."""
 
-    decision = decisions.identify_client
     client_user_id: UserId
 
     def reads(self) -> tuple[UUID, ...]:
         """The client's directory entry."""
         return (client_stream(self.client_user_id),)
 
-    def takes(self, ticket: Ticket, given: Given, loaded: Loaded) -> dict[str, Any]:
+    def takes(self, ticket: Ticket, loaded: Loaded) -> dict[str, Any]:
         """The client's directory entry."""
         return {"client": loaded.client(self.client_user_id)}
 
@@ -72,10 +69,9 @@ class IdentifyClient(Command, frozen=True):
 class CreateTicket(Command, frozen=True):
     """Step 3: the request becomes a ticket with a number."""
 
-    decision = decisions.create
     takes_number = True
 
-    def takes(self, ticket: Ticket, given: Given, loaded: Loaded) -> dict[str, Any]:
+    def takes(self, ticket: Ticket, loaded: Loaded) -> dict[str, Any]:
         """The number that was drawn."""
         return {"number": loaded.number}
 
@@ -83,7 +79,6 @@ class CreateTicket(Command, frozen=True):
 class RouteTicket(Command, frozen=True):
     """Step 4: to tier 1; step 16: to the NOC, upon client approval."""
 
-    decision = decisions.route
     to: Level | None = None
 
 
@@ -114,7 +109,6 @@ class OpenTicket(Opening, frozen=True):
 class QualifyTicket(Command, frozen=True):
     """Steps T1-4, 8, 12: can the issue be resolved here?"""
 
-    decision = decisions.qualify
     can_resolve: bool
     rationale: Text
 
@@ -122,21 +116,18 @@ class QualifyTicket(Command, frozen=True):
 class EscalateTicket(Command, frozen=True):
     """Steps T1-4, 8, 12, 16: one rung up."""
 
-    decision = decisions.escalate
     reason: Text
 
 
 class ResolveTicket(Command, frozen=True):
     """Steps T1-1, 5, 9, 13, 17: the issue is fixed."""
 
-    decision = decisions.resolve
     resolution: Text
 
 
 class VerifyTicket(Command, frozen=True):
     """Steps T1-2, 6, 10, 14, 18: is the client satisfied, how did the client say so, and in what words?"""
 
-    decision = decisions.verify
     satisfied: bool
     confirmed_via: Channel
     comment: Text
@@ -145,7 +136,6 @@ class VerifyTicket(Command, frozen=True):
 class DocumentResolution(Command, frozen=True):
     """Steps T1-3, 7, 11, 15, 19: the complete resolution details."""
 
-    decision = decisions.document_resolution
     cause: Text
     actions: Text
     checked_by_method: Text
@@ -154,17 +144,14 @@ class DocumentResolution(Command, frozen=True):
 class CloseTicket(Command, frozen=True):
     """Steps T1-3, 7, 11, 15, 19: verified and documented, so it can be closed; the client gets an e-mail."""
 
-    decision = decisions.close
-
 
 class CompileDossier(Command, frozen=True):
     """Step 16: the complete details of all activity so far, frozen for the client's approval."""
 
-    decision = decisions.compile_dossier
     needs_history = True
     summary: Text
 
-    def takes(self, ticket: Ticket, given: Given, loaded: Loaded) -> dict[str, Any]:
+    def takes(self, ticket: Ticket, loaded: Loaded) -> dict[str, Any]:
         """The lines of the dossier too."""
         return {"summary": self.summary, "lines": dossier_lines(loaded.history, ticket.client_user_id)}
 
@@ -172,7 +159,6 @@ class CompileDossier(Command, frozen=True):
 class ApproveDossier(Command, frozen=True):
     """Step 16: the client says yes to the dossier with this hash."""
 
-    decision = decisions.approve
     dossier_sha256: Sha256
     confirmed_via: Channel
 
@@ -180,26 +166,25 @@ class ApproveDossier(Command, frozen=True):
 class DeclineDossier(Command, frozen=True):
     """Step 16: the client says no to the dossier with this hash, and why."""
 
-    decision = decisions.decline
     dossier_sha256: Sha256
     confirmed_via: Channel
     reason: Text
 
 
-STEP_COMMANDS: tuple[type[Command], ...] = (
-    IdentifyClient,
-    CreateTicket,
-    DocumentIssue,
-    RouteTicket,
-    QualifyTicket,
-    EscalateTicket,
-    ResolveTicket,
-    VerifyTicket,
-    DocumentResolution,
-    CloseTicket,
-    CompileDossier,
-    ApproveDossier,
-    DeclineDossier,
+STEP_COMMANDS: CommandTable = decided_by(
+    (IdentifyClient, decisions.identify_client),
+    (CreateTicket, decisions.create),
+    (DocumentIssue, decisions.document_issue),
+    (RouteTicket, decisions.route),
+    (QualifyTicket, decisions.qualify),
+    (EscalateTicket, decisions.escalate),
+    (ResolveTicket, decisions.resolve),
+    (VerifyTicket, decisions.verify),
+    (DocumentResolution, decisions.document_resolution),
+    (CloseTicket, decisions.close),
+    (CompileDossier, decisions.compile_dossier),
+    (ApproveDossier, decisions.approve),
+    (DeclineDossier, decisions.decline),
 )
-COMMANDS: dict[str, type[Command]] = {command.name: command for command in (*STEP_COMMANDS, *SUPPORTING)}
+COMMANDS: CommandTable = STEP_COMMANDS | SUPPORTING
 OPENINGS: tuple[type[Opening], ...] = (ReceiveRequest, OpenTicket)

@@ -6,12 +6,11 @@ from uuid import UUID
 import msgspec
 from msgspec.structs import asdict
 
-from application.commands.command import Command, Loaded
+from application.commands.command import Command, CommandTable, Loaded, decided_by
 from application.commands.text_types import Email, SingleLine, Text
 from domain import decisions
 from domain.client import Contact
 from domain.errors import UnknownOther
-from domain.rules import Given
 from domain.ticket import Ticket
 from domain.values import Grade, Level, Queue, Relation, Role, Visibility
 
@@ -19,31 +18,27 @@ from domain.values import Grade, Level, Queue, Relation, Role, Visibility
 class AssignTicket(Command, frozen=True):
     """Takes the ticket, or gives it to somebody."""
 
-    decision = decisions.assign
     assignee: SingleLine | None = None
 
-    def takes(self, ticket: Ticket, given: Given, loaded: Loaded) -> dict[str, Any]:
+    def takes(self, ticket: Ticket, loaded: Loaded) -> dict[str, Any]:
         """Who asks, where nobody else is named."""
-        return {"assignee": self.assignee or given.who.id}
+        return {"assignee": self.assignee or loaded.given.who.id}
 
 
 class ClaimNext(Command, frozen=True):
     """Takes the ticket if it is still in that queue and nobody has it."""
 
-    decision = decisions.claim_next
+    name, decision = "claim_next", decisions.claim_next
     queue: Queue
 
 
 class ReleaseTicket(Command, frozen=True):
     """Frees the ticket for others of its queue."""
 
-    decision = decisions.release
-
 
 class ReturnToLevel(Command, frozen=True):
     """From the IT manager to a level, or from the NOC to the IT manager."""
 
-    decision = decisions.return_to_level
     level: Level
     reason: Text
 
@@ -51,11 +46,10 @@ class ReturnToLevel(Command, frozen=True):
 class AddNote(Command, frozen=True):
     """Something worth writing down; the client sees it only with visibility "client"."""
 
-    decision = decisions.add_note
     text: Text
     visibility: Visibility | None = None
 
-    def takes(self, ticket: Ticket, given: Given, loaded: Loaded) -> dict[str, Any]:
+    def takes(self, ticket: Ticket, loaded: Loaded) -> dict[str, Any]:
         """What a client writes is visible to the client."""
         by_client = loaded.actor.role is Role.CLIENT
         visibility = Visibility.CLIENT if by_client else self.visibility or Visibility.INTERNAL
@@ -65,7 +59,6 @@ class AddNote(Command, frozen=True):
 class ChangePriority(Command, frozen=True):
     """Impact or urgency judged anew."""
 
-    decision = decisions.change_priority
     impact: Grade
     urgency: Grade
     reason: Text
@@ -74,35 +67,30 @@ class ChangePriority(Command, frozen=True):
 class AwaitClient(Command, frozen=True):
     """The level cannot go on without the client."""
 
-    decision = decisions.await_client
     reason: Text
 
 
 class ClientResponds(Command, frozen=True):
     """The answer that the level waited for."""
 
-    decision = decisions.client_responded
     text: Text
 
 
 class CancelTicket(Command, frozen=True):
     """The request is withdrawn."""
 
-    decision = decisions.cancel
     reason: Text
 
 
 class ReopenTicket(Command, frozen=True):
     """The client says, within the window, that it is not fixed."""
 
-    decision = decisions.reopen
     reason: Text
 
 
 class LinkTicket(Command, frozen=True):
     """This ticket has to do with another one."""
 
-    decision = decisions.link
     other_ticket_id: UUID
     relation: Relation
 
@@ -110,7 +98,7 @@ class LinkTicket(Command, frozen=True):
         """The other ticket, which has to exist."""
         return (self.other_ticket_id,)
 
-    def takes(self, ticket: Ticket, given: Given, loaded: Loaded) -> dict[str, Any]:
+    def takes(self, ticket: Ticket, loaded: Loaded) -> dict[str, Any]:
         """The fields, once it is known that the other is a ticket. Raises UnknownOther."""
         if not loaded.has_ticket(self.other_ticket_id):
             raise UnknownOther
@@ -130,15 +118,15 @@ class RegisterClient(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Contact(**asdict(self))
 
 
-SUPPORTING: tuple[type[Command], ...] = (
-    AssignTicket,
-    ReleaseTicket,
-    ReturnToLevel,
-    AddNote,
-    ChangePriority,
-    AwaitClient,
-    ClientResponds,
-    CancelTicket,
-    ReopenTicket,
-    LinkTicket,
+SUPPORTING: CommandTable = decided_by(
+    (AssignTicket, decisions.assign),
+    (ReleaseTicket, decisions.release),
+    (ReturnToLevel, decisions.return_to_level),
+    (AddNote, decisions.add_note),
+    (ChangePriority, decisions.change_priority),
+    (AwaitClient, decisions.await_client),
+    (ClientResponds, decisions.client_responded),
+    (CancelTicket, decisions.cancel),
+    (ReopenTicket, decisions.reopen),
+    (LinkTicket, decisions.link),
 )

@@ -42,7 +42,8 @@ class KeyUses:
             self._writing.cancel()
             with suppress(asyncio.CancelledError):
                 await self._writing
-        await self._write()
+        if self._used:
+            await self._write()
 
     async def _write_on(self) -> None:
         while self._used:
@@ -51,13 +52,10 @@ class KeyUses:
 
     async def _write(self) -> None:
         used = dict(self._used)
-        if not used:
-            return
         try:
             await self._line.execute(WRITE, (list(used), list(used.values())))
+            self._used = {id_: at for id_, at in self._used.items() if used.get(id_) != at}  # and what came meanwhile
         except (Unavailable, psycopg.Error) as error:
             log.warning("the last use of keys is not written yet", reason=str(error).strip())
-        else:
-            self._used = {id_: at for id_, at in self._used.items() if used.get(id_) != at}  # and what came meanwhile
         finally:
             await self._line.close()

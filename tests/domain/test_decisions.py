@@ -713,7 +713,7 @@ def test_a_text_that_must_say_something_is_not_blank(field: str, wish: Any, blan
     """Rules 4, 5, 6, 8: a reason, a comment, a cause that says nothing is refused before the procedure is asked."""
     command = wish(blank)
     begin = CommandRequest(TICKET_ID, command, given_by().who, LATER)
-    say = partial(decide, begin, {}) if isinstance(command, Opening) else partial(command.decide, None, None, None)
+    say = partial(decide, begin, {}) if isinstance(command, Opening) else partial(command.decide, None, None)
     with pytest.raises(errors.BlankText) as caught:
         say()
     assert (caught.value.pointer, caught.value.code) == (f"/{field}", "blank_text")
