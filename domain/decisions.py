@@ -7,6 +7,8 @@ Nothing here reads a clock or changes anything. That a text says something was r
 from hashlib import sha256
 from uuid import UUID
 
+from msgspec.structs import asdict
+
 from domain import errors
 from domain import events as e
 from domain.client import Client
@@ -39,8 +41,7 @@ def document_issue(ticket: Ticket, given: Given, issue: Issue) -> Events:
     if ticket.state is State.DOCUMENTED and ticket.issue == issue:
         return []
     require_allowed("document_issue", ticket, given)
-    priority = PRIORITIES[issue.impact][issue.urgency]
-    return [e.IssueDocumented(issue.summary, issue.description, issue.category, issue.impact, issue.urgency, priority)]
+    return [e.IssueDocumented(**asdict(issue), priority=PRIORITIES[issue.impact][issue.urgency])]
 
 
 def route(ticket: Ticket, given: Given, to: Level | None) -> Events:

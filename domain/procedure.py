@@ -64,7 +64,6 @@ LEADS_TO = {
 DOSSIER_STANDS = frozenset({State.AWAITING_APPROVAL, State.APPROVED})
 
 
-BACK_TO_WORK = (e.QCFailed, e.Reopened)
 NEW_LEVEL_FIELDS = {e.Routed: "to", e.Escalated: "to_level", e.ReturnedToLevel: "to_level"}  # the new level's field
 
 
@@ -76,7 +75,7 @@ def standing_after(before: Standing, event: e.Event) -> Standing:
         return arrival(getattr(event, field))
     if isinstance(event, e.Qualified):
         return state, level, Qualification.CAN_RESOLVE if event.can_resolve else Qualification.CANNOT_RESOLVE
-    if isinstance(event, BACK_TO_WORK):
+    if isinstance(event, (e.QCFailed, e.Reopened)):
         return State.IN_SUPPORT, event.level, qualification
     otherwise = State.DECIDING if state in DOSSIER_STANDS else state
     return LEADS_TO.get(kind, otherwise), level, qualification
@@ -95,11 +94,24 @@ RESOLUTION_STEP = {Level.TIER1: "T1-1", Level.TIER2: "5", Level.TIER3: "9", Leve
 QC_STEP = {Level.TIER1: "T1-2", Level.TIER2: "6", Level.TIER3: "10", Level.ONSITE: "14", Level.NOC: "18"}
 CLOSING_STEP = {Level.TIER1: "T1-3", Level.TIER2: "7", Level.TIER3: "11", Level.ONSITE: "15", Level.NOC: "19"}
 ESCALATION_STEP = {Level.TIER2: "T1-4", Level.TIER3: "8", Level.ONSITE: "12", Level.IT_MANAGER: "16"}
-FIXED_STEPS: dict[type[e.Event], str] = {
+StepByLevel = str | Mapping[Level, str]  # the same at every level, or each level's own
+
+# The step that an event records, by the level that it names; a supporting event records none.
+STEPS: dict[type[e.Event], StepByLevel] = {
     e.RequestReceived: "1",
     e.ClientIdentified: "2",
     e.Created: "3",
     e.IssueDocumented: "4",
+    e.Routed: {Level.TIER1: "4", Level.NOC: "16"},
+    e.Qualified: ESCALATION_STEP,
+    e.Escalated: ESCALATION_STEP,
+    e.Resolved: RESOLUTION_STEP,
+    e.QCVerified: QC_STEP,
+    e.QCFailed: QC_STEP,
+    e.ResolutionDocumented: CLOSING_STEP,
+    e.Closed: CLOSING_STEP,
+    e.ClosureEmailSent: CLOSING_STEP,
+    e.ClosureEmailFailed: CLOSING_STEP,
     e.DossierCompiled: "16",
     e.ClientApproved: "16",
     e.ClientDeclined: "16",
@@ -111,26 +123,19 @@ def step_of(event: e.Event, level: Level | None) -> str | None:
 
     `level` is the ticket's level after the event.
     """
-    match event:
-        case e.Routed(to):
-            return "16" if to is Level.NOC else "4"
-        case e.Escalated(to_level=to):
-            return ESCALATION_STEP.get(to)
-        case e.Qualified(level=at):
-            return ESCALATION_STEP.get(at)
-        case e.Resolved(level=at):
-            return RESOLUTION_STEP.get(at)
-        case e.QCVerified(level=at) | e.QCFailed(level=at):
-            return QC_STEP.get(at)
-        case e.ResolutionDocumented(level=at) | e.Closed(level=at):
-            return CLOSING_STEP.get(at)
-        case e.ClosureEmailSent() | e.ClosureEmailFailed():
-            return CLOSING_STEP.get(level) if level else None
-    return FIXED_STEPS.get(type(event))
+    kind = type(event)
+    return step_at(STEPS.get(kind), getattr(event, NEW_LEVEL_FIELDS.get(kind, "level"), level))
 
 
-# The step that an error asks for: one step, or the step of the level that the ticket is at.
-MISSING_STEP: dict[type[errors.Refused], str | Mapping[Level, str]] = {
+def step_at(step: StepByLevel | None, level: Level | None) -> str | None:
+    """A step at a level."""
+    if isinstance(step, Mapping):
+        return step.get(level) if level else None
+    return step
+
+
+# The step that an error asks for, at the level that the ticket is at.
+MISSING_STEP: dict[type[errors.Refused], StepByLevel] = {
     errors.ClientNotIdentified: "2",
     errors.NotCreated: "3",
     errors.IssueNotDocumented: "4",
@@ -152,11 +157,6 @@ MISSING_STEP: dict[type[errors.Refused], str | Mapping[Level, str]] = {
 # ── Which command is possible in which state ────────────────────────────────────────────────────────────────
 
 Refusals = Mapping[State, type[errors.Refused]]
-
-
-def in_states(error: type[errors.Refused], *states: State) -> Refusals:
-    """The same refusal in several states."""
-    return dict.fromkeys(states, error)
 
 
 class Timing(msgspec.Struct, frozen=True):
@@ -182,15 +182,15 @@ COMES_FIRST: Refusals = {
 }
 ENDED: Refusals = {State.CLOSED: errors.TicketClosed, State.CANCELLED: errors.TicketCancelled}
 
-STEP_DONE = in_states(errors.StepAlreadyDone, *PAST_INTAKE)
-ROUTED = in_states(errors.StepAlreadyDone, *AT_LEVELS)
-NOT_APPROVED = in_states(errors.NotApproved, State.DECIDING, State.AWAITING_APPROVAL)
-NOT_RESOLVED = in_states(errors.NotResolved, State.IN_SUPPORT)
+STEP_DONE: Refusals = dict.fromkeys(PAST_INTAKE, errors.StepAlreadyDone)
+ROUTED: Refusals = dict.fromkeys(AT_LEVELS, errors.StepAlreadyDone)
+NOT_APPROVED: Refusals = dict.fromkeys((State.DECIDING, State.AWAITING_APPROVAL), errors.NotApproved)
+NOT_RESOLVED: Refusals = {State.IN_SUPPORT: errors.NotResolved}
 NOT_CHECKED: Refusals = {**NOT_RESOLVED, State.RESOLVED: errors.NotVerified}
-NOT_WITH_MANAGER = in_states(errors.NotAtDecisionPoint, *AT_LEVELS)
-WITH_MANAGER = in_states(errors.AtDecisionPoint, *MANAGER_STATES)
+NOT_WITH_MANAGER: Refusals = dict.fromkeys(AT_LEVELS, errors.NotAtDecisionPoint)
+WITH_MANAGER: Refusals = dict.fromkeys(MANAGER_STATES, errors.AtDecisionPoint)
 CHECKED: Refusals = {State.VERIFIED: errors.StepAlreadyDone, **WITH_MANAGER}
-AFTER_RESOLUTION = in_states(errors.AlreadyResolved, State.RESOLVED, State.VERIFIED)
+AFTER_RESOLUTION: Refusals = dict.fromkeys((State.RESOLVED, State.VERIFIED), errors.AlreadyResolved)
 
 # What two commands have in common.
 CLIENT_DECIDES = Timing(
@@ -225,7 +225,7 @@ PROCEDURE: dict[str, Timing] = {
     "await_client": Timing((State.IN_SUPPORT,), too_late={**AFTER_RESOLUTION, **WITH_MANAGER}),
     "client_responded": Timing((State.IN_SUPPORT,), too_late={**AFTER_RESOLUTION, **WITH_MANAGER}),
     "cancel": Timing(OPEN_STATES),
-    "reopen": Timing((State.CLOSED,), too_early=in_states(errors.NotClosed, *OPEN_STATES)),
+    "reopen": Timing((State.CLOSED,), too_early=dict.fromkeys(OPEN_STATES, errors.NotClosed)),
     "link": Timing(tuple(State)),
 }
 POSSIBLE_BY = {state: tuple(name for name, row in PROCEDURE.items() if state in row.when) for state in State}

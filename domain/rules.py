@@ -1,12 +1,12 @@
 """What the procedure refuses beyond the plain state: ordered tables of small named rules, the first refusal wins."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import msgspec
 
 from domain import errors
-from domain.procedure import MISSING_STEP, POSSIBLE_BY, PROCEDURE, QUALIFYING
+from domain.procedure import MISSING_STEP, POSSIBLE_BY, PROCEDURE, QUALIFYING, step_at
 from domain.roles import may_give
 from domain.ticket import Ticket
 from domain.values import Level, Principal, Qualification, State
@@ -107,9 +107,7 @@ def allowed_commands(ticket: Ticket, given: Given) -> tuple[str, ...]:
 
 def refusal_for(error: type[errors.Refused], ticket: Ticket, given: Given) -> errors.Refused:
     """The error with the step that is missing and the commands that this caller may give now."""
-    step = MISSING_STEP.get(error)
-    if isinstance(step, Mapping):
-        step = step.get(ticket.level) if ticket.level else None
+    step = step_at(MISSING_STEP.get(error), ticket.level)
     return error(step=step, possible=allowed_commands(ticket, given))
 
 

@@ -183,12 +183,8 @@ CHANGES: dict[type[e.Event], Change] = {
         "qc": None,
         "details": None,
     },
-    e.QCVerified: lambda _, event, on: {
-        "qc": QualityControl(True, on.actor.id, on.at, event.level, event.confirmed_via, event.comment)
-    },
-    e.QCFailed: lambda _, event, on: {
-        "qc": QualityControl(False, on.actor.id, on.at, event.level, event.confirmed_via, event.reason)
-    },
+    e.QCVerified: lambda _, event, on: {"qc": _checked(on, event, True, event.comment)},
+    e.QCFailed: lambda _, event, on: {"qc": _checked(on, event, False, event.reason)},
     e.ResolutionDocumented: lambda _, event, on: {
         "details": Details(event.cause, event.actions, event.checked_by_method, on.actor.id, on.at)
     },
@@ -209,3 +205,7 @@ CHANGES: dict[type[e.Event], Change] = {
     e.ClientResponded: lambda *_: {"awaiting": None},
     e.Linked: lambda ticket, event, _: {"links": (*ticket.links, Link(event.other_ticket_id, event.relation))},
 }
+
+
+def _checked(on: e.Recorded, event: e.QCVerified | e.QCFailed, satisfied: bool, comment: str) -> QualityControl:
+    return QualityControl(satisfied, on.actor.id, on.at, event.level, event.confirmed_via, comment)

@@ -5,12 +5,13 @@ from datetime import datetime
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-from application.commands.deciding import NO_TRACE, CommandRequest, Outcome, Trace, decide, decide_client, decide_fact
+from application.commands.deciding import NO_TRACE, CommandRequest, Outcome, Trace, decide, decide_client, record_of
 from application.commands.idempotency import IdempotencyRequest, StoredAnswer
 from application.store.idempotency_records import IdempotencyRecord
 from domain.client import Client, Contact, client_stream
-from domain.errors import DeskError, StaleVersion
+from domain.errors import DeskError, StaleVersion, UnknownTicket
 from domain.events import Event, Recorded
+from domain.ticket import fold
 from domain.values import Actor, Principal
 
 MOST_TRIES = 100  # a command without a version is decided again this often before somebody else's haste is reported
@@ -96,7 +97,11 @@ async def handle_fact(
     """Records what no rule can refuse behind what the ticket has by then. Raises UnknownTicket, and StaleVersion."""
     for _ in range(MOST_TRIES):
         streams, _number = await store.load_streams((ticket_id,))
-        fact = decide_fact(ticket_id, event, actor, now, streams.get(ticket_id, ()), trace)
+        ticket = fold(streams.get(ticket_id, ()))
+        if ticket is None:
+            raise UnknownTicket
+        at = max(now, ticket.updated_at)
+        fact = record_of(ticket_id, ticket.version + 1, at, actor, event, trace, ticket.level)
         if await store.append_events((fact,), None):
             return fact
     raise StaleVersion(ticket_id)

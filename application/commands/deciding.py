@@ -118,7 +118,7 @@ def decide(request: CommandRequest, streams: Mapping[UUID, Sequence[Recorded]], 
 def _open(request: CommandRequest, opening: Opening, loaded: Loaded) -> Outcome:
     """The outcome of a command that begins a ticket: its first event, and then what the commands decide that follow."""
     opening.require_text()
-    first = _record(request.ticket_id, 1, loaded.given.now, loaded.actor, opening.begin(), request.trace)
+    first = record_of(request.ticket_id, 1, loaded.given.now, loaded.actor, opening.begin(), request.trace)
     return _outcome(request, loaded, begin_ticket(first), opening.then(), first)
 
 
@@ -135,7 +135,7 @@ def _outcome(
     for command in commands:
         for event in command.decide(ticket, loaded):
             now, version = loaded.given.now, ticket.version + 1
-            new = _record(ticket.ticket_id, version, now, loaded.actor, event, request.trace)
+            new = record_of(ticket.ticket_id, version, now, loaded.actor, event, request.trace)
             ticket = evolve(ticket, new)
             recorded = (*recorded, replace(new, level=ticket.level))
     return Outcome(ticket, recorded, allowed_commands(ticket, loaded.given))
@@ -149,23 +149,14 @@ def decide_client(
     events = register(fold_client(history), user_id, contact)
     stream, known = client_stream(user_id), len(history)
     at = max(now, history[-1].at) if history else now  # as with tickets: a history never runs backwards
-    new = tuple(_record(stream, version, at, actor, event, trace) for version, event in enumerate(events, known + 1))
+    new = tuple(record_of(stream, version, at, actor, event, trace) for version, event in enumerate(events, known + 1))
     return Client(known + len(new), user_id, *astuple(contact)), new
 
 
-def decide_fact(
-    ticket_id: UUID, event: Event, actor: Actor, now: datetime, history: Sequence[Recorded], trace: Trace = NO_TRACE
-) -> Recorded:
-    """What happened to a ticket whatever its state is, behind what it has by then. Raises UnknownTicket."""
-    ticket = fold(history)
-    if ticket is None:
-        raise UnknownTicket
-    return _record(ticket_id, ticket.version + 1, max(now, ticket.updated_at), actor, event, trace, ticket.level)
-
-
-def _record(
+def record_of(
     stream: UUID, version: int, at: datetime, actor: Actor, event: Event, trace: Trace, level: Level | None = None
 ) -> Recorded:
+    """An event with its place in its stream, and where it came from."""
     came = (trace.correlation_id, trace.causation_id, trace.traceparent)
     return Recorded(stream, version, at, actor, event, *came, level)
 

@@ -1,7 +1,6 @@
 """When was each API key used last? Collected in each process and written in bulk, never while somebody waits for it."""
 
 import asyncio
-from contextlib import suppress
 from datetime import datetime
 from typing import LiteralString
 
@@ -40,8 +39,7 @@ class KeyUses:
         """Writes what is not written yet."""
         if self._writing:
             self._writing.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._writing
+            await asyncio.wait([self._writing])
         if self._used:
             await self._write()
 

@@ -23,7 +23,7 @@ from psycopg_pool import ConnectionPool
 
 from application.commands.deciding import Trace
 from application.helpdesk import HelpDesk
-from application.mail.mail_text import closing_mail
+from application.mail.mail_text import closure_message
 from application.observability.metrics import CLOSING_MAILS_TRIED
 from application.observability.trace_context import child_of, trace_of
 from application.store.recorder import OneTransaction
@@ -43,11 +43,9 @@ INSERT_DUE_MAILS: LiteralString = """
         select position from followers
         where name = 'closure_mail' and position < (select max(position) from log) for update skip locked),
     batch as materialized (
-        select max(position) as position, count(*) as count, min(ord) as lowest, max(ord) as highest
-        from (
-            select next.* from place cross join lateral (
-                select position, ord from log where position > place.position order by position limit %(batch)s) next
-        ) all_of_them),
+        select max(next.position) as position, count(*) as count, min(ord) as lowest, max(ord) as highest
+        from place cross join lateral (
+            select position, ord from log where position > place.position order by position limit %(batch)s) next),
     closed as (  -- by an index of their own: of all other events nothing is read but the place in the log
         select stream_id, version from place, batch cross join lateral (
             select stream_id, version, ord from events
@@ -107,37 +105,38 @@ class ClosureMailer:
             row = connection.execute(TAKE, (now,)).fetchone()
             if row is None:
                 return False
-            mail, desk, closing = DueMail(*row), HelpDesk(OneTransaction(connection)), list[Recorded]()
+            mail, desk, history = DueMail(*row), HelpDesk(OneTransaction(connection)), list[Recorded]()
+            reason: str | None = None
             try:
-                closing = desk.history(mail.ticket_id)[: mail.closed_version]
-                self._send(self._message(desk, mail, closing, now))
-                state, at, reason = "sent", now, ""
+                history = desk.history(mail.ticket_id)[: mail.closed_version]
+                self._send(self._message(desk, mail, history, now))
+                state, at = "sent", now
             except (psycopg.Error, PersistenceError):
                 raise
             except Exception as error:  # noqa: BLE001 - one mail, whatever is wrong with it, must not hold up the others
-                state, at, reason = state_after(error, mail, closing, now)
-            connection.execute(UPDATE_MAIL, {"state": state, "at": at, "reason": reason or None, **asdict(mail)})
-            if closing and state != "due":  # of a ticket that cannot be read only the outbox says so
-                record(desk, mail, closing[-1], reason, now)
+                state, at, reason = state_after(error, mail, history, now)
+            connection.execute(UPDATE_MAIL, {"state": state, "at": at, "reason": reason, **asdict(mail)})
+            if history and state != "due":  # of a ticket that cannot be read only the outbox says so
+                record(desk, mail, history[-1], reason, now)
             CLOSING_MAILS_TRIED.add(("postponed" if state == "due" else state,))
         return True
 
-    def _message(self, desk: HelpDesk, mail: DueMail, closing: Sequence[Recorded], now: datetime) -> EmailMessage:
-        ticket = fold(closing)
+    def _message(self, desk: HelpDesk, mail: DueMail, history: Sequence[Recorded], now: datetime) -> EmailMessage:
+        ticket = fold(history)
         client = fold_client(desk.history(client_stream(ticket.client_user_id or ""))) if ticket else None
         if ticket is None or client is None:
             raise ValueError("the ticket has no client in the directory")
-        message = closing_mail(ticket, client, mail.message_id, self._mail_from, self._reopen_window, now)
-        if journey := closing[-1].traceparent:
+        message = closure_message(ticket, client, mail.message_id, self._mail_from, self._reopen_window, now)
+        if journey := history[-1].traceparent:
             message["traceparent"] = child_of(journey)
         return message
 
 
 def state_after(
-    error: Exception, mail: DueMail, closing: Sequence[Recorded], now: datetime
+    error: Exception, mail: DueMail, history: Sequence[Recorded], now: datetime
 ) -> tuple[str, datetime, str]:
     """The state of a mail that was not sent, since when it has ended or until when it waits, and why."""
-    reason, trace = reason_of(error), trace_of(closing[-1].traceparent) if closing else None
+    reason, trace = reason_of(error), trace_of(history[-1].traceparent) if history else None
     about = log.bind(reason=reason, ticket_id=str(mail.ticket_id), trace_id=trace)
     if is_final(error) or now - mail.queued_at > MAIL_GIVE_UP_AFTER:
         about.error("closing e-mail failed for good")
@@ -147,10 +146,10 @@ def state_after(
     return "due", again, reason
 
 
-def record(desk: HelpDesk, mail: DueMail, closed: Recorded, reason: str, now: datetime) -> None:
+def record(desk: HelpDesk, mail: DueMail, closed: Recorded, reason: str | None, now: datetime) -> None:
     """Records what became of the mail, caused by the closing: it failed for a reason, or was sent."""
     outcome: Event = ClosureEmailSent(mail.closed_version, mail.message_id, mail.attempts)
-    if reason:
+    if reason is not None:
         outcome = ClosureEmailFailed(mail.closed_version, mail.message_id, mail.attempts, reason)
     caused_by = Trace(f"{mail.ticket_id}/{mail.closed_version}", closed.correlation_id, closed.traceparent)
     desk.record(mail.ticket_id, outcome, DESK_ACTOR, now, caused_by)
