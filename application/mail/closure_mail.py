@@ -28,7 +28,7 @@ from application.observability.metrics import CLOSING_MAILS_TRIED
 from application.observability.trace_context import child_of, trace_of
 from application.store.recorder import OneTransaction
 from domain.client import client_stream, fold_client
-from domain.events import ClosureEmailFailed, ClosureEmailSent, Event, Recorded
+from domain.events import ClosureEmailFailed, ClosureEmailSent, Recorded
 from domain.ticket import fold
 from domain.values import Actor, Role
 
@@ -148,9 +148,8 @@ def state_after(
 
 def record(desk: HelpDesk, mail: DueMail, closed: Recorded, reason: str | None, now: datetime) -> None:
     """Records what became of the mail, caused by the closing: it failed for a reason, or was sent."""
-    outcome: Event = ClosureEmailSent(mail.closed_version, mail.message_id, mail.attempts)
-    if reason is not None:
-        outcome = ClosureEmailFailed(mail.closed_version, mail.message_id, mail.attempts, reason)
+    tried = (mail.closed_version, mail.message_id, mail.attempts)
+    outcome = ClosureEmailSent(*tried) if reason is None else ClosureEmailFailed(*tried, reason)
     caused_by = Trace(f"{mail.ticket_id}/{mail.closed_version}", closed.correlation_id, closed.traceparent)
     desk.record(mail.ticket_id, outcome, DESK_ACTOR, now, caused_by)
 
