@@ -64,6 +64,7 @@ LEADS_TO = {
 DOSSIER_STANDS = frozenset({State.AWAITING_APPROVAL, State.APPROVED})
 
 
+BACK_TO_WORK = (e.QCFailed, e.Reopened)
 NEW_LEVEL_FIELDS = {e.Routed: "to", e.Escalated: "to_level", e.ReturnedToLevel: "to_level"}  # the new level's field
 
 
@@ -75,7 +76,7 @@ def standing_after(before: Standing, event: e.Event) -> Standing:
         return arrival(getattr(event, field))
     if isinstance(event, e.Qualified):
         return state, level, Qualification.CAN_RESOLVE if event.can_resolve else Qualification.CANNOT_RESOLVE
-    if isinstance(event, (e.QCFailed, e.Reopened)):
+    if isinstance(event, BACK_TO_WORK):
         return State.IN_SUPPORT, event.level, qualification
     otherwise = State.DECIDING if state in DOSSIER_STANDS else state
     return LEADS_TO.get(kind, otherwise), level, qualification
