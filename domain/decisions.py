@@ -1,11 +1,13 @@
 """The decisions: a ticket, what is wanted, and what is given, in; events out.
 
 A decision that finds its wish already true returns no event. One that the procedure forbids raises the rule's error.
-Nothing here reads a clock or changes anything.
+Nothing here reads a clock or changes anything. That a text says something was required before (`Command.decide`).
 """
 
 from hashlib import sha256
 from uuid import UUID
+
+from msgspec.structs import asdict
 
 from domain import errors
 from domain import events as e
@@ -13,33 +15,9 @@ from domain.client import Client
 from domain.procedure import DOSSIER_STANDS, NEXT_RUNG, RETURN_TARGETS
 from domain.rules import Given, refusal_for, require_allowed
 from domain.ticket import Issue, Link, Ticket
-from domain.values import (
-    PRIORITIES,
-    Channel,
-    Grade,
-    Level,
-    Qualification,
-    Queue,
-    Relation,
-    Sender,
-    State,
-    Visibility,
-)
+from domain.values import PRIORITIES, Channel, Grade, Level, Qualification, Queue, Relation, State, Visibility
 
 Events = list[e.Event]
-
-
-def require_text(**texts: str) -> None:
-    """Raises BlankText for the first text that says nothing."""
-    for field, text in texts.items():
-        if not text.strip():
-            raise errors.BlankText(field)
-
-
-def receive_request(channel: Channel, text: str, sender: Sender | None) -> e.RequestReceived:
-    """Step 1. It begins the ticket, so it is one event, and there is no ticket to ask."""
-    require_text(text=text)
-    return e.RequestReceived(channel, text, sender)
 
 
 def identify_client(ticket: Ticket, given: Given, client: Client) -> Events:
@@ -60,12 +38,10 @@ def create(ticket: Ticket, given: Given, number: str) -> Events:
 
 def document_issue(ticket: Ticket, given: Given, issue: Issue) -> Events:
     """Step 4: documented, and prioritised by impact and urgency. May be written anew until the ticket is routed."""
-    require_text(summary=issue.summary, description=issue.description, category=issue.category)
     if ticket.state is State.DOCUMENTED and ticket.issue == issue:
         return []
     require_allowed("document_issue", ticket, given)
-    priority = PRIORITIES[issue.impact, issue.urgency]
-    return [e.IssueDocumented(issue.summary, issue.description, issue.category, issue.impact, issue.urgency, priority)]
+    return [e.IssueDocumented(**asdict(issue), priority=PRIORITIES[issue.impact][issue.urgency])]
 
 
 def route(ticket: Ticket, given: Given, to: Level | None) -> Events:
@@ -81,14 +57,13 @@ def route(ticket: Ticket, given: Given, to: Level | None) -> Events:
 
 def assign(ticket: Ticket, given: Given, assignee: str) -> Events:
     """Gives the ticket to somebody for its present stay in a queue."""
-    require_text(assignee=assignee)
     if ticket.assignee == assignee:
         return []
     require_allowed("assign", ticket, given)
     return [e.Assigned(assignee)]
 
 
-def claim(ticket: Ticket, given: Given, queue: Queue) -> Events:
+def claim_next(ticket: Ticket, given: Given, queue: Queue) -> Events:
     """Takes a ticket that nobody has out of a queue; nothing when somebody has it, or it has left the queue.
 
     A ticket whose dossier is with the client is left alone: to take it would void the dossier.
@@ -106,7 +81,6 @@ def release(ticket: Ticket, given: Given) -> Events:
 
 def qualify(ticket: Ticket, given: Given, can_resolve: bool, rationale: str) -> Events:
     """Steps T1-4, 8, 12: the verdict of the level that received the ticket."""
-    require_text(rationale=rationale)
     verdict = Qualification.CAN_RESOLVE if can_resolve else Qualification.CANNOT_RESOLVE
     if ticket.state is State.IN_SUPPORT and ticket.qualification is verdict:
         return []
@@ -116,7 +90,6 @@ def qualify(ticket: Ticket, given: Given, can_resolve: bool, rationale: str) -> 
 
 def escalate(ticket: Ticket, given: Given, reason: str) -> Events:
     """Steps T1-4, 8, 12, 16: exactly one rung up."""
-    require_text(reason=reason)
     require_allowed("escalate", ticket, given)
     level = _level(ticket)
     return [e.Escalated(level, NEXT_RUNG[level], reason)]
@@ -124,7 +97,6 @@ def escalate(ticket: Ticket, given: Given, reason: str) -> Events:
 
 def resolve(ticket: Ticket, given: Given, resolution: str) -> Events:
     """Steps T1-1, 5, 9, 13, 17."""
-    require_text(resolution=resolution)
     if ticket.state is State.RESOLVED and ticket.resolution and ticket.resolution.text == resolution:
         return []
     require_allowed("resolve", ticket, given)
@@ -133,7 +105,6 @@ def resolve(ticket: Ticket, given: Given, resolution: str) -> Events:
 
 def verify(ticket: Ticket, given: Given, satisfied: bool, confirmed_via: Channel, comment: str) -> Events:
     """Steps T1-2, 6, 10, 14, 18: quality control, to the client's satisfaction."""
-    require_text(comment=comment)
     if satisfied and ticket.state is State.VERIFIED:
         return []
     require_allowed("verify", ticket, given)
@@ -143,7 +114,6 @@ def verify(ticket: Ticket, given: Given, satisfied: bool, confirmed_via: Channel
 
 def document_resolution(ticket: Ticket, given: Given, cause: str, actions: str, checked_by_method: str) -> Events:
     """Steps T1-3, 7, 11, 15, 19: what closing demands."""
-    require_text(cause=cause, actions=actions, checked_by_method=checked_by_method)
     require_allowed("document_resolution", ticket, given)
     known = ticket.details
     if known and (known.cause, known.actions, known.checked_by_method) == (cause, actions, checked_by_method):
@@ -161,7 +131,6 @@ def close(ticket: Ticket, given: Given) -> Events:
 
 def compile_dossier(ticket: Ticket, given: Given, summary: str, lines: tuple[str, ...]) -> Events:
     """Step 16: all activity so far, in words, under one hash."""
-    require_text(summary=summary)
     if ticket.state in DOSSIER_STANDS and ticket.dossier and ticket.dossier.summary == summary:
         return []
     require_allowed("compile_dossier", ticket, given)
@@ -181,7 +150,6 @@ def approve(ticket: Ticket, given: Given, dossier_sha256: str, confirmed_via: Ch
 
 def decline(ticket: Ticket, given: Given, dossier_sha256: str, confirmed_via: Channel, reason: str) -> Events:
     """Step 16: the client's no; the IT manager decides again."""
-    require_text(reason=reason)
     if ticket.state is State.DECIDING and _names_dossier(ticket, dossier_sha256):
         return []  # declining is the only way to a dossier that stands while the manager decides
     require_allowed("decline", ticket, given)
@@ -192,7 +160,6 @@ def decline(ticket: Ticket, given: Given, dossier_sha256: str, confirmed_via: Ch
 
 def return_to_level(ticket: Ticket, given: Given, level: Level, reason: str) -> Events:
     """From the IT manager to a level, or from the NOC to the IT manager."""
-    require_text(reason=reason)
     require_allowed("return_to_level", ticket, given)
     at_noc = ticket.state is State.IN_SUPPORT
     if level not in ({Level.IT_MANAGER} if at_noc else RETURN_TARGETS):
@@ -202,23 +169,20 @@ def return_to_level(ticket: Ticket, given: Given, level: Level, reason: str) -> 
 
 def add_note(ticket: Ticket, given: Given, text: str, visibility: Visibility) -> Events:
     """Something worth writing down."""
-    require_text(text=text)
     require_allowed("add_note", ticket, given)
     return [e.NoteAdded(text, visibility)]
 
 
 def change_priority(ticket: Ticket, given: Given, impact: Grade, urgency: Grade, reason: str) -> Events:
     """Impact or urgency judged anew, with a reason."""
-    require_text(reason=reason)
     require_allowed("change_priority", ticket, given)
     if ticket.issue and (ticket.issue.impact, ticket.issue.urgency) == (impact, urgency):
         return []
-    return [e.PriorityChanged(impact, urgency, PRIORITIES[impact, urgency], reason)]
+    return [e.PriorityChanged(impact, urgency, PRIORITIES[impact][urgency], reason)]
 
 
 def await_client(ticket: Ticket, given: Given, reason: str) -> Events:
     """The level cannot go on without the client."""
-    require_text(reason=reason)
     if ticket.awaiting == reason:
         return []
     require_allowed("await_client", ticket, given)
@@ -227,14 +191,12 @@ def await_client(ticket: Ticket, given: Given, reason: str) -> Events:
 
 def client_responded(ticket: Ticket, given: Given, text: str) -> Events:
     """The answer that the level waited for."""
-    require_text(text=text)
     require_allowed("client_responded", ticket, given)
     return [e.ClientResponded(text)]
 
 
 def cancel(ticket: Ticket, given: Given, reason: str) -> Events:
     """The request is withdrawn."""
-    require_text(reason=reason)
     if ticket.state is State.CANCELLED:
         return []
     require_allowed("cancel", ticket, given)
@@ -243,7 +205,6 @@ def cancel(ticket: Ticket, given: Given, reason: str) -> Events:
 
 def reopen(ticket: Ticket, given: Given, reason: str) -> Events:
     """Rule 9: to the level that resolved it."""
-    require_text(reason=reason)
     require_allowed("reopen", ticket, given)
     return [e.Reopened(_level(ticket), reason)]
 
@@ -256,16 +217,6 @@ def link(ticket: Ticket, given: Given, other_ticket_id: UUID, relation: Relation
         return []
     require_allowed("link", ticket, given)
     return [e.Linked(other_ticket_id, relation)]
-
-
-def closure_mail_sent(closed_version: int, message_id: str, attempts: int) -> Events:
-    """Rule 7: the outcome is an event of the ticket, whatever the ticket's state is by now."""
-    return [e.ClosureEmailSent(closed_version, message_id, attempts)]
-
-
-def closure_mail_failed(closed_version: int, message_id: str, attempts: int, reason: str) -> Events:
-    """Rule 7: refused for good; somebody has to look."""
-    return [e.ClosureEmailFailed(closed_version, message_id, attempts, reason)]
 
 
 def _names_dossier(ticket: Ticket, dossier_sha256: str) -> bool:

@@ -1,4 +1,5 @@
-"""One class for each way in which the procedure says no. Its docstring is its message, `code` is its name for ever.
+"""One class for each way in which the procedure says no. Its docstring is its message, `code` its name for ever: in
+the contract it stands in snake case, so a class is renamed only with a `code` that keeps the old one.
 
 DeskError
 ├── Refused                 the procedure forbids it: `step` is what is missing, `possible` what can be done now
@@ -14,17 +15,21 @@ DeskError
 └── StaleVersion            somebody else came first
 """
 
-from typing import TYPE_CHECKING, ClassVar
+import re
+from typing import ClassVar
 from uuid import UUID
 
-if TYPE_CHECKING:
-    from domain.events import Recorded
+from domain.events import Recorded
 
 
 class DeskError(Exception):
     """The desk cannot do that."""
 
     code: ClassVar[str] = "error"
+
+    def __init_subclass__(cls) -> None:
+        if "code" not in vars(cls):
+            cls.code = re.sub(r"\B[A-Z]", r"_\g<0>", cls.__name__).lower()
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (type(self).__doc__ or "").strip())
@@ -38,8 +43,6 @@ class DeskError(Exception):
 class Refused(DeskError):
     """The procedure does not allow that now."""
 
-    code = "refused"
-
     def __init__(self, message: str | None = None, step: str | None = None, possible: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.step = step
@@ -49,182 +52,123 @@ class Refused(DeskError):
 class ClientNotIdentified(Refused):
     """The client of this request is not identified yet: identify the client by the unique user ID first."""
 
-    code = "client_not_identified"
-
 
 class NotCreated(Refused):
     """The ticket is not created yet: create it first."""
-
-    code = "not_created"
 
 
 class IssueNotDocumented(Refused):
     """The issue is not documented yet: document it first."""
 
-    code = "issue_not_documented"
-
 
 class NotRouted(Refused):
     """The ticket is not with Support yet: route it to tier 1 first."""
-
-    code = "not_routed"
 
 
 class StepAlreadyDone(Refused):
     """This step of the procedure lies behind the ticket."""
 
-    code = "step_already_done"
-
 
 class AlreadyResolved(Refused):
     """The ticket is resolved: quality control or closing comes next."""
-
-    code = "already_resolved"
 
 
 class AlreadyQualified(Refused):
     """This level has given its verdict: after "can resolve" resolve or escalate, after "cannot resolve" escalate."""
 
-    code = "already_qualified"
-
 
 class AlreadyApproved(Refused):
     """The client has approved the dossier: route the ticket to the NOC."""
-
-    code = "already_approved"
 
 
 class TicketClosed(Refused):
     """The ticket is closed: reopen it, or create a new ticket and link it as a follow-up."""
 
-    code = "ticket_closed"
-
 
 class TicketCancelled(Refused):
     """The ticket is cancelled: create a new ticket and link it as a follow-up."""
-
-    code = "ticket_cancelled"
 
 
 class NotClosed(Refused):
     """Only a closed ticket can be reopened."""
 
-    code = "not_closed"
-
 
 class ReopenWindowOver(Refused):
     """The reopen window is over: create a new ticket and link it as a follow-up."""
-
-    code = "reopen_window_over"
 
 
 class NotQualified(Refused):
     """This level has not qualified the issue yet: say first whether it can be resolved here."""
 
-    code = "not_qualified"
-
 
 class CannotResolveHere(Refused):
     """This level said that it cannot resolve the issue: the only way is up."""
-
-    code = "cannot_resolve_here"
 
 
 class NoQualificationHere(Refused):
     """Only tier 2, tier 3 and onsite qualify an issue."""
 
-    code = "no_qualification_here"
-
 
 class NoLevelAbove(Refused):
     """There is no level above the NOC: resolve the issue, or return the ticket to the IT manager."""
-
-    code = "no_level_above"
 
 
 class NotResolved(Refused):
     """The ticket is not resolved yet."""
 
-    code = "not_resolved"
-
 
 class NotVerified(Refused):
     """The resolution has not passed quality control yet."""
-
-    code = "not_verified"
 
 
 class DetailsMissing(Refused):
     """The complete resolution details are missing: document cause, actions and how the result was checked."""
 
-    code = "details_missing"
-
 
 class FourEyes(Refused):
     """Quality control is done by somebody other than the resolver."""
-
-    code = "four_eyes"
 
 
 class AtDecisionPoint(Refused):
     """The ticket is with the IT manager, who decides and never resolves."""
 
-    code = "at_decision_point"
-
 
 class NotAtDecisionPoint(Refused):
     """The ticket is not with the IT manager."""
-
-    code = "not_at_decision_point"
 
 
 class NoCurrentDossier(Refused):
     """There is no dossier that covers all activity so far: the IT manager compiles it (again) first."""
 
-    code = "no_current_dossier"
-
 
 class DossierMismatch(Refused):
     """That is not the hash of the dossier as it stands: read the dossier and name its hash."""
-
-    code = "dossier_mismatch"
 
 
 class NotApproved(Refused):
     """The client has not approved the dossier: the NOC gets a ticket only upon client approval."""
 
-    code = "not_approved"
-
 
 class ClientNotAwaited(Refused):
     """Nobody waits for the client here: add a note instead."""
-
-    code = "client_not_awaited"
 
 
 class WrongRoute(Refused):
     """A documented ticket is routed to tier1, an approved one to noc."""
 
-    code = "wrong_route"
-
 
 class WrongLevel(Refused):
     """The IT manager returns a ticket to tier1, tier2, tier3 or onsite; the NOC returns it to it_manager."""
-
-    code = "wrong_level"
 
 
 class Unacceptable(DeskError):
     """The request is well-formed, but it cannot be meant."""
 
-    code = "unacceptable"
     pointer: str | None = None
 
 
 class BlankText(Unacceptable):
     """A text that must say something is blank."""
-
-    code = "blank_text"
 
     def __init__(self, field: str) -> None:
         super().__init__(f"{field} must not be blank: say it in words.")
@@ -234,14 +178,12 @@ class BlankText(Unacceptable):
 class UnknownClient(Unacceptable):
     """No client has that user ID: register the client with PUT /v1/clients/{user_id} first."""
 
-    code = "unknown_client"
     pointer = "/client_user_id"
 
 
 class LinkToSelf(Unacceptable):
     """A ticket cannot be linked to itself."""
 
-    code = "link_to_self"
     pointer = "/other_ticket_id"
 
 
@@ -265,36 +207,24 @@ class Forbidden(DeskError):
 class NotFound(DeskError):
     """There is nothing there."""
 
-    code = "not_found"
-
 
 class UnknownTicket(NotFound):
     """There is no such ticket."""
-
-    code = "unknown_ticket"
 
 
 class UnknownUserId(NotFound):
     """No client has that user ID."""
 
-    code = "unknown_user_id"
-
 
 class StaleVersion(DeskError):
     """The ticket has moved on since the version you named: read it again and decide again."""
 
-    code = "stale_version"
-
     def __init__(
-        self,
-        stream_id: UUID,
-        current_version: int | None = None,
-        expected_version: int | None = None,
-        missed: tuple["Recorded", ...] = (),
+        self, stream_id: UUID, current_version: int | None = None, expected_version: int | None = None
     ) -> None:
         ahead = current_version is not None and expected_version is not None and expected_version > current_version
         super().__init__(f"There is no such version yet: the present one is {current_version}." if ahead else None)
         self.stream_id = stream_id
         self.current_version = current_version
         self.expected_version = expected_version
-        self.missed = missed
+        self.missed: tuple[Recorded, ...] = ()  # whoever can load them fills them in

@@ -5,7 +5,7 @@ A field may be added with a default; a change of meaning needs a new event.
 """
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import ClassVar
 from uuid import UUID
 
 import msgspec
@@ -277,9 +277,3 @@ class Recorded(msgspec.Struct, frozen=True):
     def type(self) -> str:
         """The stored name, `Ticket.Escalated`."""
         return self.event.stored_as
-
-    @property
-    def body(self) -> dict[str, Any]:
-        """The event's own fields as plain JSON types."""
-        fields: dict[str, Any] = msgspec.to_builtins(self.event)
-        return fields

@@ -61,6 +61,7 @@ MANAGER = (Role.IT_MANAGER, anywhere)
 HOLDER = (Role.AGENT, holds)
 AT_LEVEL = (Role.AGENT, at_level)
 CLIENT = (Role.CLIENT, own)
+IN_QUALITY_CONTROL = (Role.QUALITY, in_quality_control)
 
 MAY: dict[str, tuple[tuple[Role, Condition], ...]] = {
     # command: who may give it; the first that fits is the role that the event names
@@ -72,13 +73,8 @@ MAY: dict[str, tuple[tuple[Role, Condition], ...]] = {
     "document_issue": (INTAKE,),
     "route": ((Role.INTAKE, not_with_manager), (Role.IT_MANAGER, past_intake)),
     "assign": (HOLDER, MANAGER),
-    "claim_next": (
-        HOLDER,
-        (Role.INTAKE, in_intake),
-        (Role.QUALITY, in_quality_control),
-        (Role.IT_MANAGER, with_manager),
-    ),
-    "release": (HOLDER, (Role.QUALITY, in_quality_control), MANAGER),
+    "claim_next": (HOLDER, (Role.INTAKE, in_intake), IN_QUALITY_CONTROL, (Role.IT_MANAGER, with_manager)),
+    "release": (HOLDER, IN_QUALITY_CONTROL, MANAGER),
     "qualify": (AT_LEVEL,),
     "escalate": (AT_LEVEL,),
     "resolve": (AT_LEVEL,),

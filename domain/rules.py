@@ -1,21 +1,12 @@
 """What the procedure refuses beyond the plain state: ordered tables of small named rules, the first refusal wins."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import msgspec
 
 from domain import errors
-from domain.procedure import (
-    CLOSING_STEP,
-    ESCALATION_STEP,
-    NEXT_RUNG,
-    POSSIBLE_BY,
-    PROCEDURE,
-    QC_STEP,
-    QUALIFYING,
-    RESOLUTION_STEP,
-)
+from domain.procedure import MISSING_STEP, POSSIBLE_BY, PROCEDURE, QUALIFYING, step_at
 from domain.roles import may_give
 from domain.ticket import Ticket
 from domain.values import Level, Principal, Qualification, State
@@ -96,32 +87,6 @@ RULES: dict[str, tuple[tuple[Rule, type[errors.Refused]], ...]] = {
     "reopen": ((window_is_over, errors.ReopenWindowOver),),
 }
 
-# The step that an error asks for: one step, or the step of the level that the ticket is at.
-MISSING_STEP: dict[type[errors.Refused], str | Mapping[Level, str]] = {
-    errors.ClientNotIdentified: "2",
-    errors.NotCreated: "3",
-    errors.IssueNotDocumented: "4",
-    errors.NotRouted: "4",
-    errors.NotQualified: ESCALATION_STEP,
-    errors.CannotResolveHere: {level: ESCALATION_STEP[above] for level, above in NEXT_RUNG.items()},
-    errors.NotResolved: RESOLUTION_STEP,
-    errors.NotVerified: QC_STEP,
-    errors.FourEyes: QC_STEP,
-    errors.DetailsMissing: CLOSING_STEP,
-    errors.NotAtDecisionPoint: "16",
-    errors.AtDecisionPoint: "16",
-    errors.NoCurrentDossier: "16",
-    errors.DossierMismatch: "16",
-    errors.NotApproved: "16",
-    errors.AlreadyApproved: "16",
-}
-
-
-def broken_rule(command: str, ticket: Ticket, given: Given) -> type[errors.Refused] | None:
-    """The error that the procedure answers to a command on a ticket that stands so; None when it is possible."""
-    row = PROCEDURE.get(command)  # `claim_next` has none: it takes what it finds
-    return (row and row.refusal(ticket.state)) or _broken(command, ticket, given)
-
 
 def _broken(command: str, ticket: Ticket, given: Given) -> type[errors.Refused] | None:
     for broken, error in RULES.get(command, ()):
@@ -142,13 +107,12 @@ def allowed_commands(ticket: Ticket, given: Given) -> tuple[str, ...]:
 
 def refusal_for(error: type[errors.Refused], ticket: Ticket, given: Given) -> errors.Refused:
     """The error with the step that is missing and the commands that this caller may give now."""
-    step = MISSING_STEP.get(error)
-    if isinstance(step, Mapping):
-        step = step.get(ticket.level) if ticket.level else None
+    step = step_at(MISSING_STEP.get(error), ticket.level)
     return error(step=step, possible=allowed_commands(ticket, given))
 
 
 def require_allowed(command: str, ticket: Ticket, given: Given) -> None:
-    """Raises the `Refused` error of the rule that the command would break."""
-    if error := broken_rule(command, ticket, given):
+    """Raises the `Refused` error of what forbids the command: the state, or the first rule that it would break."""
+    row = PROCEDURE.get(command)  # `claim_next` has none: it takes what it finds
+    if error := (row and row.refusal(ticket.state)) or _broken(command, ticket, given):
         raise refusal_for(error, ticket, given)

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from domain import events as e
 from domain.errors import UnknownTicket
@@ -154,52 +154,37 @@ def evolve(ticket: Ticket, recorded: e.Recorded) -> Ticket:
     """The ticket after one more event."""
     change = CHANGES.get(type(recorded.event))
     changes = change(ticket, recorded.event, recorded) if change else {}
-    state, level, qualification = standing_after(ticket, recorded.event)
+    state, level, qualification = standing_after((ticket.state, ticket.level, ticket.qualification), recorded.event)
     if (state is not ticket.state or level is not ticket.level) and queue_of(state, level) != ticket.queue:
         changes |= {"assignee": None, "awaiting": None}  # they last for one stay in a queue
     if state is State.DECIDING and ticket.state is not State.DECIDING:
         changes.setdefault("dossier", None)  # activity after the dossier: what the client saw is no longer all of it
-    return replace(
-        ticket,
-        version=recorded.originator_version,
-        updated_at=recorded.at,
-        state=state,
-        level=level,
-        qualification=qualification,
-        **changes,
-    )
+    changes |= {"state": state, "level": level, "qualification": qualification}
+    return replace(ticket, version=recorded.originator_version, updated_at=recorded.at, **changes)
 
 
-HISTORY_ONLY_EVENTS = frozenset(
-    {e.NoteAdded, e.ClosureEmailSent, e.ClosureEmailFailed}
-)  # what only adds to the history
+# What only adds to the history.
+HISTORY_ONLY_EVENTS = frozenset({e.NoteAdded, e.ClosureEmailSent, e.ClosureEmailFailed})
 
 # What an event changes beside state, level and qualification, which `procedure.standing_after` tells. An event that is
 # not here changes nothing else.
 Change = Callable[[Ticket, Any, e.Recorded], dict[str, Any]]
 CHANGES: dict[type[e.Event], Change] = {
-    e.ClientIdentified: lambda _, event, __: {
-        "client_user_id": event.client_user_id,
-        "client_name": event.client_name,
-    },
-    e.Created: lambda _, event, __: {"number": event.number},
+    e.ClientIdentified: lambda _, event, __: asdict(event),  # of the same names
+    e.Created: lambda _, event, __: asdict(event),
     e.IssueDocumented: lambda _, event, __: {
         "issue": Issue(event.summary, event.description, event.category, event.impact, event.urgency),
         "priority": event.priority,
     },
-    e.Assigned: lambda _, event, __: {"assignee": event.assignee},
+    e.Assigned: lambda _, event, __: asdict(event),
     e.Released: lambda *_: {"assignee": None},
     e.Resolved: lambda _, event, on: {
         "resolution": Resolution(event.level, event.resolution, on.actor.id, on.at),
         "qc": None,
         "details": None,
     },
-    e.QCVerified: lambda _, event, on: {
-        "qc": QualityControl(True, on.actor.id, on.at, event.level, event.confirmed_via, event.comment)
-    },
-    e.QCFailed: lambda _, event, on: {
-        "qc": QualityControl(False, on.actor.id, on.at, event.level, event.confirmed_via, event.reason)
-    },
+    e.QCVerified: lambda _, event, on: {"qc": _checked(on, event, True, event.comment)},
+    e.QCFailed: lambda _, event, on: {"qc": _checked(on, event, False, event.reason)},
     e.ResolutionDocumented: lambda _, event, on: {
         "details": Details(event.cause, event.actions, event.checked_by_method, on.actor.id, on.at)
     },
@@ -210,23 +195,17 @@ CHANGES: dict[type[e.Event], Change] = {
     },
     e.Escalated: lambda ticket, *_: {"escalations": ticket.escalations + 1},
     e.ReturnedToLevel: lambda *_: {"dossier": None},
-    e.ClientApproved: lambda ticket, *_: _decided(ticket, approved=True),
-    e.ClientDeclined: lambda ticket, *_: _decided(ticket, approved=False),
-    e.PriorityChanged: lambda ticket, event, _: _graded(ticket, event),
+    e.ClientApproved: lambda ticket, *_: {"dossier": ticket.dossier and replace(ticket.dossier, approved=True)},
+    e.ClientDeclined: lambda ticket, *_: {"dossier": ticket.dossier and replace(ticket.dossier, approved=False)},
+    e.PriorityChanged: lambda ticket, event, _: {
+        "issue": ticket.issue and replace(ticket.issue, impact=event.impact, urgency=event.urgency),
+        "priority": event.priority,
+    },
     e.ClientAwaited: lambda _, event, __: {"awaiting": event.reason},
     e.ClientResponded: lambda *_: {"awaiting": None},
     e.Linked: lambda ticket, event, _: {"links": (*ticket.links, Link(event.other_ticket_id, event.relation))},
 }
 
 
-def _decided(ticket: Ticket, approved: bool) -> dict[str, Any]:
-    return {"dossier": replace(ticket.dossier, approved=approved)} if ticket.dossier else {}
-
-
-def _graded(ticket: Ticket, event: e.PriorityChanged) -> dict[str, Any]:
-    if ticket.issue is None:
-        return {}
-    return {
-        "issue": replace(ticket.issue, impact=event.impact, urgency=event.urgency),
-        "priority": event.priority,
-    }
+def _checked(on: e.Recorded, event: e.QCVerified | e.QCFailed, satisfied: bool, comment: str) -> QualityControl:
+    return QualityControl(satisfied, on.actor.id, on.at, event.level, event.confirmed_via, comment)

@@ -105,17 +105,11 @@ class Role(StrEnum):
 
 Priority = Literal[1, 2, 3, 4, 5]
 
-PRIORITIES: dict[tuple[Grade, Grade], Priority] = {
-    # (impact, urgency): priority, 1 is worked first (ITIL's 3 x 3 matrix)
-    (Grade.HIGH, Grade.HIGH): 1,
-    (Grade.HIGH, Grade.MEDIUM): 2,
-    (Grade.HIGH, Grade.LOW): 3,
-    (Grade.MEDIUM, Grade.HIGH): 2,
-    (Grade.MEDIUM, Grade.MEDIUM): 3,
-    (Grade.MEDIUM, Grade.LOW): 4,
-    (Grade.LOW, Grade.HIGH): 3,
-    (Grade.LOW, Grade.MEDIUM): 4,
-    (Grade.LOW, Grade.LOW): 5,
+# ITIL's matrix: impact, urgency, priority; 1 is worked first.
+PRIORITIES: dict[Grade, dict[Grade, Priority]] = {
+    Grade.HIGH: {Grade.HIGH: 1, Grade.MEDIUM: 2, Grade.LOW: 3},
+    Grade.MEDIUM: {Grade.HIGH: 2, Grade.MEDIUM: 3, Grade.LOW: 4},
+    Grade.LOW: {Grade.HIGH: 3, Grade.MEDIUM: 4, Grade.LOW: 5},
 }
 
 

@@ -1,6 +1,7 @@
 """Events in words, for the history, the dossier and the auditor."""
 
 from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from hashlib import sha256
 
 import msgspec
@@ -20,84 +21,58 @@ LEVEL_NAMES = {
 }
 
 
+# What happened, by the event's fields: a level by its name, another word of the procedure without its underscores.
+SENTENCES: dict[type[Event], str] = {
+    e.RequestReceived: "Support request received by {channel}: {text}",
+    e.ClientIdentified: "Client identified as {client_name} (user ID {client_user_id}).",
+    e.Created: "Help desk ticket {number} created.",
+    e.IssueDocumented: "Issue documented: {summary} ({category}; impact {impact}, urgency {urgency},"
+    " priority {priority}). {description}",
+    e.Routed: "Routed to {to}.",
+    e.Assigned: "Assigned to {assignee}.",
+    e.Released: "Released by {assignee}.",
+    e.Qualified: "Qualified: {level} {can_resolve} resolve it. {rationale}",
+    e.Escalated: "Escalated from {from_level} to {to_level}: {reason}",
+    e.Resolved: "Resolved by {level}: {resolution}",
+    e.QCVerified: "Quality control passed; the client confirmed by {confirmed_via}: {comment}",
+    e.QCFailed: "Quality control failed; the client said by {confirmed_via}: {reason}. Back to {level}.",
+    e.ResolutionDocumented: "Resolution documented. Cause: {cause} Actions: {actions} Checked by: {checked_by_method}",
+    e.Closed: "Closed after resolution by {level}.",
+    e.ClosureEmailSent: "Closing e-mail {message_id} accepted by the mail server.",
+    e.ClosureEmailFailed: "Closing e-mail {message_id} could not be delivered (attempts: {attempts}): {reason}",
+    e.DossierCompiled: "Dossier of all activity up to version {through_version} compiled (SHA-256 {sha256}): {summary}",
+    e.ClientApproved: "Client approved dossier {dossier_sha256} by {confirmed_via}.",
+    e.ClientDeclined: "Client declined dossier {dossier_sha256} by {confirmed_via}: {reason}",
+    e.ReturnedToLevel: "Returned from {from_level} to {to_level}: {reason}",
+    e.NoteAdded: "Note ({visibility}): {text}",
+    e.PriorityChanged: "Priority changed to {priority} (impact {impact}, urgency {urgency}): {reason}",
+    e.ClientAwaited: "Waiting for the client: {reason}",
+    e.ClientResponded: "Client responded: {text}",
+    e.Cancelled: "Cancelled: {reason}",
+    e.Reopened: "Reopened, back to {level}: {reason}",
+    e.Linked: "Linked: {relation} {other_ticket_id}.",
+    Registered: "Client {name} registered with user ID {user_id} and e-mail address {email}.",
+    ContactChanged: "Directory entry of {user_id} now reads {name}, {email}.",
+}
+
+
 def words(event: Event) -> str:
     """What happened, in a sentence without the time and the actor."""
-    return _ticket_words(event) or _client_words(event) or _ending_words(event)
+    sentence = SENTENCES.get(type(event))
+    if sentence is None:
+        return f"{event.stored_as}: {msgspec.json.encode(event).decode()}"
+    return sentence.format_map({field: _in_words(value) for field, value in msgspec.structs.asdict(event).items()})
 
 
-def _ticket_words(event: Event) -> str:
-    match event:
-        case e.RequestReceived(channel, text):
-            return f"Support request received by {_plain(channel)}: {text}"
-        case e.ClientIdentified(user_id, name):
-            return f"Client identified as {name} (user ID {user_id})."
-        case e.Created(number):
-            return f"Help desk ticket {number} created."
-        case e.IssueDocumented(summary, description, category, impact, urgency, priority):
-            grades = f"impact {impact}, urgency {urgency}, priority {priority}"
-            return f"Issue documented: {summary} ({category}; {grades}). {description}"
-        case e.Routed(to):
-            return f"Routed to {LEVEL_NAMES[to]}."
-        case e.Assigned(assignee):
-            return f"Assigned to {assignee}."
-        case e.Released(assignee):
-            return f"Released by {assignee}."
-        case e.Qualified(level, can_resolve, rationale):
-            verdict = "can" if can_resolve else "cannot"
-            return f"Qualified: {LEVEL_NAMES[level]} {verdict} resolve it. {rationale}"
-        case e.Escalated(from_level, to_level, reason):
-            return f"Escalated from {LEVEL_NAMES[from_level]} to {LEVEL_NAMES[to_level]}: {reason}"
-        case e.Resolved(level, resolution):
-            return f"Resolved by {LEVEL_NAMES[level]}: {resolution}"
-        case e.QCVerified(_, via, comment):
-            return f"Quality control passed; the client confirmed by {_plain(via)}: {comment}"
-        case e.QCFailed(level, via, reason):
-            return f"Quality control failed; the client said by {_plain(via)}: {reason}. Back to {LEVEL_NAMES[level]}."
-        case e.ResolutionDocumented(_, cause, actions, method):
-            return f"Resolution documented. Cause: {cause} Actions: {actions} Checked by: {method}"
-    return ""
-
-
-def _ending_words(event: Event) -> str:
-    match event:
-        case e.Closed(level):
-            return f"Closed after resolution by {LEVEL_NAMES[level]}."
-        case e.ClosureEmailSent(_, message_id):
-            return f"Closing e-mail {message_id} accepted by the mail server."
-        case e.ClosureEmailFailed(_, message_id, attempts, reason):
-            return f"Closing e-mail {message_id} could not be delivered (attempts: {attempts}): {reason}"
-        case e.DossierCompiled(summary, digest, through):
-            return f"Dossier of all activity up to version {through} compiled (SHA-256 {digest}): {summary}"
-        case e.ClientApproved(digest, via):
-            return f"Client approved dossier {digest} by {_plain(via)}."
-        case e.ClientDeclined(digest, via, reason):
-            return f"Client declined dossier {digest} by {_plain(via)}: {reason}"
-        case e.ReturnedToLevel(from_level, to_level, reason):
-            return f"Returned from {LEVEL_NAMES[from_level]} to {LEVEL_NAMES[to_level]}: {reason}"
-        case e.NoteAdded(text, visibility):
-            return f"Note ({visibility}): {text}"
-        case e.PriorityChanged(impact, urgency, priority, reason):
-            return f"Priority changed to {priority} (impact {impact}, urgency {urgency}): {reason}"
-        case e.ClientAwaited(reason):
-            return f"Waiting for the client: {reason}"
-        case e.ClientResponded(text):
-            return f"Client responded: {text}"
-        case e.Cancelled(reason):
-            return f"Cancelled: {reason}"
-        case e.Reopened(level, reason):
-            return f"Reopened, back to {LEVEL_NAMES[level]}: {reason}"
-        case e.Linked(other, relation):
-            return f"Linked: {_plain(relation)} {other}."
-    return f"{event.stored_as}: {msgspec.json.encode(event).decode()}"
-
-
-def _client_words(event: Event) -> str:
-    match event:
-        case Registered(user_id, name, email):
-            return f"Client {name} registered with user ID {user_id} and e-mail address {email}."
-        case ContactChanged(user_id, name, email):
-            return f"Directory entry of {user_id} now reads {name}, {email}."
-    return ""
+def _in_words(value: object) -> object:
+    match value:
+        case Level():
+            return LEVEL_NAMES[value]
+        case StrEnum():
+            return value.replace("_", " ")
+        case bool():
+            return "can" if value else "cannot"
+    return value
 
 
 def dossier_lines(history: Sequence[Recorded], client: str | None) -> tuple[str, ...]:
@@ -140,7 +115,3 @@ def identified_at(history: Iterable[Recorded]) -> int:
 def by_mistake(recorded: Recorded, settled: int) -> bool:
     """Whether somebody acted as the client who was taken for the client before `settled`, the last identification."""
     return recorded.actor.role is Role.CLIENT and recorded.originator_version < settled
-
-
-def _plain(word: str) -> str:
-    return word.replace("_", " ")

@@ -306,9 +306,9 @@ def sections() -> dict[str, dict[str, str]]:
 
 
 def code_of_command(name: str) -> str:
-    """The source of a command's struct and of the decisions that it calls."""
-    own = getsource(STRUCTS[name])
-    return own + "".join(getsource(getattr(decisions, called)) for called in re.findall(r"decisions\.(\w+)", own))
+    """The source of a command's struct and of its decision."""
+    decision = getattr(STRUCTS[name], "decision", None)
+    return getsource(STRUCTS[name]) + (getsource(decision) if decision else "")
 
 
 def following(name: str) -> list[str]:

@@ -1,13 +1,14 @@
 """What every command is made of: its texts, what it reads, and its way to the decision."""
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import asdict
 
 from domain.client import Client, client_stream, fold_client
-from domain.errors import UnknownClient
+from domain.errors import BlankText, UnknownClient
 from domain.events import Event, Recorded, RequestReceived
 from domain.rules import Given
 from domain.ticket import Snapshot, Ticket
@@ -15,11 +16,13 @@ from domain.values import Actor
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """What a command gets beside the ticket: who acts, its history, the other streams it asked for, a ticket number.
+    """What a command gets beside the ticket: who asks when, who acts, the ticket's history, the other streams that it
+    asked for, a ticket number.
 
     A history begins with a snapshot where there is one, but for a command that needs all of it.
     """
 
+    given: Given
     actor: Actor
     history: Sequence[Recorded] = ()
     others: Mapping[UUID, Sequence[Recorded]] = {}
@@ -38,8 +41,8 @@ class Loaded(msgspec.Struct, frozen=True):
         return client
 
 
-class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What somebody wants of a ticket. Few need more of its history than the ticket that it makes."""
+class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What somebody wants: something of a ticket, or a new one. Few need more of its history than the ticket."""
 
     name: ClassVar[str]
     takes_number: ClassVar[bool] = False
@@ -49,23 +52,45 @@ class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The streams that the decision needs beside the ticket's own."""
         return ()
 
-    def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
-        """The events that fulfil the wish."""
-        raise NotImplementedError
+    def require_text(self) -> None:
+        """Raises BlankText for the first text that says nothing."""
+        for field, value in asdict(self).items():
+            if isinstance(value, str) and not value.strip():
+                raise BlankText(field)
 
 
-class Opening(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+Decision = Callable[..., list[Event]]
+
+
+class Command(Wish, frozen=True):
+    """What somebody wants of a ticket: the fields that its decision takes."""
+
+    decision: ClassVar[Decision]
+
+    def takes(self, ticket: Ticket, loaded: Loaded) -> dict[str, Any]:
+        """What the decision takes by name, beside the ticket and what is given: the fields, if nothing else is said."""
+        return asdict(self)
+
+    def decide(self, ticket: Ticket, loaded: Loaded) -> list[Event]:
+        """The events that fulfil the wish. Raises BlankText, and what the decision raises."""
+        self.require_text()
+        return type(self).decision(ticket, loaded.given, **self.takes(ticket, loaded))
+
+
+CommandTable = dict[str, type[Command]]
+
+
+def decided_by(*rows: tuple[type[Command], Decision]) -> CommandTable:
+    """A table of commands. Each has the name of its decision."""
+    for command, decision in rows:
+        command.name, command.decision = decision.__name__, decision
+    return {command.name: command for command, _ in rows}
+
+
+class Opening(Wish, frozen=True):
     """A command that begins a ticket."""
 
-    name: ClassVar[str]
-    takes_number: ClassVar[bool] = False
-    needs_history: ClassVar[bool] = False
-
-    def reads(self) -> tuple[UUID, ...]:
-        """The streams that the decision needs."""
-        return ()
-
-    def begin(self) -> Event:
+    def begin(self) -> RequestReceived:
         """The first event of the ticket."""
         raise NotImplementedError
 

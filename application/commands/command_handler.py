@@ -5,13 +5,14 @@ from datetime import datetime
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-from application.commands.deciding import NO_TRACE, CommandRequest, Outcome, Trace, decide, decide_client, decide_fact
+from application.commands.deciding import NO_TRACE, CommandRequest, Outcome, Trace, decide, decide_client, record_of
 from application.commands.idempotency import IdempotencyRequest, StoredAnswer
 from application.store.idempotency_records import FIND_RECORD, IdempotencyRecord
 from application.store.stream_loader import StreamLoader, Streams
 from domain.client import Client, Contact, client_stream
-from domain.errors import DeskError, StaleVersion
+from domain.errors import DeskError, StaleVersion, UnknownTicket
 from domain.events import Event, Recorded
+from domain.ticket import fold
 from domain.values import Actor, Principal
 
 MOST_TRIES = 100  # a command without a version is decided again this often before somebody else's haste is reported
@@ -65,7 +66,9 @@ async def handle_command(
             if stored := await store.find_answer(idempotency):
                 return stored
             if isinstance(error, StaleVersion):
-                await _complete_missed(store, error)
+                seen, current = error.expected_version or 0, error.current_version or 0
+                missed = await store.loader.load_events([error.stream_id], seen, current)
+                error.missed = tuple(missed.get(error.stream_id, ()))
             raise
         record = idempotency.record(outcome) if idempotency else None
         if outcome.events and await store.append_events(outcome.events, record):
@@ -77,15 +80,6 @@ async def handle_command(
                 await store.keep_answer(record)
             return outcome
     raise StaleVersion(request.ticket_id)
-
-
-async def _complete_missed(store: CommandStore, error: StaleVersion) -> None:
-    """Adds the missed events that lie before the snapshot."""
-    current, expected = error.current_version or 0, error.expected_version or 0
-    through = current - len(error.missed)
-    if expected < through:
-        earlier = await store.loader.load_events([error.stream_id], expected, through)
-        error.missed = (*earlier[error.stream_id], *error.missed)
 
 
 async def handle_registration(
@@ -107,7 +101,11 @@ async def handle_fact(
     """Records what no rule can refuse behind what the ticket has by then. Raises UnknownTicket, and StaleVersion."""
     for _ in range(MOST_TRIES):
         streams, _number = await store.load_streams((ticket_id,))
-        fact = decide_fact(ticket_id, event, actor, now, streams.get(ticket_id, ()), trace)
+        ticket = fold(streams.get(ticket_id, ()))
+        if ticket is None:
+            raise UnknownTicket
+        at = max(now, ticket.updated_at)
+        fact = record_of(ticket_id, ticket.version + 1, at, actor, event, trace, ticket.level)
         if await store.append_events((fact,), None):
             return fact
     raise StaleVersion(ticket_id)

@@ -6,15 +6,15 @@ from secrets import token_bytes
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import astuple, replace
 
 from application.commands.command import Command, Loaded, Opening
 from domain.client import Client, Contact, client_stream, fold_client, register
 from domain.errors import StaleVersion, UnknownTicket
 from domain.events import Event, Recorded
-from domain.procedure import standing_after
 from domain.roles import actor_for, may_give, require_role
 from domain.rules import REOPEN_WINDOW, Given, allowed_commands, require_allowed
-from domain.ticket import Snapshot, Ticket, begin_ticket, evolve, fold
+from domain.ticket import Ticket, begin_ticket, evolve, fold
 from domain.values import Actor, Level, Principal, Queue, State
 
 
@@ -98,110 +98,67 @@ def decide(request: CommandRequest, streams: Mapping[UUID, Sequence[Recorded]], 
 
     Raises Forbidden, UnknownTicket, StaleVersion, Refused or Unacceptable.
     """
-    if isinstance(request.command, Opening):
-        return _open(request, request.command, streams, number)
-    who, name, history = request.who, request.command.name, streams.get(request.ticket_id, ())
+    command, who, history = request.command, request.who, streams.get(request.ticket_id, ())
+    if isinstance(command, Opening):
+        given = request.policy.given(who, request.now)
+        return _open(request, command, Loaded(given, actor_for(who, command.name), (), streams, number))
     ticket = fold(history)
     if ticket is None:
         raise UnknownTicket
-    require_role(who, name, ticket)
-    require_version(request.expected_version, ticket, history)
-    given = _given(request, ticket.updated_at)
-    if not may_give(who, name, ticket):
-        require_allowed(name, ticket, given)  # what is refused to everybody is said, and not which role is missing
-    loaded = Loaded(actor_for(who, name, ticket), history, streams, number)
-    return _outcome(request, given, loaded, ticket, (request.command,))
+    require_role(who, command.name, ticket)
+    require_version(request.expected_version, ticket)
+    now = max(request.now, ticket.updated_at)  # a clock that was set back must not turn a history backwards
+    given = request.policy.given(who, now)
+    if not may_give(who, command.name, ticket):
+        require_allowed(command.name, ticket, given)  # what is refused to everybody is said, and no missing role
+    loaded = Loaded(given, actor_for(who, command.name, ticket), history, streams, number)
+    return _outcome(request, loaded, ticket, (command,))
 
 
-def _open(
-    request: CommandRequest, opening: Opening, streams: Mapping[UUID, Sequence[Recorded]], number: str
-) -> Outcome:
+def _open(request: CommandRequest, opening: Opening, loaded: Loaded) -> Outcome:
     """The outcome of a command that begins a ticket: its first event, and then what the commands decide that follow."""
-    given = _given(request, request.now)
-    loaded = Loaded(actor_for(request.who, opening.name), (), streams, number)
-    first = _record(request, given, loaded.actor, 1, opening.begin(), None)
-    return _outcome(request, given, loaded, begin_ticket(first), opening.then(), (first,))
+    opening.require_text()
+    first = record_of(request.ticket_id, 1, loaded.given.now, loaded.actor, opening.begin(), request.trace)
+    return _outcome(request, loaded, begin_ticket(first), opening.then(), first)
 
 
-def require_version(expected: int | None, ticket: Ticket, history: Sequence[Recorded]) -> None:
-    """Raises StaleVersion, with the events that were missed, when the caller saw another version of the ticket.
-
-    Those that a snapshot stands for are not among them.
-    """
+def require_version(expected: int | None, ticket: Ticket) -> None:
+    """Raises StaleVersion when the caller saw another version of the ticket."""
     if expected is not None and expected != ticket.version:
-        events = [recorded for recorded in history if not isinstance(recorded.event, Snapshot)]
-        missed = tuple(recorded for recorded in events if recorded.originator_version > expected)
-        raise StaleVersion(ticket.ticket_id, ticket.version, expected, missed)
-
-
-def _given(request: CommandRequest, not_before: datetime) -> Given:
-    """A clock that was set back must not make a ticket's history run backwards."""
-    return request.policy.given(request.who, max(request.now, not_before))
+        raise StaleVersion(ticket.ticket_id, ticket.version, expected)
 
 
 def _outcome(
-    request: CommandRequest,
-    given: Given,
-    loaded: Loaded,
-    ticket: Ticket,
-    commands: Sequence[Command],
-    recorded: tuple[Recorded, ...] = (),
+    request: CommandRequest, loaded: Loaded, ticket: Ticket, commands: Sequence[Command], *recorded: Recorded
 ) -> Outcome:
     """Each command decides on the ticket as those before have left it; `recorded` is what has happened already."""
     for command in commands:
-        for event in command.decide(ticket, given, loaded):
-            _, level, _ = standing_after(ticket, event)
-            new = _record(request, given, loaded.actor, ticket.version + 1, event, level)
-            ticket, recorded = evolve(ticket, new), (*recorded, new)
-    return Outcome(ticket, recorded, allowed_commands(ticket, given))
-
-
-def _record(
-    request: CommandRequest, given: Given, actor: Actor, version: int, event: Event, level: Level | None
-) -> Recorded:
-    trace = request.trace
-    return Recorded(
-        request.ticket_id,
-        version,
-        given.now,
-        actor,
-        event,
-        trace.correlation_id,
-        trace.causation_id,
-        trace.traceparent,
-        level,
-    )
+        for event in command.decide(ticket, loaded):
+            now, version = loaded.given.now, ticket.version + 1
+            new = record_of(ticket.ticket_id, version, now, loaded.actor, event, request.trace)
+            ticket = evolve(ticket, new)
+            recorded = (*recorded, replace(new, level=ticket.level))
+    return Outcome(ticket, recorded, allowed_commands(ticket, loaded.given))
 
 
 def decide_client(
-    user_id: str,
-    contact: Contact,
-    who: Principal,
-    now: datetime,
-    history: Sequence[Recorded],
-    trace: Trace = NO_TRACE,
+    user_id: str, contact: Contact, who: Principal, now: datetime, history: Sequence[Recorded], trace: Trace = NO_TRACE
 ) -> tuple[Client, tuple[Recorded, ...]]:
     """The directory entry as wanted, and the events that make it so. Raises Forbidden."""
     actor = actor_for(who, "register_client")
-    wanted = register(fold_client(history), user_id, contact)
+    events = register(fold_client(history), user_id, contact)
     stream, known = client_stream(user_id), len(history)
     at = max(now, history[-1].at) if history else now  # as with tickets: a history never runs backwards
-    came = (trace.correlation_id, trace.causation_id, trace.traceparent)
-    new = tuple(Recorded(stream, known + n, at, actor, event, *came) for n, event in enumerate(wanted, 1))
-    fields = (contact.name, contact.email, contact.phone, contact.organisation)
-    return Client(known + len(new), user_id, *fields), new
+    new = tuple(record_of(stream, version, at, actor, event, trace) for version, event in enumerate(events, known + 1))
+    return Client(known + len(new), user_id, *astuple(contact)), new
 
 
-def decide_fact(
-    ticket_id: UUID, event: Event, actor: Actor, now: datetime, history: Sequence[Recorded], trace: Trace = NO_TRACE
+def record_of(
+    stream: UUID, version: int, at: datetime, actor: Actor, event: Event, trace: Trace, level: Level | None = None
 ) -> Recorded:
-    """What happened to a ticket whatever its state is, behind what it has by then. Raises UnknownTicket."""
-    ticket = fold(history)
-    if ticket is None:
-        raise UnknownTicket
-    version, at = ticket.version + 1, max(now, ticket.updated_at)
+    """An event with its place in its stream, and where it came from."""
     came = (trace.correlation_id, trace.causation_id, trace.traceparent)
-    return Recorded(ticket_id, version, at, actor, event, *came, ticket.level)
+    return Recorded(stream, version, at, actor, event, *came, level)
 
 
 def answer(outcome: Outcome) -> Answer:

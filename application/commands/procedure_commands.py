@@ -1,16 +1,17 @@
 """One struct for each step of the procedure: it is the body of the HTTP request, its validation, and its schema."""
 
+from typing import Any
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import asdict
 
-from application.commands.command import Command, Loaded, Opening
+from application.commands.command import Command, CommandTable, Loaded, Opening, decided_by
 from application.commands.supporting_commands import SUPPORTING
 from application.commands.text_types import Email, Sha256, SingleLine, Text, UserId
 from domain import decisions
+from domain import events as e
 from domain.client import client_stream
-from domain.events import Event
-from domain.rules import Given
 from domain.ticket import Issue, Ticket
 from domain.values import Channel, Grade, Level, Sender
 from domain.words import dossier_lines
@@ -32,66 +33,53 @@ class ReceiveRequest(Opening, frozen=True):
     text: Text
     sender: RequestSender
 
-    def begin(self) -> Event:
+    def begin(self) -> e.RequestReceived:
         """RequestReceived."""
-        sender = Sender(self.sender.name, self.sender.email, self.sender.phone)
-        return decisions.receive_request(self.channel, self.text, sender)
+        return e.RequestReceived(self.channel, self.text, Sender(**asdict(self.sender)))
 
 
 class DocumentIssue(Command, frozen=True):
     """Step 4: what is wrong, how wide it reaches and how urgent it is."""
 
-    name = "document_issue"
     summary: SingleLine
     description: Text
     category: SingleLine
     impact: Grade
     urgency: Grade
 
-    def issue(self) -> Issue:
-        """The issue in the domain's words."""
-        return Issue(self.summary, self.description, self.category, self.impact, self.urgency)
-
-    def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
-        """IssueDocumented."""
-        return decisions.document_issue(ticket, given, self.issue())
+    def takes(self, ticket: Ticket, loaded: Loaded) -> dict[str, Any]:
+        """The fields as one issue."""
+        return {"issue": Issue(**asdict(self))}
 
 
 class IdentifyClient(Command, frozen=True):
     """Step 2: the client, by the unique user ID."""
 
-    name = "identify_client"
     client_user_id: UserId
 
     def reads(self) -> tuple[UUID, ...]:
         """The client's directory entry."""
         return (client_stream(self.client_user_id),)
 
-    def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
-        """ClientIdentified."""
-        return decisions.identify_client(ticket, given, loaded.client(self.client_user_id))
+    def takes(self, ticket: Ticket, loaded: Loaded) -> dict[str, Any]:
+        """The client's directory entry."""
+        return {"client": loaded.client(self.client_user_id)}
 
 
 class CreateTicket(Command, frozen=True):
     """Step 3: the request becomes a ticket with a number."""
 
-    name = "create"
     takes_number = True
 
-    def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
-        """Created."""
-        return decisions.create(ticket, given, loaded.number)
+    def takes(self, ticket: Ticket, loaded: Loaded) -> dict[str, Any]:
+        """The number that was drawn."""
+        return {"number": loaded.number}
 
 
 class RouteTicket(Command, frozen=True):
     """Step 4: to tier 1; step 16: to the NOC, upon client approval."""
 
-    name = "route"
     to: Level | None = None
-
-    def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
-        """Routed."""
-        return decisions.route(ticket, given, self.to)
 
 
 class OpenTicket(Opening, frozen=True):
@@ -108,9 +96,9 @@ class OpenTicket(Opening, frozen=True):
         """The client's directory entry."""
         return (client_stream(self.client_user_id),)
 
-    def begin(self) -> Event:
+    def begin(self) -> e.RequestReceived:
         """RequestReceived."""
-        return decisions.receive_request(self.channel, self.text, None)
+        return e.RequestReceived(self.channel, self.text)
 
     def then(self) -> tuple[Command, ...]:
         """ClientIdentified and Created, and with an issue IssueDocumented and Routed."""
@@ -121,125 +109,82 @@ class OpenTicket(Opening, frozen=True):
 class QualifyTicket(Command, frozen=True):
     """Steps T1-4, 8, 12: can the issue be resolved here?"""
 
-    name = "qualify"
     can_resolve: bool
     rationale: Text
-
-    def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
-        """Qualified."""
-        return decisions.qualify(ticket, given, self.can_resolve, self.rationale)
 
 
 class EscalateTicket(Command, frozen=True):
     """Steps T1-4, 8, 12, 16: one rung up."""
 
-    name = "escalate"
     reason: Text
-
-    def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
-        """Escalated."""
-        return decisions.escalate(ticket, given, self.reason)
 
 
 class ResolveTicket(Command, frozen=True):
     """Steps T1-1, 5, 9, 13, 17: the issue is fixed."""
 
-    name = "resolve"
     resolution: Text
-
-    def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
-        """Resolved."""
-        return decisions.resolve(ticket, given, self.resolution)
 
 
 class VerifyTicket(Command, frozen=True):
     """Steps T1-2, 6, 10, 14, 18: is the client satisfied, how did the client say so, and in what words?"""
 
-    name = "verify"
     satisfied: bool
     confirmed_via: Channel
     comment: Text
-
-    def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
-        """QCVerified or QCFailed."""
-        return decisions.verify(ticket, given, self.satisfied, self.confirmed_via, self.comment)
 
 
 class DocumentResolution(Command, frozen=True):
     """Steps T1-3, 7, 11, 15, 19: the complete resolution details."""
 
-    name = "document_resolution"
     cause: Text
     actions: Text
     checked_by_method: Text
-
-    def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
-        """ResolutionDocumented."""
-        return decisions.document_resolution(ticket, given, self.cause, self.actions, self.checked_by_method)
 
 
 class CloseTicket(Command, frozen=True):
     """Steps T1-3, 7, 11, 15, 19: verified and documented, so it can be closed; the client gets an e-mail."""
 
-    name = "close"
-
-    def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
-        """Closed."""
-        return decisions.close(ticket, given)
-
 
 class CompileDossier(Command, frozen=True):
     """Step 16: the complete details of all activity so far, frozen for the client's approval."""
 
-    name = "compile_dossier"
     needs_history = True
     summary: Text
 
-    def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
-        """DossierCompiled."""
-        lines = dossier_lines(loaded.history, ticket.client_user_id)
-        return decisions.compile_dossier(ticket, given, self.summary, lines)
+    def takes(self, ticket: Ticket, loaded: Loaded) -> dict[str, Any]:
+        """The lines of the dossier too."""
+        return {"summary": self.summary, "lines": dossier_lines(loaded.history, ticket.client_user_id)}
 
 
 class ApproveDossier(Command, frozen=True):
     """Step 16: the client says yes to the dossier with this hash."""
 
-    name = "approve"
     dossier_sha256: Sha256
     confirmed_via: Channel
-
-    def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
-        """ClientApproved."""
-        return decisions.approve(ticket, given, self.dossier_sha256, self.confirmed_via)
 
 
 class DeclineDossier(Command, frozen=True):
     """Step 16: the client says no to the dossier with this hash, and why."""
 
-    name = "decline"
     dossier_sha256: Sha256
     confirmed_via: Channel
     reason: Text
 
-    def decide(self, ticket: Ticket, given: Given, loaded: Loaded) -> list[Event]:
-        """ClientDeclined."""
-        return decisions.decline(ticket, given, self.dossier_sha256, self.confirmed_via, self.reason)
 
-
-STEP_COMMANDS: tuple[type[Command], ...] = (
-    IdentifyClient,
-    CreateTicket,
-    DocumentIssue,
-    RouteTicket,
-    QualifyTicket,
-    EscalateTicket,
-    ResolveTicket,
-    VerifyTicket,
-    DocumentResolution,
-    CloseTicket,
-    CompileDossier,
-    ApproveDossier,
-    DeclineDossier,
+STEP_COMMANDS: CommandTable = decided_by(
+    (IdentifyClient, decisions.identify_client),
+    (CreateTicket, decisions.create),
+    (DocumentIssue, decisions.document_issue),
+    (RouteTicket, decisions.route),
+    (QualifyTicket, decisions.qualify),
+    (EscalateTicket, decisions.escalate),
+    (ResolveTicket, decisions.resolve),
+    (VerifyTicket, decisions.verify),
+    (DocumentResolution, decisions.document_resolution),
+    (CloseTicket, decisions.close),
+    (CompileDossier, decisions.compile_dossier),
+    (ApproveDossier, decisions.approve),
+    (DeclineDossier, decisions.decline),
 )
-COMMANDS: dict[str, type[Command]] = {command.name: command for command in (*STEP_COMMANDS, *SUPPORTING)}
+COMMANDS: CommandTable = STEP_COMMANDS | SUPPORTING
 OPENINGS: tuple[type[Opening], ...] = (ReceiveRequest, OpenTicket)

@@ -1,7 +1,6 @@
 """When was each API key used last? Collected in each process and written in bulk, never while somebody waits for it."""
 
 import asyncio
-from contextlib import suppress
 from datetime import datetime
 from typing import LiteralString
 
@@ -40,9 +39,9 @@ class KeyUses:
         """Writes what is not written yet."""
         if self._writing:
             self._writing.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._writing
-        await self._write()
+            await asyncio.wait([self._writing])
+        if self._used:
+            await self._write()
 
     async def _write_on(self) -> None:
         while self._used:
@@ -51,13 +50,10 @@ class KeyUses:
 
     async def _write(self) -> None:
         used = dict(self._used)
-        if not used:
-            return
         try:
             await self._line.execute(WRITE, (list(used), list(used.values())))
+            self._used = {id_: at for id_, at in self._used.items() if used.get(id_) != at}  # and what came meanwhile
         except (Unavailable, psycopg.Error) as error:
             log.warning("the last use of keys is not written yet", reason=str(error).strip())
-        else:
-            self._used = {id_: at for id_, at in self._used.items() if used.get(id_) != at}  # and what came meanwhile
         finally:
             await self._line.close()

@@ -116,6 +116,5 @@ def principal(row: Sequence[Any], hash_: bytes, now: datetime) -> Principal | No
     known = {Role(role) for role in roles if role in ROLES}  # a newer version may have others
     if client_user_id is None:
         known.discard(Role.CLIENT)  # of no client: it would see the tickets of all
-    return Principal(
-        id_, name, frozenset(known), frozenset(Level(one) for one in levels if one in LEVELS), client_user_id
-    )
+    at = frozenset(Level(level) for level in levels if level in LEVELS)
+    return Principal(id_, name, frozenset(known), at, client_user_id)

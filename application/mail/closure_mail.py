@@ -6,18 +6,11 @@ as long as its holder lives, so no two workers send the same mail, and a killed 
 between the server's OK and the commit, the mail is sent once more, with the same Message-ID.
 """
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from email.message import EmailMessage
 from random import SystemRandom
-from smtplib import (
-    SMTPDataError,
-    SMTPException,
-    SMTPNotSupportedError,
-    SMTPRecipientsRefused,
-    SMTPSenderRefused,
-)
+from smtplib import SMTPDataError, SMTPException, SMTPNotSupportedError, SMTPRecipientsRefused, SMTPSenderRefused
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -25,18 +18,16 @@ import msgspec
 import psycopg
 import structlog
 from eventsourcing.persistence import PersistenceError
+from msgspec.structs import asdict
 from psycopg_pool import ConnectionPool
 
 from application.commands.deciding import Trace
 from application.helpdesk import HelpDesk
-from application.mail.mail_text import closing_mail
+from application.mail.mail_text import closure_message
 from application.observability.metrics import CLOSING_MAILS_TRIED
 from application.observability.trace_context import child_of, trace_of
-from application.store.event_store import NotReadable
-from domain import decisions
 from domain.client import client_stream, fold_client
-from domain.errors import UnknownTicket
-from domain.events import Event, Recorded
+from domain.events import ClosureEmailFailed, ClosureEmailSent, Recorded
 from domain.ticket import fold
 from domain.values import Actor, Role
 
@@ -47,13 +38,13 @@ LOG_IN_FIRST = (530, 534, 535, 538)  # RFC 4954
 DESK_ACTOR = Actor("deskledger", "Deskledger", Role.SYSTEM)
 
 INSERT_DUE_MAILS: LiteralString = """
-    with place as (select position from followers where name = 'closure_mail' for update skip locked),
+    with place as (  -- none where nothing came: then nothing is locked
+        select position from followers
+        where name = 'closure_mail' and position < (select max(position) from log) for update skip locked),
     batch as materialized (
-        select max(position) as position, count(*) as count, min(ord) as lowest, max(ord) as highest
-        from (
-            select next.* from place cross join lateral (
-                select position, ord from log where position > place.position order by position limit %(batch)s) next
-        ) all_of_them),
+        select max(next.position) as position, count(*) as count, min(ord) as lowest, max(ord) as highest
+        from place cross join lateral (
+            select position, ord from log where position > place.position order by position limit %(batch)s) next),
     closed as (  -- by an index of their own: of all other events nothing is read but the place in the log
         select stream_id, version from place, batch cross join lateral (
             select stream_id, version, ord from events
@@ -69,16 +60,14 @@ INSERT_DUE_MAILS: LiteralString = """
     update followers set position = batch.position from batch
     where name = 'closure_mail' and batch.count > 0
     returning batch.count"""
-IS_MAIL_FOLLOWER_BEHIND: LiteralString = """
-    select position < (select max(position) from log) from followers where name = 'closure_mail'"""
 TAKE: LiteralString = """
     select ticket_id, closed_version, message_id, attempts + 1, queued_at from closure_mails
     where state = 'due' and due_at <= %s order by due_at limit 1 for update skip locked"""
-UPDATE_ENDED_MAIL: LiteralString = """
-    update closure_mails set state = %s, attempts = %s, last_error = %s, settled_at = %s
-    where ticket_id = %s and closed_version = %s"""
-POSTPONE: LiteralString = """
-    update closure_mails set attempts = %s, last_error = %s, due_at = %s where ticket_id = %s and closed_version = %s"""
+UPDATE_MAIL: LiteralString = """
+    update closure_mails set state = %(state)s, attempts = %(attempts)s, last_error = %(reason)s,
+        due_at = case when %(state)s = 'due' then %(at)s else due_at end,
+        settled_at = case when %(state)s = 'due' then null else %(at)s::timestamptz end
+    where ticket_id = %(ticket_id)s and closed_version = %(closed_version)s"""
 
 Send = Callable[[EmailMessage], None]
 log = structlog.get_logger()
@@ -96,9 +85,6 @@ class DueMail(msgspec.Struct, frozen=True):
 
 def queue_due_mails(connection: psycopg.Connection[Any], domain: str, now: datetime) -> int:
     """Queues a mail for each Closed event behind the follower's place. Returns how many events were looked at."""
-    behind = connection.execute(IS_MAIL_FOLLOWER_BEHIND).fetchone()
-    if not behind or not behind[0]:
-        return 0
     row = connection.execute(INSERT_DUE_MAILS, {"batch": FOLLOW_BATCH, "domain": domain, "now": now}).fetchone()
     return int(row[0]) if row else 0
 
@@ -118,68 +104,51 @@ class ClosureMailer:
             row = connection.execute(TAKE, (now,)).fetchone()
             if row is None:
                 return False
-            mail, desk = DueMail(*row), HelpDesk(connection)
+            mail, desk, history = DueMail(*row), HelpDesk(connection), list[Recorded]()
+            reason: str | None = None
             try:
-                self._send(self._message(desk, mail, now))
+                history = desk.history(mail.ticket_id)[: mail.closed_version]
+                self._send(self._message(desk, mail, history, now))
+                state, at = "sent", now
             except (psycopg.Error, PersistenceError):
                 raise
             except Exception as error:  # noqa: BLE001 - one mail, whatever is wrong with it, must not hold up the others
-                self._not_sent(connection, desk, mail, error, now)
-            else:
-                (sent,) = decisions.closure_mail_sent(mail.closed_version, mail.message_id, mail.attempts)
-                end_mail(connection, mail, "sent", None, now)
-                record(desk, mail, sent, now)
-                CLOSING_MAILS_TRIED.add(("sent",))
+                state, at, reason = state_after(error, mail, history, now)
+            connection.execute(UPDATE_MAIL, {"state": state, "at": at, "reason": reason, **asdict(mail)})
+            if history and state != "due":  # of a ticket that cannot be read only the outbox says so
+                record(desk, mail, history[-1], reason, now)
+            CLOSING_MAILS_TRIED.add(("postponed" if state == "due" else state,))
         return True
 
-    def _message(self, desk: HelpDesk, mail: DueMail, now: datetime) -> EmailMessage:
-        history = desk.history(mail.ticket_id)
-        ticket = fold(history[: mail.closed_version])
+    def _message(self, desk: HelpDesk, mail: DueMail, history: Sequence[Recorded], now: datetime) -> EmailMessage:
+        ticket = fold(history)
         client = fold_client(desk.history(client_stream(ticket.client_user_id or ""))) if ticket else None
         if ticket is None or client is None:
             raise ValueError("the ticket has no client in the directory")
-        message = closing_mail(ticket, client, mail.message_id, self._mail_from, self._reopen_window, now)
-        if journey := history[mail.closed_version - 1].traceparent:
+        message = closure_message(ticket, client, mail.message_id, self._mail_from, self._reopen_window, now)
+        if journey := history[-1].traceparent:
             message["traceparent"] = child_of(journey)
         return message
 
-    def _not_sent(
-        self, connection: psycopg.Connection[Any], desk: HelpDesk, mail: DueMail, error: Exception, now: datetime
-    ) -> None:
-        reason = reason_of(error)
-        if is_final(error) or now - mail.queued_at > MAIL_GIVE_UP_AFTER:
-            (failed,) = decisions.closure_mail_failed(mail.closed_version, mail.message_id, mail.attempts, reason)
-            end_mail(connection, mail, "failed", reason, now)
-            with suppress(NotReadable, UnknownTicket):  # then only the outbox says so
-                record(desk, mail, failed, now)
-            CLOSING_MAILS_TRIED.add(("failed",))
-            log.error("closing e-mail failed for good", reason=reason, **_names(desk, mail))
-            return
-        again = now + mail_backoff(mail.attempts)
-        connection.execute(POSTPONE, (mail.attempts, reason, again, mail.ticket_id, mail.closed_version))
-        CLOSING_MAILS_TRIED.add(("postponed",))
-        log.warning("closing e-mail postponed", reason=reason, until=again.isoformat(), **_names(desk, mail))
+
+def state_after(
+    error: Exception, mail: DueMail, history: Sequence[Recorded], now: datetime
+) -> tuple[str, datetime, str]:
+    """The state of a mail that was not sent, since when it has ended or until when it waits, and why."""
+    reason, trace = reason_of(error), trace_of(history[-1].traceparent) if history else None
+    about = log.bind(reason=reason, ticket_id=str(mail.ticket_id), trace_id=trace)
+    if is_final(error) or now - mail.queued_at > MAIL_GIVE_UP_AFTER:
+        about.error("closing e-mail failed for good")
+        return "failed", now, reason
+    again = now + mail_backoff(mail.attempts)
+    about.warning("closing e-mail postponed", until=again.isoformat())
+    return "due", again, reason
 
 
-def _names(desk: HelpDesk, mail: DueMail) -> dict[str, str | None]:
-    """What a log line says of a mail: its ticket, and the trace of the command that closed it."""
-    upto: list[Recorded] = []
-    with suppress(NotReadable):
-        upto = desk.history(mail.ticket_id)[: mail.closed_version]
-    return {"ticket_id": str(mail.ticket_id), "trace_id": trace_of(upto[-1].traceparent) if upto else None}
-
-
-def end_mail(connection: psycopg.Connection[Any], mail: DueMail, state: str, reason: str | None, now: datetime) -> None:
-    """Ends the mail in the outbox."""
-    connection.execute(UPDATE_ENDED_MAIL, (state, mail.attempts, reason, now, mail.ticket_id, mail.closed_version))
-
-
-def record(desk: HelpDesk, mail: DueMail, outcome: Event, now: datetime) -> None:
-    """Records what became of the mail as an event of its ticket, caused by the closing. Raises UnknownTicket."""
-    history = desk.history(mail.ticket_id)
-    if not history:
-        raise UnknownTicket
-    closed = history[mail.closed_version - 1]
+def record(desk: HelpDesk, mail: DueMail, closed: Recorded, reason: str | None, now: datetime) -> None:
+    """Records what became of the mail, caused by the closing: it failed for a reason, or was sent."""
+    tried = (mail.closed_version, mail.message_id, mail.attempts)
+    outcome = ClosureEmailSent(*tried) if reason is None else ClosureEmailFailed(*tried, reason)
     caused_by = Trace(f"{mail.ticket_id}/{mail.closed_version}", closed.correlation_id, closed.traceparent)
     desk.record(mail.ticket_id, outcome, DESK_ACTOR, now, caused_by)
 

@@ -12,7 +12,7 @@ from domain.ticket import Ticket
 SPECIALS = str.maketrans(dict.fromkeys('()<>@,;:\\"[]', " "))
 
 
-def closing_mail(
+def closure_message(
     ticket: Ticket, client: Client, message_id: str, mail_from: str, reopen_window: timedelta, now: datetime
 ) -> EmailMessage:
     """The mail to the client. Raises ValueError when an address cannot stand in a header."""

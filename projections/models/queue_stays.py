@@ -162,7 +162,7 @@ def step(stay: QueueStay | None, sealed: Sealed, ranks: list[RankChange]) -> tup
         if not isinstance(event, e.RequestReceived):
             raise LookupError(f"{sealed.type} of {sealed.stream_id} has no ticket before it")
         return (_enter(sealed, Queue.INTAKE, UNRANKED, (State.RECEIVED, None, None)),)
-    standing = standing_after(stay, event)
+    standing = standing_after((stay.state, stay.level, stay.qualification), event)
     queue = queue_of(standing[0], standing[1])
     if queue is not (None if stay.left_at else stay.queue):
         if stay.left_at is None:

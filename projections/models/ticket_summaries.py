@@ -179,7 +179,7 @@ def evolve_summary(row: TicketSummary | None, sealed: Sealed) -> TicketSummary:
             raise LookupError(f"{sealed.type} of {sealed.stream_id} has no ticket before it")
         at = sealed.at
         return TicketSummary(sealed.stream_id, sealed.version, sealed.position, State.RECEIVED, event.channel, at, at)
-    row.state, row.level, row.qualification = standing_after(row, event)
+    row.state, row.level, row.qualification = standing_after((row.state, row.level, row.qualification), event)
     queue = queue_of(row.state, row.level)
     if queue is not row.queue:
         row.queue, row.assignee, row.waiting_on_client = queue, None, False

@@ -164,7 +164,7 @@ def event_view(position: int | None, recorded: Recorded) -> EventView:
         EventActor(actor.id, actor.name, actor.role),
         recorded.level,
         step_of(event, recorded.level),
-        recorded.body,
+        msgspec.to_builtins(event),
         words(recorded.event),
         recorded.correlation_id,
         recorded.causation_id,

@@ -2,9 +2,10 @@
 
 import asyncio
 
+from api.http.app import make_deps
 from api.http.resources.queue_resources import Queues
-from application.store.postgres.read_pool import Readers
-from projections.status.freshness import Freshness
+from application.batching_desk import BatchingDesk
+from application.settings import Settings
 
 
 def test_all_queues_at_a_glance_are_looked_up_once_for_everybody(database: str) -> None:
@@ -12,15 +13,15 @@ def test_all_queues_at_a_glance_are_looked_up_once_for_everybody(database: str) 
     nobody along, and who comes later gets an answer of their own."""
 
     async def read() -> list[object]:
-        readers = Readers(database)
-        await readers.open()
-        queues = Queues(readers, Freshness(readers.fetch))
+        deps = make_deps(Settings(database_url=database), BatchingDesk(database))
+        await deps.readers.open()
+        queues = Queues(deps)
         try:
             asked = [queues._overview(None) for _ in range(5)]
             asked[0].cancel()
             return [*await asyncio.gather(*asked[1:]), await queues._overview(None)]
         finally:
-            await readers.close()
+            await deps.readers.close()
 
     answers = asyncio.run(read())
     assert len({id(answer) for answer in answers[:4]}) == 1

@@ -32,7 +32,7 @@ from application.commands.deciding import Trace
 from application.commands.procedure_commands import CloseTicket, DocumentResolution, ResolveTicket, VerifyTicket
 from application.helpdesk import HelpDesk
 from application.mail.closure_mail import ClosureMailer, is_final, mail_backoff, queue_due_mails, reason_of
-from application.mail.mail_text import closing_mail
+from application.mail.mail_text import closure_message
 from application.mail.smtp import smtp_send
 from application.store.event_store import StoredRow
 from application.store.postgres import database as databases
@@ -627,7 +627,7 @@ def test_a_mail_for_nobody_ends_in_the_outbox(
 def test_a_mail_without_an_issue_says_what_came_in() -> None:
     """A ticket of which little is known is mailed with what is known; without a reopen window none is promised."""
     ticket, client = after(None, BEGUN[:3]), Client(1, "client-a", "Client A", "a@example.org")
-    mail = closing_mail(ticket, client, "<x@y>", FROM, timedelta(0), NOW)
+    mail = closure_message(ticket, client, "<x@y>", FROM, timedelta(0), NOW)
     words = mail.get_body(("plain",)).get_content()
     assert mail["Subject"] == "[T-000001] Closed: The printer is silent."
     assert "What was done" not in words

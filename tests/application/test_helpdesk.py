@@ -353,7 +353,7 @@ def test_every_ticket_has_a_number_of_its_own(shell: Shell) -> None:
     first, second = opened(shell), opened(shell)
     shell.execute(request(first, NOTE))
     third = opened(shell)
-    numbers = [shell.history(ticket_id)[2].body["number"] for ticket_id in (first, second, third)]
+    numbers = [shell.history(ticket_id)[2].event.number for ticket_id in (first, second, third)]
     assert numbers == ["T-000001", "T-000002", "T-000003"]
 
 

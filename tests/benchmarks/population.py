@@ -38,7 +38,6 @@ from application.commands.supporting_commands import RegisterClient
 from application.mail.closure_mail import DESK_ACTOR
 from application.store.event_store import leaf_hash, to_recorded, to_row
 from application.store.postgres.database import connect, migrate
-from domain import decisions
 from domain import events as e
 from domain.client import client_stream
 from domain.ticket import Ticket, evolve
@@ -282,9 +281,9 @@ class Story:
         self._now += timedelta(seconds=round(self._chance.uniform(0.2, 4), 6))
         version, message_id = closed.originator_version, message_id_of(NO_TICKET, closed.originator_version)
         if step == "sent":
-            (event,) = decisions.closure_mail_sent(version, message_id, 1)
+            event = e.ClosureEmailSent(version, message_id, 1)
         else:
-            (event,) = decisions.closure_mail_failed(version, message_id, 1, "550 no such user")
+            event = e.ClosureEmailFailed(version, message_id, 1, "550 no such user")
         cause = f"{NO_TICKET}/{version}"
         recorded = e.Recorded(NO_TICKET, version + 1, self._now, DESK_ACTOR, event, None, cause, None, ticket.level)
         self._ticket = evolve(ticket, recorded)

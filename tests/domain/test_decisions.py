@@ -2,12 +2,17 @@
 
 from datetime import timedelta
 from functools import partial
+from itertools import product
 from typing import Any
 from uuid import UUID
 
 import msgspec
 import pytest
 
+from application.commands import procedure_commands as c
+from application.commands import supporting_commands as s
+from application.commands.command import Opening
+from application.commands.deciding import CommandRequest, decide
 from domain import client, errors, rules, values
 from domain import decisions as d
 from domain import events as e
@@ -54,10 +59,10 @@ def refused(decision: Any, ticket: Ticket, *wanted: Any, error: type[errors.Refu
 
 def test_step_1_a_request_is_received():
     """Step 1: a request by any channel, with what the channel tells of the sender, is received."""
-    sender = Sender("walk-in", None, "+000")
-    assert d.receive_request(Channel.WALK_IN, "help", sender) == e.RequestReceived(Channel.WALK_IN, "help", sender)
+    request = c.ReceiveRequest(Channel.WALK_IN, "help", c.RequestSender("walk-in", None, "+000"))
+    assert request.begin() == e.RequestReceived(Channel.WALK_IN, "help", Sender("walk-in", None, "+000"))
     assert Sender() == Sender(None, None, None)
-    assert d.receive_request(Channel.EMAIL, "help", None) == e.RequestReceived(Channel.EMAIL, "help")
+    assert c.OpenTicket("client-a", Channel.EMAIL, "help").begin() == e.RequestReceived(Channel.EMAIL, "help")
 
 
 def test_step_2_the_client_is_identified_by_the_user_id():
@@ -154,9 +159,9 @@ def test_a_ticket_is_assigned_to_one_holder():
 def test_a_free_ticket_is_claimed_out_of_its_queue():
     """Claiming takes a free ticket for whoever asks; one that somebody has, or that is elsewhere, stays so."""
     free = ticket_in(S.IN_SUPPORT, L.TIER2)
-    assert decided(d.claim, free, Queue.TIER2, by=RESOLVER) == [e.Assigned("agent-tier2")]
-    assert decided(d.claim, after(free, [e.Assigned("agent-tier2")]), Queue.TIER2, by=RESOLVER) == []
-    assert decided(d.claim, free, Queue.TIER3) == decided(d.claim, ticket_in(S.CLOSED), Queue.CLOSING) == []
+    assert decided(d.claim_next, free, Queue.TIER2, by=RESOLVER) == [e.Assigned("agent-tier2")]
+    assert decided(d.claim_next, after(free, [e.Assigned("agent-tier2")]), Queue.TIER2, by=RESOLVER) == []
+    assert decided(d.claim_next, free, Queue.TIER3) == decided(d.claim_next, ticket_in(S.CLOSED), Queue.CLOSING) == []
 
 
 def test_release_frees_the_ticket_of_its_holder():
@@ -381,11 +386,10 @@ def test_rule_6_a_new_resolution_voids_the_check_and_the_details(detour: list[e.
 
 def test_rule_7_the_outcome_of_the_closing_mail_is_an_event():
     """Rule 7: what became of the closing e-mail is recorded, whatever the ticket's state is by now."""
-    assert d.closure_mail_sent(9, "<9@desk>", 2) == [e.ClosureEmailSent(9, "<9@desk>", 2)]
-    assert d.closure_mail_failed(9, "<9@desk>", 3, "gone") == [e.ClosureEmailFailed(9, "<9@desk>", 3, "gone")]
-    for state in State:
-        ticket = ticket_in(state)
-        told = after(ticket, d.closure_mail_sent(9, "<9@desk>", 2))
+    for state, outcome in product(
+        State, [e.ClosureEmailSent(9, "<9@desk>", 2), e.ClosureEmailFailed(9, "<9>", 3, "no")]
+    ):
+        told = after(ticket_in(state), [outcome])
         assert told.state == (S.DECIDING if state in (S.AWAITING_APPROVAL, S.APPROVED) else state)
 
 
@@ -677,37 +681,41 @@ def test_rule_10_a_command_that_moved_the_ticket_away_is_refused_the_second_time
 
 
 TEXTS = [
-    ("summary", lambda t: d.document_issue(None, None, msgspec.structs.replace(ISSUE, summary=t))),
-    ("description", lambda t: d.document_issue(None, None, msgspec.structs.replace(ISSUE, description=t))),
-    ("category", lambda t: d.document_issue(None, None, msgspec.structs.replace(ISSUE, category=t))),
-    ("text", lambda t: d.receive_request(Channel.WEB, t, None)),
-    ("assignee", lambda t: d.assign(None, None, t)),
-    ("rationale", lambda t: d.qualify(None, None, True, t)),
-    ("reason", lambda t: d.escalate(None, None, t)),
-    ("resolution", lambda t: d.resolve(None, None, t)),
-    ("comment", lambda t: d.verify(None, None, True, Channel.WEB, t)),
-    ("comment", lambda t: d.verify(None, None, False, Channel.WEB, t)),
-    ("cause", lambda t: d.document_resolution(None, None, t, "a", "m")),
-    ("actions", lambda t: d.document_resolution(None, None, "c", t, "m")),
-    ("checked_by_method", lambda t: d.document_resolution(None, None, "c", "a", t)),
-    ("summary", lambda t: d.compile_dossier(None, None, t, LINES)),
-    ("reason", lambda t: d.decline(None, None, HASH, Channel.WEB, t)),
-    ("reason", lambda t: d.return_to_level(None, None, L.TIER1, t)),
-    ("text", lambda t: d.add_note(None, None, t, Visibility.CLIENT)),
-    ("reason", lambda t: d.change_priority(None, None, Grade.LOW, Grade.LOW, t)),
-    ("reason", lambda t: d.await_client(None, None, t)),
-    ("text", lambda t: d.client_responded(None, None, t)),
-    ("reason", lambda t: d.cancel(None, None, t)),
-    ("reason", lambda t: d.reopen(None, None, t)),
+    ("summary", lambda t: c.DocumentIssue(t, "d", "c", Grade.LOW, Grade.LOW)),
+    ("description", lambda t: c.DocumentIssue("s", t, "c", Grade.LOW, Grade.LOW)),
+    ("category", lambda t: c.DocumentIssue("s", "d", t, Grade.LOW, Grade.LOW)),
+    ("text", lambda t: c.ReceiveRequest(Channel.WEB, t, c.RequestSender())),
+    ("text", lambda t: c.OpenTicket("client-a", Channel.WEB, t)),
+    ("assignee", s.AssignTicket),
+    ("rationale", lambda t: c.QualifyTicket(True, t)),
+    ("reason", c.EscalateTicket),
+    ("resolution", c.ResolveTicket),
+    ("comment", lambda t: c.VerifyTicket(True, Channel.WEB, t)),
+    ("comment", lambda t: c.VerifyTicket(False, Channel.WEB, t)),
+    ("cause", lambda t: c.DocumentResolution(t, "a", "m")),
+    ("actions", lambda t: c.DocumentResolution("c", t, "m")),
+    ("checked_by_method", lambda t: c.DocumentResolution("c", "a", t)),
+    ("summary", c.CompileDossier),
+    ("reason", lambda t: c.DeclineDossier(HASH, Channel.WEB, t)),
+    ("reason", lambda t: s.ReturnToLevel(L.TIER1, t)),
+    ("text", lambda t: s.AddNote(t, Visibility.CLIENT)),
+    ("reason", lambda t: s.ChangePriority(Grade.LOW, Grade.LOW, t)),
+    ("reason", s.AwaitClient),
+    ("text", s.ClientResponds),
+    ("reason", s.CancelTicket),
+    ("reason", s.ReopenTicket),
 ]
 
 
 @pytest.mark.parametrize("blank", BLANK)
-@pytest.mark.parametrize(("field", "say"), TEXTS)
-def test_a_text_that_must_say_something_is_not_blank(field: str, say: Any, blank: str):
-    """Rules 4, 5, 6, 8: a reason, a comment, a cause that says nothing is refused before anything else is asked."""
+@pytest.mark.parametrize(("field", "wish"), TEXTS)
+def test_a_text_that_must_say_something_is_not_blank(field: str, wish: Any, blank: str):
+    """Rules 4, 5, 6, 8: a reason, a comment, a cause that says nothing is refused before the procedure is asked."""
+    command = wish(blank)
+    begin = CommandRequest(TICKET_ID, command, given_by().who, LATER)
+    say = partial(decide, begin, {}) if isinstance(command, Opening) else partial(command.decide, None, None)
     with pytest.raises(errors.BlankText) as caught:
-        say(blank)
+        say()
     assert (caught.value.pointer, caught.value.code) == (f"/{field}", "blank_text")
     assert caught.value.detail == f"{field} must not be blank: say it in words."
 

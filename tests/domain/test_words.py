@@ -275,7 +275,7 @@ def test_an_error_says_what_its_docstring_says():
 
 def test_a_stale_version_tells_what_was_missed():
     """Whoever decided on an older version learns which version is the current one, and what came in between."""
-    stale = errors.StaleVersion(TICKET_ID, 5, 3, ())
+    stale = errors.StaleVersion(TICKET_ID, 5, 3)
     assert (stale.stream_id, stale.current_version, stale.expected_version, stale.missed) == (TICKET_ID, 5, 3, ())
     unknown = errors.StaleVersion(TICKET_ID)
     assert (unknown.current_version, unknown.expected_version, unknown.missed) == (None, None, ())

@@ -121,7 +121,13 @@ def test_there_are_remarks_in_every_state() -> None:
             for number, event in enumerate(story):
                 if type(event) in HISTORY_ONLY_EVENTS:
                     before = fold(Recorded(UUID(int=1), 1 + at, NOW, BY, one) for at, one in enumerate(story[:number]))
-                    seen.add((before.state, standing_after(before, event)[0] is before.state))
+                    seen.add(
+                        (
+                            before.state,
+                            standing_after((before.state, before.level, before.qualification), event)[0]
+                            is before.state,
+                        )
+                    )
     assert seen == {(state, state not in DOSSIER_STANDS) for state in State}
 
 

@@ -28,7 +28,6 @@ from application.store.event_store import to_recorded, to_row
 from domain import errors
 from domain import events as e
 from domain.client import Contact, client_stream
-from domain.decisions import closure_mail_failed, closure_mail_sent
 from domain.ticket import Ticket, evolve, fold
 from domain.values import Actor, Channel, Grade, Level, Principal, Queue, Relation, Role
 from tests.support.given import HASH, START
@@ -502,7 +501,7 @@ class Desk(RuleBasedStateMachine):
         ticket_id = self.id_of(ticket)
         known = self.tickets[ticket_id]
         if any(isinstance(recorded.event, e.Closed) for recorded in self.streams[ticket_id]):
-            (sent,) = closure_mail_sent(9, "<9@desk>", 1) if n else closure_mail_failed(9, "<9@desk>", 1, "gone")
+            sent = e.ClosureEmailSent(9, "<9@desk>", 1) if n else e.ClosureEmailFailed(9, "<9@desk>", 1, "gone")
             desk, at = Actor("desk", "desk", Role.SYSTEM), max(self.now, known.updated_at)
             self.record(ticket_id, (e.Recorded(ticket_id, known.version + 1, at, desk, sent, level=known.level),))
 

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+from msgspec.structs import replace
 
 from application.store.event_store import to_row
 from application.store.recorder import EventRecorder
@@ -18,7 +19,6 @@ from application.store.sealing import seal_all
 from domain import decisions as decide
 from domain import events as e
 from domain.client import Client
-from domain.procedure import standing_after
 from domain.rules import Given, possible
 from domain.ticket import Issue, Ticket, begin_ticket, evolve, fold
 from domain.values import Actor, Channel, Grade, Level, Role, Visibility
@@ -116,7 +116,7 @@ class Story:
     def tell(self, at: datetime, step: str, what: str = "") -> None:
         """One step: `receive`, `open` (received up to documented), `describe`, `sent`, `bounced`, or one of STEPS."""
         if step in ("receive", "open"):
-            self._record(at, [decide.receive_request(Channel.PHONE, "It does not print.", None)])
+            self._record(at, [e.RequestReceived(Channel.PHONE, "It does not print.")])
         if step == "open":
             for part in ("identify_client", "create", "describe"):
                 self.tell(at, part)
@@ -135,14 +135,14 @@ class Story:
     def _mailed(self, step: str) -> list[e.Event]:
         version = max(r.originator_version for r in self.history if isinstance(r.event, e.Closed))
         if step == "sent":
-            return decide.closure_mail_sent(version, "<1@desk>", 1)
-        return decide.closure_mail_failed(version, "<1@desk>", 1, "550 no such user")
+            return [e.ClosureEmailSent(version, "<1@desk>", 1)]
+        return [e.ClosureEmailFailed(version, "<1@desk>", 1, "550 no such user")]
 
     def _record(self, at: datetime, new: list[e.Event]) -> None:
         for event in new:
-            level = standing_after(self.ticket, event)[1] if self.ticket else None
-            recorded = e.Recorded(self.ticket_id, len(self.history) + 1, at, WORKER, event, level=level)
+            recorded = e.Recorded(self.ticket_id, len(self.history) + 1, at, WORKER, event)
             self.ticket = evolve(self.ticket, recorded) if self.ticket else begin_ticket(recorded)
+            recorded = replace(recorded, level=self.ticket.level)
             self.history.append(recorded)
 
 

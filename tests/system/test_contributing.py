@@ -31,7 +31,7 @@ def blocks() -> list[tuple[str, str]]:
     for block in BLOCK.finditer(PAGE):
         named = FILE.findall(block["text"].rpartition("**")[2] if "**" in block["text"] else block["text"])
         file = named[0] if named else file
-        found.append((file, block["code"].replace("    ...\n", DOTS)))
+        found.append((file, re.sub(r"    \.\.\.,?\n", DOTS, block["code"])))
     return found
 
 
