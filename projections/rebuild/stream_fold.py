@@ -10,10 +10,10 @@ from uuid import UUID
 
 import psycopg
 
-from projections.engine.parking import park, poisons
+from projections.engine.parking import write_or_park
 from projections.engine.process_pool import Task
 from projections.engine.projection import Projection
-from projections.engine.sealed_log import Sealed, read_streams
+from projections.engine.sealed_log import read_streams
 
 CHUNK = 10_000  # events of one task: some tens of megabytes of memory
 LOWEST_STREAM, HIGHEST_STREAM = UUID(int=0), UUID(int=2**128 - 1)
@@ -39,37 +39,5 @@ def fold_streams(
     events = read_streams(connection, above, last, through)
     with connection.transaction():
         for projection in projections:
-            build_or_park(connection, projection, events)
+            write_or_park(connection, projection.name, projection.build, events)
     return len(events)
-
-
-def build_or_park(connection: psycopg.Connection[Any], projection: Projection, streams: Sequence[Sealed]) -> None:
-    """Adds whole streams; one that cannot be applied is parked at the event that fails, the events before it stand."""
-    try:
-        with connection.transaction():
-            projection.build(connection, streams)
-    except Exception as error:
-        if not poisons(error):
-            raise
-        ids = list(dict.fromkeys(sealed.stream_id for sealed in streams))
-        if len(ids) > 1:
-            first = set(ids[: len(ids) // 2])
-            build_or_park(connection, projection, [sealed for sealed in streams if sealed.stream_id in first])
-            build_or_park(connection, projection, [sealed for sealed in streams if sealed.stream_id not in first])
-        else:
-            _build_before(connection, projection, streams)
-
-
-def _build_before(connection: psycopg.Connection[Any], projection: Projection, stream: Sequence[Sealed]) -> None:
-    """The events of one stream up to the first that fails; that one parks it."""
-    for count, sealed in enumerate(stream):
-        try:
-            with connection.transaction() as trial:
-                projection.build(connection, stream[: count + 1])
-                raise psycopg.Rollback(trial)  # noqa: TRY301 - only tried
-        except Exception as error:
-            if not poisons(error):
-                raise
-            park(connection, projection.name, sealed, error)
-            projection.build(connection, stream[:count])
-            return
