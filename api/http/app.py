@@ -37,7 +37,6 @@ from application.commands.deciding import Policy
 from application.settings import Settings
 from application.store.postgres.read_pool import Readers
 from projections.status.freshness import Freshness
-from projections.status.readiness import Kept
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json", "/docs", REDOC})  # nobody is asked for a key
 
@@ -107,7 +106,7 @@ def create_app(settings: Settings) -> App:
     app.watch(settings, router)
     app.end_streams = streams.end
     problems.install(app)
-    freshness, standing = Freshness(readers.fetch), Kept(readers.fetch)
+    freshness = Freshness(readers.fetch)
     commands, webhooks = TicketCommands(desk, freshness, policy), make_webhook_deps(settings, desk, readers)
     app.add_middleware(webhooks)
 
@@ -129,9 +128,9 @@ def create_app(settings: Settings) -> App:
     app.add_route("/v1/webhooks/{webhook_id:uuid}:{command}", WebhookCommands(webhooks))
     app.add_route("/v1/webhooks/{webhook_id:uuid}/deliveries", WebhookDeliveries(webhooks))
     app.add_route("/livez", Livez())
-    app.add_route("/readyz", Readyz(standing))
+    app.add_route("/readyz", Readyz(readers))
     if settings.metrics:
-        app.add_route("/metrics", Metrics(standing))
+        app.add_route("/metrics", Metrics(readers))
     app.add_route("/openapi.json", Contract(encoded()))
     app.add_route("/docs", Docs())
     app.add_route(REDOC, Redoc())

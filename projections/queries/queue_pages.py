@@ -12,6 +12,7 @@ from domain.ticket import Ticket, fold
 from domain.values import Qualification, Queue, State
 from projections.models.queue_stays import UNRANKED
 from projections.queries.pages import BadCursor, Fetch, Filters, Page, cut, read_cursor, write_cursor
+from projections.queries.ticket_view import taken_over
 
 
 class QueueOverview(msgspec.Struct, frozen=True):
@@ -77,11 +78,11 @@ SELECT_QUEUE_PAGE = SQL("""
         select ticket_id, rank, entered_at, assignee, state, qualification from queue_stays s
         where queue = %s and left_at is null and {filters}
         order by rank, entered_at, ticket_id limit %s)
-    select page.ticket_id, number, version, page.state, page.qualification, page.rank, summary, client_user_id,
-        page.assignee, waiting_on_client, page.entered_at, escalations,
+    select page.ticket_id, number, version, page.state, page.qualification, nullif(page.rank, 6), summary,
+        client_user_id, page.assignee, waiting_on_client, page.entered_at, escalations,
         (select min(since_position) from parked_streams
             where stream_id = page.ticket_id and projection in ('queue_stays', 'ticket_summaries')),
-        (select position from projections where name = 'queue_stays')
+        page.rank, (select position from projections where name = 'queue_stays')
     from page left join ticket_summaries using (ticket_id) order by page.rank, page.entered_at, ticket_id""")
 # the page that everybody reads keeps its plan
 SELECT_UNFILTERED_QUEUE_PAGE = SQL(SELECT_QUEUE_PAGE.format(filters=SQL("true")).as_string())
@@ -135,9 +136,8 @@ async def queue_page(fetch: Fetch, queue: Queue, filters: QueueFilters, cursor: 
         else SELECT_UNFILTERED_QUEUE_PAGE
     )
     rows, more = cut(await fetch(query, (queue, *conditions.parameters, limit + 1)), limit)
-    items = [_row(row) for row in rows]
-    last = write_cursor(QueueCursor(queue, None, rows[-1][5], rows[-1][10], rows[-1][0])) if more else None
-    return Page(items, last, rows[0][13] if rows else await _position(fetch))
+    last = write_cursor(QueueCursor(queue, None, rows[-1][13], rows[-1][10], rows[-1][0])) if more else None
+    return Page([QueueRow(*row[:13]) for row in rows], last, rows[0][14] if rows else await _position(fetch))
 
 
 async def queue_as_of(fetch: Fetch, queue: Queue, moment: datetime, cursor: str | None, limit: int) -> Page:
@@ -187,28 +187,9 @@ def _conditions(filters: QueueFilters) -> Filters:
     return conditions
 
 
-def _row(row: tuple[object, ...]) -> QueueRow:
-    fields = list(row[:13])
-    fields[5] = None if fields[5] == UNRANKED else fields[5]
-    return QueueRow(*fields)  # type: ignore[arg-type]
-
-
 def _past_row(ticket: Ticket, row: tuple[UUID, int, datetime, int, int | None]) -> QueueRow:
-    return QueueRow(
-        ticket.ticket_id,
-        ticket.number,
-        ticket.version,
-        ticket.state,
-        ticket.qualification,
-        ticket.priority,
-        ticket.issue.summary if ticket.issue else None,
-        ticket.client_user_id,
-        ticket.assignee,
-        ticket.waiting_on_client,
-        row[2],
-        ticket.escalations,
-        row[4],
-    )
+    summary = ticket.issue.summary if ticket.issue else None
+    return QueueRow(**taken_over(ticket, QueueRow), summary=summary, entered_at=row[2], incomplete_since=row[4])
 
 
 async def _position(fetch: Fetch) -> int:

@@ -15,7 +15,8 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from application.observability import metrics
 from application.observability.metric_store import Sums
 from application.store.postgres.pg_connection import Unavailable
-from projections.status.readiness import Health, Kept
+from application.store.postgres.read_pool import Readers
+from projections.status.readiness import Health, health
 
 METRICS_CACHE_SECONDS = 1.0  # whoever asks more often is given the same again
 OPENMETRICS = "application/openmetrics-text"
@@ -25,8 +26,8 @@ Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 class Metrics:
     """The metrics of this machine's processes."""
 
-    def __init__(self, standing: Kept) -> None:
-        self._standing = standing
+    def __init__(self, readers: Readers) -> None:
+        self._readers = readers
         self._kept: dict[str, tuple[float, bytes]] = {}
 
     async def on_get(self, req: Request, resp: Response) -> None:
@@ -37,11 +38,11 @@ class Metrics:
         until, document = self._kept.get(kind, (0.0, b""))
         if time.monotonic() >= until:
             try:
-                health = await self._standing.lately()
+                found = await health(self._readers.fetch)
             except Unavailable:
-                health = None
+                found = None
             registry = CollectorRegistry(auto_describe=False)
-            registry.register(Families(await asyncio.to_thread(metrics.total) | readiness_sums(health)))
+            registry.register(Families(await asyncio.to_thread(metrics.total) | readiness_sums(found)))
             document = write(registry)
             self._kept[kind] = time.monotonic() + METRICS_CACHE_SECONDS, document
         resp.data = document
