@@ -7,7 +7,7 @@ import psycopg
 
 from application.store.postgres.database import migration_lock
 from projections.engine.parking import CREATE_PARKED_STREAMS, apply_or_park, not_parked, poisons, replay
-from projections.engine.projection import CREATE_CHECKPOINTS, Projection
+from projections.engine.projection import CREATE_CHECKPOINTS, Projection, positions
 from projections.engine.sealed_log import Sealed, last_position, read_after
 from projections.models.closings import Closings
 from projections.models.queue_stays import QueueStays
@@ -19,11 +19,10 @@ PROJECTIONS: tuple[Projection, ...] = (TicketSummaries(), QueueStays(), Closings
 NAMES = [projection.name for projection in PROJECTIONS]
 PROJECTION_BATCH_MAX = 2_000
 TAKE_OVER_SECONDS = 5
-SET_IDLE_TIMEOUT: LiteralString = "select set_config('idle_in_transaction_session_timeout', %s, false)"
 # A plan that was made while a table was small must not go on reading all of it when it has grown.
-SET_LOOK_UP_PLANS: LiteralString = """
-    select set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),
-        set_config('enable_mergejoin', 'off', false)"""
+PREPARE_RUNNER: LiteralString = """
+    select set_config('idle_in_transaction_session_timeout', %s, false), set_config('enable_seqscan', 'off', false),
+        set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false)"""
 # Ends the sessions like this one that stand in a transaction and wait for their client, who neither sends nor reads.
 END_STUCK: LiteralString = """
     select pg_terminate_backend(pid) from pg_stat_activity
@@ -56,12 +55,8 @@ def ensure_projections(connection: psycopg.Connection[Any]) -> list[str]:
                 connection.execute(
                     "insert into projections (name, version) values (%s, %s)", (projection.name, projection.version)
                 )
-        outdated = [
-            projection
-            for projection in PROJECTIONS
-            if known.get(projection.name, projection.version) != projection.version
-        ]
-        outdated += [projection for projection in far_behind(connection, PROJECTIONS) if projection not in outdated]
+        others = [each for each in PROJECTIONS if known.get(each.name, each.version) != each.version]
+        outdated = list(dict.fromkeys([*others, *far_behind(connection, PROJECTIONS)]))
         if outdated:
             rebuild(connection, *outdated)
         if missing or not reporting_stands(connection):
@@ -79,8 +74,7 @@ def prepare_runner(connection: psycopg.Connection[Any]) -> None:
     them: the server ends its session when it sends nothing for `TAKE_OVER_SECONDS`, and the next runner when it reads
     nothing. All its statements look up by keys what they need.
     """
-    connection.execute(SET_IDLE_TIMEOUT, (f"{TAKE_OVER_SECONDS}s",))
-    connection.execute(SET_LOOK_UP_PLANS)
+    connection.execute(PREPARE_RUNNER, (f"{TAKE_OVER_SECONDS}s",))
 
 
 def project(connection: psycopg.Connection[Any], batch: int = PROJECTION_BATCH_MAX) -> int:
@@ -139,5 +133,4 @@ def project_all(connection: psycopg.Connection[Any], batch: int = PROJECTION_BAT
 def lag(connection: psycopg.Connection[Any]) -> dict[str, int]:
     """How many events each projection has yet to apply."""
     last = last_position(connection)
-    rows = connection.execute("select name, position from projections").fetchall()
-    return {name: last - position for name, position in rows}
+    return {name: last - position for name, position in positions(connection).items()}

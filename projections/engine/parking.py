@@ -30,6 +30,9 @@ CREATE_PARKED_STREAMS: LiteralString = """
         type text not null, error text not null, parked_at timestamptz not null default now(),
         primary key (stream_id, projection))"""
 ARE_PARKED: LiteralString = "select stream_id, since_position from parked_streams where projection = %s"
+SELECT_PARKED: LiteralString = """
+    select projection, stream_id, since_position, version, type, error, parked_at from parked_streams
+    where %s::text is null or projection = %s order by since_position, projection"""
 PARK: LiteralString = """
     insert into parked_streams (projection, stream_id, since_position, version, type, error)
     values (%s, %s, %s, %s, %s, %s) on conflict do nothing"""
@@ -73,12 +76,8 @@ def poisons(error: Exception) -> bool:
 
 def parked_streams(connection: psycopg.Connection[Any], projection: str | None = None) -> list[ParkedStream]:
     """What is parked, in all projections or in one, oldest first."""
-    query = SQL("select {} from parked_streams where {} order by since_position, projection").format(
-        SQL(", ").join(map(Identifier, ParkedStream.__struct_fields__)),
-        SQL("true") if projection is None else SQL("projection = {}").format(projection),
-    )
     with connection.cursor(row_factory=class_row(ParkedStream)) as cursor:
-        return cursor.execute(query).fetchall()
+        return cursor.execute(SELECT_PARKED, (projection, projection)).fetchall()
 
 
 def apply_or_park(connection: psycopg.Connection[Any], projection: Projection, batch: Sequence[Sealed]) -> None:

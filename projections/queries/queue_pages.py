@@ -4,7 +4,7 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL
 
 from application.store.event_store import NotReadable, by_stream
 from domain.events import Recorded
@@ -62,17 +62,14 @@ class QueueFilters(msgspec.Struct, frozen=True):
     waiting_on_client: bool | None = None
 
 
-OVERVIEW = SQL(  # without parameters: everybody asks the same, and whoever waits for it shares one answer
-    SQL("""
+# everybody asks the same, and whoever waits for it shares one answer
+OVERVIEW = SQL("""
     select q.queue, coalesce(sum(c.size), 0), coalesce(sum(c.unassigned), 0),
         (select entered_at from queue_stays s where s.queue = q.queue and left_at is null order by entered_at limit 1),
-        coalesce(jsonb_object_agg(c.rank, c.size) filter (where c.size > 0), '{{}}'),
+        coalesce(jsonb_object_agg(c.rank, c.size) filter (where c.size > 0), '{}'),
         (select position from projections where name = 'queue_stays')
-    from unnest({queues}::text[]) with ordinality q(queue, place) left join queue_counts c using (queue)
+    from unnest(string_to_array(%s, ' ')) with ordinality q(queue, place) left join queue_counts c using (queue)
     group by q.queue, q.place order by q.place""")
-    .format(queues=[str(queue) for queue in Queue])
-    .as_string()
-)
 SELECT_QUEUE_PAGE = SQL("""
     with page as (
         select ticket_id, rank, entered_at, assignee, state, qualification from queue_stays s
@@ -101,7 +98,7 @@ HISTORIES = SQL("""
     where stream_id = any(%s) and at <= %s order by stream_id, version""")
 TICKET_OF_CLIENT = SQL("ticket_id in (select ticket_id from ticket_summaries where client_user_id = %s)")
 # a value, not "exists": that can become a join, which may read every ticket that ever was to find those in this queue
-IS_WAITING_ON_CLIENT = SQL("(select waiting_on_client from ticket_summaries t where t.ticket_id = s.ticket_id) = %s")
+IS_WAITING_ON_CLIENT = SQL("(select waiting_on_client from ticket_summaries t where t.ticket_id = s.ticket_id)")
 AFTER_QUEUE_CURSOR = SQL("(rank, entered_at, ticket_id) > (%s, %s, %s)")
 SELECT_QUEUES_POSITION = SQL("select position from projections where name = 'queue_stays'")
 
@@ -118,7 +115,7 @@ class QueueCursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
 
 async def overview(fetch: Fetch) -> Overview:
     """Every queue: how many, how many unassigned, since when, by priority."""
-    rows = await fetch(OVERVIEW, ())
+    rows = await fetch(OVERVIEW, (" ".join(Queue),))
     items = [
         QueueOverview(Queue(queue), int(size), int(unassigned), oldest, _by_priority(counts))
         for queue, size, unassigned, oldest, counts, _ in rows
@@ -130,11 +127,8 @@ async def queue_page(fetch: Fetch, queue: Queue, filters: QueueFilters, cursor: 
     """The tickets of a queue: priority first, then time of entry."""
     conditions = _conditions(filters)
     _go_on(conditions, cursor, queue, None)
-    query = (
-        SELECT_QUEUE_PAGE.format(filters=conditions.where)
-        if conditions.where != SQL("true")
-        else SELECT_UNFILTERED_QUEUE_PAGE
-    )
+    where = conditions.where
+    query = SELECT_UNFILTERED_QUEUE_PAGE if where == SQL("true") else SELECT_QUEUE_PAGE.format(filters=where)
     rows, more = cut(await fetch(query, (queue, *conditions.parameters, limit + 1)), limit)
     last = write_cursor(QueueCursor(queue, None, rows[-1][13], rows[-1][10], rows[-1][0])) if more else None
     return Page([QueueRow(*row[:13]) for row in rows], last, rows[0][14] if rows else await _position(fetch))
@@ -175,15 +169,14 @@ def _go_on(conditions: Filters, cursor: str | None, queue: Queue, moment: dateti
 
 def _conditions(filters: QueueFilters) -> Filters:
     conditions = Filters()
-    conditions.equal(Identifier("rank"), filters.priority)
-    conditions.equal(Identifier("assignee"), filters.assignee)
-    conditions.equal(Identifier("state"), filters.state)
+    conditions.equal(SQL("rank"), filters.priority)
+    conditions.equal(SQL("assignee"), filters.assignee)
+    conditions.equal(SQL("state"), filters.state)
+    conditions.equal(IS_WAITING_ON_CLIENT, filters.waiting_on_client)
     if filters.unassigned is not None:
         conditions.add(SQL("assignee is null" if filters.unassigned else "assignee is not null"))
     if filters.client_user_id is not None:
         conditions.add(TICKET_OF_CLIENT, filters.client_user_id)
-    if filters.waiting_on_client is not None:
-        conditions.add(IS_WAITING_ON_CLIENT, filters.waiting_on_client)
     return conditions
 
 

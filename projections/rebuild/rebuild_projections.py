@@ -2,28 +2,35 @@
 
 Readers see the old tables until the swap and the new ones after it; nothing is missing in between. The old ones are
 kept (`projections/rebuild/retired_tables.py`), so that a swap can be taken back.
+
+What a projection makes of one stream depends on no other stream. So the streams are taken in the order of their IDs, a
+range at a time, in as many processes as there are: nothing has to be loaded, each row is written once, and indexes are
+built at the end.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from os import cpu_count
 from typing import Any, LiteralString
+from uuid import UUID
 
 import msgspec
 import psycopg
 from psycopg.sql import SQL, Identifier
 
 from application.store.postgres.database import migration_lock
-from projections.engine.parking import CREATE_PARKED_STREAMS, apply_or_park
-from projections.engine.process_pool import RunTasks, process_pool
+from projections.engine.parking import CREATE_PARKED_STREAMS, apply_or_park, write_or_park
+from projections.engine.process_pool import RunTasks, Task, process_pool
 from projections.engine.projection import Projection, positions
-from projections.engine.sealed_log import last_position, read_after
+from projections.engine.sealed_log import last_position, read_after, read_streams
 from projections.rebuild.comparison import Difference, compare, count
 from projections.rebuild.retired_tables import LOCK_SECONDS, TablesState, put_in_place, swap_tables
-from projections.rebuild.stream_fold import CHUNK, sweeps
 
 SCHEMA = "building"
+CHUNK = 10_000  # events of one task: some tens of megabytes of memory
+LOWEST_STREAM, HIGHEST_STREAM = UUID(int=0), UUID(int=2**128 - 1)
+BOUND: LiteralString = "select stream_id from events where stream_id > %s order by stream_id offset %s limit 1"
 REBUILD_BATCH_MAX = 5_000
 NEAR_END = 2_000  # events, which the swap applies under its locks
 REBUILD_PROCESSES = min(4, cpu_count() or 1)
@@ -107,6 +114,29 @@ def _begin(connection: psycopg.Connection[Any], projections: Sequence[Projection
         connection.execute(CREATE_PARKED_STREAMS)
         for projection in projections:
             connection.execute(projection.ddl)
+
+
+def sweeps(
+    connection: psycopg.Connection[Any], projections: Sequence[Projection], through: int, chunk: int
+) -> Iterator[Task]:
+    """The tasks that together fold what the log holds up to `through`; each gives the number of its events."""
+    above = LOWEST_STREAM
+    while above != HIGHEST_STREAM:
+        bound = connection.execute(BOUND, (above, chunk - 1)).fetchone()
+        last = bound[0] if bound else HIGHEST_STREAM
+        yield fold_streams, (projections, above, last, through)
+        above = last
+
+
+def fold_streams(
+    connection: psycopg.Connection[Any], projections: Sequence[Projection], above: UUID, last: UUID, through: int
+) -> int:
+    """Folds the streams above one ID and up to another one into the tables that unqualified names mean."""
+    events = read_streams(connection, above, last, through)
+    with connection.transaction():
+        for projection in projections:
+            write_or_park(connection, projection.name, projection.build, events)
+    return len(events)
 
 
 def _finish(run: RunTasks, projections: Sequence[Projection]) -> None:
