@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import threading
 import time
 from multiprocessing import active_children
@@ -257,6 +258,29 @@ def test_a_process_that_is_killed_leaves_the_old_tables(worked: Walk, connection
     assert contents(connection) == before
     assert connection.execute("select from pg_namespace where nspname = 'building'").fetchone() is None
     assert {each.only_old for each in rebuild(connection, PROJECTIONS[0])} == {0}
+
+
+LONG_REBUILD = """
+import os, sys
+from application.store.postgres.database import connect
+from projections.engine.process_pool import process_pool
+from projections.rebuild.rebuild_projections import execute
+
+if __name__ == "__main__":
+    with connect(os.environ["DATABASE_URL"], "parent") as connection, process_pool(connection, 2, ()) as run:
+        list(run([(execute, ("select pg_sleep(600)",))] * 2))
+"""
+
+
+def test_what_is_killed_with_kill_9_leaves_no_process(database: str, connection: psycopg.Connection) -> None:
+    """When the one that gives the tasks is killed, the processes end, and their statements with them."""
+    sleeping = """select pid from pg_stat_activity where application_name = 'deskledger rebuild'
+        and datname = current_database() and state = 'active'"""
+    command, environment = [sys.executable, "-c", LONG_REBUILD], os.environ | {"DATABASE_URL": database}
+    with subprocess.Popen(command, env=environment) as parent:
+        wait_until(lambda: len(connection.execute(sleeping).fetchall()) == 2, "both work")
+        parent.kill()
+    wait_until(lambda: not connection.execute(sleeping).fetchall(), "both have ended")
 
 
 def test_an_error_in_a_process_is_raised_here(connection: psycopg.Connection) -> None:
