@@ -7,7 +7,7 @@ import psycopg
 
 from application.store.postgres.database import migration_lock
 from projections.engine.parking import CREATE_PARKED_STREAMS, apply_or_park, not_parked, poisons, replay
-from projections.engine.projection import CREATE_CHECKPOINTS, Projection
+from projections.engine.projection import CREATE_CHECKPOINTS, Projection, positions
 from projections.engine.sealed_log import Sealed, last_position, read_after
 from projections.models.closings import Closings
 from projections.models.queue_stays import QueueStays
@@ -16,14 +16,13 @@ from projections.rebuild.rebuild_projections import far_behind, rebuild
 from projections.reports.reporting_schema import create_reporting, reporting_stands
 
 PROJECTIONS: tuple[Projection, ...] = (TicketSummaries(), QueueStays(), Closings())
-NAMES = tuple(projection.name for projection in PROJECTIONS)
+NAMES = [projection.name for projection in PROJECTIONS]
 PROJECTION_BATCH_MAX = 2_000
 TAKE_OVER_SECONDS = 5
-SET_IDLE_TIMEOUT: LiteralString = "select set_config('idle_in_transaction_session_timeout', %s, false)"
 # A plan that was made while a table was small must not go on reading all of it when it has grown.
-SET_LOOK_UP_PLANS: LiteralString = """
-    select set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),
-        set_config('enable_mergejoin', 'off', false)"""
+PREPARE_RUNNER: LiteralString = """
+    select set_config('idle_in_transaction_session_timeout', %s, false), set_config('enable_seqscan', 'off', false),
+        set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false)"""
 # Ends the sessions like this one that stand in a transaction and wait for their client, who neither sends nor reads.
 END_STUCK: LiteralString = """
     select pg_terminate_backend(pid) from pg_stat_activity
@@ -31,13 +30,10 @@ END_STUCK: LiteralString = """
     and application_name = current_setting('application_name') and xact_start is not null
     and wait_event_type = 'Client' and state_change < clock_timestamp() - make_interval(secs => %s)"""
 ARE_PROJECTIONS_BEHIND: LiteralString = """
-    select min(position) < (select max(position) from log), exists (select from parked_streams) from projections
-    where name = any(%s)"""
+    select min(position) < (select max(position) from log) from projections where name = any(%s)"""
 HOLD: LiteralString = "select name, position from projections where name = any(%s) order by name for update skip locked"
-# What is parked was looked up under the lock, or there must still be nothing to look up.
 ADVANCE_CHECKPOINTS: LiteralString = """
-    update projections set position = %s, updated_at = now()
-    where name = any(%s) and position = %s and (%s or not exists (select from parked_streams))"""
+    update projections set position = %s, updated_at = now() where name = any(%s) and position = %s"""
 Apply = Callable[[psycopg.Connection[Any], Projection, Sequence[Sealed]], None]
 
 
@@ -59,12 +55,8 @@ def ensure_projections(connection: psycopg.Connection[Any]) -> list[str]:
                 connection.execute(
                     "insert into projections (name, version) values (%s, %s)", (projection.name, projection.version)
                 )
-        outdated = [
-            projection
-            for projection in PROJECTIONS
-            if known.get(projection.name, projection.version) != projection.version
-        ]
-        outdated += [projection for projection in far_behind(connection, PROJECTIONS) if projection not in outdated]
+        others = [each for each in PROJECTIONS if known.get(each.name, each.version) != each.version]
+        outdated = list(dict.fromkeys([*others, *far_behind(connection, PROJECTIONS)]))
         if outdated:
             rebuild(connection, *outdated)
         if missing or not reporting_stands(connection):
@@ -75,18 +67,17 @@ def ensure_projections(connection: psycopg.Connection[Any]) -> list[str]:
     return [projection.name for projection in (*missing, *outdated)]
 
 
-def take_turns(connection: psycopg.Connection[Any]) -> None:
+def prepare_runner(connection: psycopg.Connection[Any]) -> None:
     """Prepares a connection for `project`: whoever stands still in a batch loses it, so that another one can go on.
 
     The locks of a killed process go with its connection. One that is stopped, or cut off by the network, would keep
     them: the server ends its session when it sends nothing for `TAKE_OVER_SECONDS`, and the next runner when it reads
     nothing. All its statements look up by keys what they need.
     """
-    connection.execute(SET_IDLE_TIMEOUT, (f"{TAKE_OVER_SECONDS}s",))
-    connection.execute(SET_LOOK_UP_PLANS)
+    connection.execute(PREPARE_RUNNER, (f"{TAKE_OVER_SECONDS}s",))
 
 
-def project(connection: psycopg.Connection[Any], batch: int = PROJECTION_BATCH_MAX, only: Sequence[str] = NAMES) -> int:
+def project(connection: psycopg.Connection[Any], batch: int = PROJECTION_BATCH_MAX) -> int:
     """One batch: the projections that lag most get up to `batch` more events, all of them in one transaction.
 
     The row locks on the checkpoints make a second runner skip what the first is at. Returns how many events were
@@ -94,20 +85,20 @@ def project(connection: psycopg.Connection[Any], batch: int = PROJECTION_BATCH_M
     done again with care, and parks the stream.
     """
     # asked without a lock, which would cost a write even when there is nothing to do
-    behind, any_parked = connection.execute(ARE_PROJECTIONS_BEHIND, (list(only),)).fetchone() or (False, False)
+    (behind,) = connection.execute(ARE_PROJECTIONS_BEHIND, (NAMES,)).fetchone() or (False,)
     if not behind:
         return 0
     try:
-        return _advance(connection, batch, _apply_unparked if any_parked else _apply, only)
+        return _advance(connection, batch, _apply_unparked)
     except Exception as error:
         if not poisons(error):
             raise
-    return _advance(connection, batch, apply_or_park, only)
+    return _advance(connection, batch, apply_or_park)
 
 
-def _advance(connection: psycopg.Connection[Any], batch: int, apply: Apply, only: Sequence[str]) -> int:
+def _advance(connection: psycopg.Connection[Any], batch: int, apply: Apply) -> int:
     with connection.transaction():
-        held = dict(connection.execute(HOLD, (list(only),)).fetchall())
+        held = dict(connection.execute(HOLD, (NAMES,)).fetchall())
         locked = [projection for projection in PROJECTIONS if projection.name in held]
         if not locked:
             connection.execute(END_STUCK, (TAKE_OVER_SECONDS,))
@@ -121,15 +112,10 @@ def _advance(connection: psycopg.Connection[Any], batch: int, apply: Apply, only
         for projection in lagging:
             apply(connection, projection, events)
         names = [projection.name for projection in lagging]
-        moved = connection.execute(ADVANCE_CHECKPOINTS, (events[-1].position, names, start, apply is not _apply))
+        moved = connection.execute(ADVANCE_CHECKPOINTS, (events[-1].position, names, start))
         if moved.rowcount != len(lagging):
-            raise RuntimeError("a checkpoint moved, or a stream was parked, under the runner: the batch is undone")
+            raise RuntimeError("a checkpoint moved under the runner: the batch is undone")
         return len(events)
-
-
-def _apply(connection: psycopg.Connection[Any], projection: Projection, events: Sequence[Sealed]) -> None:
-    """As it is nearly always: nothing is parked, and nothing fails."""
-    projection.apply(connection, events)
 
 
 def _apply_unparked(connection: psycopg.Connection[Any], projection: Projection, events: Sequence[Sealed]) -> None:
@@ -147,5 +133,4 @@ def project_all(connection: psycopg.Connection[Any], batch: int = PROJECTION_BAT
 def lag(connection: psycopg.Connection[Any]) -> dict[str, int]:
     """How many events each projection has yet to apply."""
     last = last_position(connection)
-    rows = connection.execute("select name, position from projections").fetchall()
-    return {name: last - position for name, position in rows}
+    return {name: last - position for name, position in positions(connection).items()}

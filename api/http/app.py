@@ -33,7 +33,6 @@ from application.commands.deciding import Policy
 from application.settings import Settings
 from application.store.postgres.read_pool import Readers
 from projections.status.freshness import Freshness
-from projections.status.readiness import Kept
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json", "/docs", REDOC})  # nobody is asked for a key
 
@@ -73,7 +72,6 @@ def make_deps(settings: Settings, desk: BatchingDesk) -> ApiDeps:
 
 def add_routes(app: App, settings: Settings, deps: ApiDeps, webhooks: Webhooks) -> None:
     """Every route."""
-    standing = Kept(deps.readers.fetch)
     app.add_route("/v1/requests", Requests(deps))
     app.add_route("/v1/tickets", Tickets(deps))
     app.add_route("/v1/tickets/{ticket_id:uuid}", TicketResource(deps))
@@ -92,9 +90,9 @@ def add_routes(app: App, settings: Settings, deps: ApiDeps, webhooks: Webhooks) 
     app.add_route("/v1/webhooks/{webhook_id:uuid}:{command}", webhooks, suffix="command")
     app.add_route("/v1/webhooks/{webhook_id:uuid}/deliveries", webhooks, suffix="deliveries")
     app.add_route("/livez", Livez())
-    app.add_route("/readyz", Readyz(standing))
+    app.add_route("/readyz", Readyz(deps.readers))
     if settings.metrics:
-        app.add_route("/metrics", Metrics(standing))
+        app.add_route("/metrics", Metrics(deps.readers))
     app.add_route("/openapi.json", ContractPart(JSON, encode(openapi_document())))
     app.add_route("/docs", docs_page())
     app.add_route(REDOC, docs_script())

@@ -28,8 +28,7 @@ from application.webhooks.address_rules import read_rules
 from application.webhooks.delivery import prune_deliveries
 from application.webhooks.sender import WebhookSender
 from application.webhooks.signing import Vault
-from projections.catch_up import catch_up
-from projections.runner import take_turns
+from projections.runner import prepare_runner, project_all
 
 WORKER_IDLE_SECONDS = 0.25  # how long a commit without a wake-up call may wait
 MAIL_SECONDS = 1.0
@@ -99,7 +98,7 @@ class Worker:
     def _follow_log(self) -> None:
         with connect(self._url, "worker", statement_seconds=60) as connection:
             connection.execute(LISTEN)
-            take_turns(connection)
+            prepare_runner(connection)
             while not self._stopping.is_set():
                 self._stats.look()
                 begun = time.monotonic()
@@ -112,7 +111,7 @@ class Worker:
         """One round: seal, project, queue the mails. Returns how much there was to do."""
         sealed = self._traced("seal", seal_and_count, connection)
         try:
-            return sealed + self._traced("project", catch_up, connection)
+            return sealed + self._traced("project", project_all, connection)
         finally:  # a projection that fails must not hold up the mails
             queue_due_mails(connection, self._domain, utc_now())
 

@@ -15,31 +15,32 @@ import ctypes
 import os
 import struct
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
 NICE = 10
 SLICE_MILLISECONDS = 20  # everybody else's is some 1 to 3
 SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}  # the numbers of the system call: glibc names it from 2.41 on only
+GROUP_TRIES = 10  # in a second: the kernel lets ordinary users change one group in a tenth of a second
 
 
-def stand_back(pid: int) -> bool:
-    """Lowers the priority of a process that leads its session; one of another user stays as it is.
-
-    False when that is to be tried again: the kernel lets ordinary users change one group in a tenth of a second.
-    """
+def stand_back(pid: int) -> None:
+    """Lowers the priority of a process that leads its session; one of another user stays as it is."""
     nice = NICE
     with suppress(OSError):
         nice = max(NICE, os.getpriority(os.PRIO_PROCESS, pid))  # who was put further back stays there
         os.setpriority(os.PRIO_PROCESS, pid, nice)
         _lengthen_slice(pid, nice)
-    try:
-        Path(f"/proc/{pid}/autogroup").write_text(str(nice))
-    except BlockingIOError:
-        return False
-    except OSError:  # no such groups, no such process, or somebody else's
-        pass
-    return True
+    for _ in range(GROUP_TRIES):
+        try:
+            Path(f"/proc/{pid}/autogroup").write_text(str(nice))
+        except BlockingIOError:
+            time.sleep(0.1)
+        except OSError:  # no such groups, no such process, or somebody else's
+            return
+        else:
+            return
 
 
 def _lengthen_slice(pid: int, nice: int) -> None:

@@ -9,7 +9,7 @@ schema (`CREATE_PARKED_STREAMS` with that schema first in the search path): ther
 begins empty. At the swap, `move_parked` puts its rows in the place of the public ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID
@@ -22,7 +22,7 @@ from psycopg.sql import SQL, Identifier
 
 from application.observability.trace_context import trace_of
 from projections.engine.projection import Projection
-from projections.engine.sealed_log import Sealed, read_after
+from projections.engine.sealed_log import Sealed, read_streams
 
 CREATE_PARKED_STREAMS: LiteralString = """
     create table if not exists parked_streams (
@@ -30,15 +30,17 @@ CREATE_PARKED_STREAMS: LiteralString = """
         type text not null, error text not null, parked_at timestamptz not null default now(),
         primary key (stream_id, projection))"""
 ARE_PARKED: LiteralString = "select stream_id, since_position from parked_streams where projection = %s"
+SELECT_PARKED: LiteralString = """
+    select projection, stream_id, since_position, version, type, error, parked_at from parked_streams
+    where %s::text is null or projection = %s order by since_position, projection"""
 PARK: LiteralString = """
     insert into parked_streams (projection, stream_id, since_position, version, type, error)
     values (%s, %s, %s, %s, %s, %s) on conflict do nothing"""
-OF_STREAM: LiteralString = """
-    select position from log join events using (ord) where stream_id = %s and position <= %s order by position"""
 SELECT_TRACE_OF_EVENT: LiteralString = "select meta->>'traceparent' from events where stream_id = %s and version = %s"
 MOST_PARKING_ERROR = 500
 PROGRAM_LIMIT = "54"  # the class of SQLSTATE for what is too much for PostgreSQL, such as a row of an index
 log = structlog.get_logger()
+Write = Callable[[psycopg.Connection[Any], Sequence[Sealed]], None]  # `apply` or `build` of a projection
 
 
 class ParkedStream(msgspec.Struct, frozen=True):
@@ -74,12 +76,8 @@ def poisons(error: Exception) -> bool:
 
 def parked_streams(connection: psycopg.Connection[Any], projection: str | None = None) -> list[ParkedStream]:
     """What is parked, in all projections or in one, oldest first."""
-    query = SQL("select {} from parked_streams where {} order by since_position, projection").format(
-        SQL(", ").join(map(Identifier, ParkedStream.__struct_fields__)),
-        SQL("true") if projection is None else SQL("projection = {}").format(projection),
-    )
     with connection.cursor(row_factory=class_row(ParkedStream)) as cursor:
-        return cursor.execute(query).fetchall()
+        return cursor.execute(SELECT_PARKED, (projection, projection)).fetchall()
 
 
 def apply_or_park(connection: psycopg.Connection[Any], projection: Projection, batch: Sequence[Sealed]) -> None:
@@ -88,9 +86,7 @@ def apply_or_park(connection: psycopg.Connection[Any], projection: Projection, b
     Events of parked streams are skipped, and streams that cannot be applied are parked. Raises what is no stream's
     fault (see `poisons`).
     """
-    known = not_parked(connection, projection, batch)
-    if known:
-        _apply(connection, projection, known)
+    write_or_park(connection, projection.name, projection.apply, not_parked(connection, projection, batch))
 
 
 def not_parked(
@@ -103,34 +99,41 @@ def not_parked(
     return [sealed for sealed in batch if sealed.position < since.get(sealed.stream_id, sealed.position + 1)]
 
 
-def _apply(connection: psycopg.Connection[Any], projection: Projection, batch: Sequence[Sealed]) -> None:
-    """The batch at once; when that fails, in halves, down to the streams and then to the event that is at fault."""
+def write_or_park(connection: psycopg.Connection[Any], projection: str, write: Write, events: Sequence[Sealed]) -> None:
+    """Writes events at once; when that fails, stream by stream, and parks those that are at fault."""
+    if _fault(connection, write, events):
+        streams: dict[UUID, list[Sealed]] = {}
+        for sealed in events:
+            streams.setdefault(sealed.stream_id, []).append(sealed)
+        for stream in streams.values():
+            if fault := _fault(connection, write, stream):
+                _write_beginning(connection, projection, write, stream, fault)
+
+
+def _fault(connection: psycopg.Connection[Any], write: Write, events: Sequence[Sealed]) -> Exception | None:
+    """Writes events, all of them or, where they are at fault, none."""
     try:
         with connection.transaction():
-            projection.apply(connection, batch)
+            write(connection, events)
     except Exception as error:
         if not poisons(error):
             raise
-        streams = list(dict.fromkeys(sealed.stream_id for sealed in batch))
-        if len(streams) > 1:
-            first = set(streams[: len(streams) // 2])
-            _apply(connection, projection, [sealed for sealed in batch if sealed.stream_id in first])
-            _apply(connection, projection, [sealed for sealed in batch if sealed.stream_id not in first])
-        else:
-            _apply_before(connection, projection, batch)
+        return error
+    return None
 
 
-def _apply_before(connection: psycopg.Connection[Any], projection: Projection, stream: Sequence[Sealed]) -> None:
+def _write_beginning(
+    connection: psycopg.Connection[Any], projection: str, write: Write, stream: Sequence[Sealed], fault: Exception
+) -> None:
     """The events of one stream up to the first that fails; that one parks it."""
-    for sealed in stream:
-        try:
-            with connection.transaction():
-                projection.apply(connection, [sealed])
-        except Exception as error:
-            if not poisons(error):
-                raise
-            park(connection, projection.name, sealed, error)
-            return
+    good, bad = 0, len(stream)  # so many events can be written, so many cannot
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        with connection.transaction(force_rollback=True):
+            tried = _fault(connection, write, stream[:middle])
+        good, bad, fault = (good, middle, tried) if tried else (middle, bad, fault)
+    write(connection, stream[:good])
+    park(connection, projection, stream[good], fault)
 
 
 def park(connection: psycopg.Connection[Any], projection: str, sealed: Sealed, error: Exception) -> None:
@@ -165,11 +168,8 @@ def _replay(connection: psycopg.Connection[Any], projection: Projection, stream_
     (through,) = connection.execute(checkpoint, (projection.name,)).fetchone() or (0,)
     gone = "delete from parked_streams where projection = %s and stream_id = %s"
     connection.execute(gone, (projection.name, stream_id))
-    projection.forget(connection, [stream_id])
-    batch: list[Sealed] = []
-    for (position,) in connection.execute(OF_STREAM, (stream_id, through)).fetchall():
-        batch += read_after(connection, position - 1, position)
-    apply_or_park(connection, projection, batch)
+    projection.forget(connection, stream_id)
+    apply_or_park(connection, projection, read_streams(connection, UUID(int=stream_id.int - 1), stream_id, through))
 
 
 def move_parked(connection: psycopg.Connection[Any], projection: str, source: str, target: str) -> None:

@@ -87,15 +87,10 @@ def of_tickets(batch: Iterable[Sealed]) -> Iterator[Sealed]:
 
 
 def _decoded(rows: psycopg.Cursor[tuple[Any, ...]]) -> list[Sealed]:
-    found = rows.fetchall()
-    try:
-        return [
-            Sealed(at, id_, number, time, type_, _DECODE[type_](body)) for at, id_, number, time, type_, body in found
-        ]
-    except (LookupError, msgspec.MsgspecError, UnicodeDecodeError):
-        return [
-            Sealed(at, id_, number, time, type_, _read(type_, body)) for at, id_, number, time, type_, body in found
-        ]
+    return [
+        Sealed(position, id_, version, at, type_, _read(type_, body))
+        for position, id_, version, at, type_, body in rows.fetchall()
+    ]
 
 
 def _read(type_: str, body: str) -> Event:

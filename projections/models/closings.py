@@ -1,15 +1,17 @@
 """When was which ticket closed, at what level, and did the e-mail reach the mail server? One row for each closing."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, LiteralString
+from typing import Any, LiteralString
 from uuid import UUID
 
 import msgspec
 import psycopg
+from msgspec.structs import replace
 
 from domain import events as e
 from domain.values import Level
+from projections.engine.projection import Projection
 from projections.engine.sealed_log import Sealed, of_tickets
 from projections.engine.table_writer import Table
 
@@ -27,43 +29,29 @@ class Closing(msgspec.Struct):
     mail_attempts: int | None = None
 
 
-class Mailed(msgspec.Struct):
-    """What became of the e-mail of a closing that was recorded in an earlier batch."""
-
-    ticket_id: UUID
-    version: int
-    mail: str
-    mail_at: datetime
-    mail_attempts: int
-
-
 CLOSINGS = Table(
     "closings", Closing, "uuid int4 int8 timestamptz text text timestamptz int4", key=("ticket_id", "version")
 )
-_TOLD = frozenset({e.Closed, e.ClosureEmailSent, e.ClosureEmailFailed})
 _MAILED: LiteralString = """
     update closings set mail = mailed.mail, mail_at = mailed.mail_at, mail_attempts = mailed.mail_attempts
-    from json_to_recordset(%b::json)
-        as mailed(ticket_id uuid, version int, mail text, mail_at timestamptz, mail_attempts int)
+    from json_populate_recordset(null::closings, %b::json) mailed
     where closings.ticket_id = mailed.ticket_id and closings.version = mailed.version"""
 
 
-class Closings:
+class Closings(Projection):
     """Keeps `closings`; `version` is that of the Closed event, `mail` is null until the outcome is known."""
 
-    name: ClassVar[str] = "closings"
-    version: ClassVar[int] = 1
-    tables: ClassVar[tuple[str, ...]] = ("closings",)
-    ddl: ClassVar[LiteralString] = """
+    name = "closings"
+    version = 1
+    tables = ("closings",)
+    ddl = """
         create table closings (
             ticket_id uuid not null, version int not null, position bigint not null, closed_at timestamptz not null,
             level text not null, mail text, mail_at timestamptz, mail_attempts int)"""
-    indexes: ClassVar[LiteralString] = """
+    indexes = """
         alter table closings add primary key (ticket_id, version);
         create index closings_closed on closings (closed_at, ticket_id);
         create index closings_mailed on closings (mail_at, ticket_id) where mail is not null"""
-    counts: ClassVar[Mapping[str, LiteralString]] = {}
-    finish: ClassVar[LiteralString] = ""
 
     def apply(self, connection: psycopg.Connection[Any], batch: Sequence[Sealed]) -> None:
         """Inserts the closings of the batch, and notes what became of the e-mails of earlier ones."""
@@ -77,27 +65,22 @@ class Closings:
         closings, _ = _fold(of_tickets(streams))
         CLOSINGS.copy(connection, closings)
 
-    def forget(self, connection: psycopg.Connection[Any], streams: Sequence[UUID]) -> None:
-        """Removes the closings of these tickets."""
-        connection.execute("delete from closings where ticket_id = any(%s)", (list(streams),))
 
-
-def _fold(batch: Iterable[Sealed]) -> tuple[list[Closing], list[Mailed]]:
+def _fold(batch: Iterable[Sealed]) -> tuple[list[Closing], list[dict[str, Any]]]:
     """The closings of a batch, and the outcomes of the e-mails of closings that are not in it."""
     closings: dict[tuple[UUID, int], Closing] = {}
-    mailed: list[Mailed] = []
+    mailed: list[dict[str, Any]] = []
     for sealed in batch:
-        if type(sealed.event) not in _TOLD:
-            continue
         match sealed.event:
             case e.Closed(level):
                 closings[sealed.stream_id, sealed.version] = Closing(
                     sealed.stream_id, sealed.version, sealed.position, sealed.at, level
                 )
             case e.ClosureEmailSent(version, _, attempts) | e.ClosureEmailFailed(version, _, attempts):
-                outcome = "sent" if isinstance(sealed.event, e.ClosureEmailSent) else "failed"
+                word = "sent" if isinstance(sealed.event, e.ClosureEmailSent) else "failed"
+                outcome = {"mail": word, "mail_at": sealed.at, "mail_attempts": attempts}
                 if closing := closings.get((sealed.stream_id, version)):
-                    closing.mail, closing.mail_at, closing.mail_attempts = outcome, sealed.at, attempts
+                    closings[sealed.stream_id, version] = replace(closing, **outcome)
                 else:
-                    mailed.append(Mailed(sealed.stream_id, version, outcome, sealed.at, attempts))
+                    mailed.append({"ticket_id": sealed.stream_id, "version": version, **outcome})
     return list(closings.values()), mailed

@@ -4,8 +4,8 @@ The live queues are the stays that have not ended; the queues as of any moment, 
 same table. `queue_counts` is kept with it, so that nobody has to count.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from copy import copy
 from datetime import datetime
 from typing import Any, ClassVar, LiteralString
@@ -18,6 +18,7 @@ from psycopg.sql import SQL
 from domain import events as e
 from domain.procedure import queue_of, standing_after
 from domain.values import Level, Qualification, Queue, State
+from projections.engine.projection import Projection
 from projections.engine.sealed_log import Sealed, of_tickets
 from projections.engine.table_writer import Table
 from projections.models.history_only_events import DOSSIERS, only_remarks, without
@@ -70,25 +71,24 @@ _LAST = (
     .as_bytes()
 )
 _COUNT: LiteralString = """
-    insert into queue_counts (queue, rank, size, unassigned)
-    select * from unnest(%s::text[], %s::smallint[], %s::int[], %s::int[]) on conflict (queue, rank) do update
+    insert into queue_counts
+    select queue, rank, sum(moved), coalesce(sum(moved) filter (where free), 0)
+    from unnest(%s::text[], %s::smallint[], %s::boolean[], %s::int[]) given(queue, rank, free, moved)
+    group by queue, rank on conflict (queue, rank) do update
     set size = queue_counts.size + excluded.size, unassigned = queue_counts.unassigned + excluded.unassigned"""
 _FORGET: LiteralString = """
-    with gone as (delete from queue_stays where ticket_id = any(%s) returning queue, rank, assignee, left_at),
-    less as (
-        select queue, rank, count(*) as size, count(*) filter (where assignee is null) as unassigned
-        from gone where left_at is null group by queue, rank)
-    update queue_counts c set size = c.size - less.size, unassigned = c.unassigned - less.unassigned
-    from less where c.queue = less.queue and c.rank = less.rank"""
+    with gone as (delete from queue_stays where ticket_id = %s returning queue, rank, assignee, left_at)
+    update queue_counts c set size = c.size - 1, unassigned = c.unassigned - (gone.assignee is null)::int
+    from gone where gone.left_at is null and c.queue = gone.queue and c.rank = gone.rank"""
 
 
-class QueueStays:
+class QueueStays(Projection):
     """Keeps `queue_stays`, `rank_changes` and `queue_counts`."""
 
-    name: ClassVar[str] = "queue_stays"
-    version: ClassVar[int] = 2
-    tables: ClassVar[tuple[str, ...]] = ("queue_stays", "rank_changes", "queue_counts")
-    ddl: ClassVar[LiteralString] = """
+    name = "queue_stays"
+    version = 2
+    tables = ("queue_stays", "rank_changes", "queue_counts")
+    ddl = """
         create table queue_stays (
             ticket_id uuid not null, entered_position bigint not null, queue text not null,
             entered_at timestamptz not null, entered_by text not null, entered_rank smallint not null,
@@ -99,7 +99,7 @@ class QueueStays:
         create table queue_counts (
             queue text not null, rank smallint not null, size int not null, unassigned int not null,
             primary key (queue, rank))"""
-    indexes: ClassVar[LiteralString] = """
+    indexes = """
         alter table queue_stays add primary key (ticket_id, entered_position);
         alter table rank_changes add primary key (ticket_id, position);
         create index queue_stays_live on queue_stays (queue, rank, entered_at, ticket_id) where left_at is null;
@@ -110,7 +110,7 @@ class QueueStays:
         create index queue_stays_left on queue_stays (left_at, queue) where left_at is not null"""
 
     counts: ClassVar[Mapping[str, LiteralString]] = {"queue_counts": "size <> 0"}
-    finish: ClassVar[LiteralString] = """
+    finish = """
         insert into queue_counts
         select queue, rank, count(*), count(*) filter (where assignee is null) from queue_stays
         where left_at is null group by queue, rank"""
@@ -125,12 +125,10 @@ class QueueStays:
         STAYS.upsert(connection, [stay for stay in folded if stay != old.get(stay.entered_position, stay)])
         STAYS.insert(connection, [stay for stay in folded if stay.entered_position not in old])
         RANK_CHANGES.insert(connection, ranks)
-        counts = defaultdict[tuple[str, int], list[int]](lambda: [0, 0])
-        _count(counts, before.values(), -1)
-        _count(counts, stays.values(), +1)
-        deltas = [(*key, *delta) for key, delta in sorted(counts.items()) if any(delta)]
-        if deltas:
-            connection.execute(_COUNT, [list(column) for column in zip(*deltas, strict=True)])
+        counts = Counter(_live(stays.values()))
+        counts.subtract(_live(before.values()))
+        if moved := [(*place, number) for place, number in counts.items() if number]:
+            connection.execute(_COUNT, [list(column) for column in zip(*moved, strict=True)])
 
     def build(self, connection: psycopg.Connection[Any], streams: Sequence[Sealed]) -> None:
         """Adds the stays of whole tickets; `finish` counts."""
@@ -138,10 +136,10 @@ class QueueStays:
         STAYS.copy(connection, stays)
         RANK_CHANGES.copy(connection, ranks)
 
-    def forget(self, connection: psycopg.Connection[Any], streams: Sequence[UUID]) -> None:
-        """Removes the stays of these tickets, and takes them out of the counts."""
-        connection.execute(_FORGET, (list(streams),))
-        connection.execute("delete from rank_changes where ticket_id = any(%s)", (list(streams),))
+    def forget(self, connection: psycopg.Connection[Any], stream: UUID) -> None:
+        """Removes the stays of a ticket, and takes it out of the counts."""
+        connection.execute(_FORGET, (stream,))
+        connection.execute("delete from rank_changes where ticket_id = %s", (stream,))
 
 
 def _fold(stays: dict[int, QueueStay], batch: Iterable[Sealed]) -> tuple[list[QueueStay], list[RankChange]]:
@@ -202,9 +200,6 @@ def _last_stays(connection: psycopg.Connection[Any], batch: Sequence[Sealed]) ->
     return {stay.ticket_id.int: stay for stay in stays}, remarked.keys() - found.keys()
 
 
-def _count(counts: dict[tuple[str, int], list[int]], stays: Iterable[QueueStay], sign: int) -> None:
-    for stay in stays:
-        if stay.left_at is None:
-            delta = counts[stay.queue, stay.rank]
-            delta[0] += sign
-            delta[1] += sign * (stay.assignee is None)
+def _live(stays: Iterable[QueueStay]) -> Iterator[tuple[Queue, int, bool]]:
+    """Of the stays that last: in which queue, at which rank, and whether nobody has the ticket."""
+    return ((stay.queue, stay.rank, stay.assignee is None) for stay in stays if stay.left_at is None)

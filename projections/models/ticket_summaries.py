@@ -1,8 +1,8 @@
 """Which tickets are there, and how do they stand? One row a ticket: what lists, searches and queue pages show."""
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from datetime import datetime
-from typing import Any, ClassVar, LiteralString
+from typing import Any, LiteralString
 from uuid import UUID
 
 import msgspec
@@ -12,6 +12,7 @@ from psycopg.sql import SQL
 from domain import events as e
 from domain.procedure import queue_of, standing_after
 from domain.values import Channel, Grade, Level, Priority, Qualification, Queue, State
+from projections.engine.projection import Projection
 from projections.engine.sealed_log import Sealed, of_tickets
 from projections.engine.table_writer import Table
 from projections.models.history_only_events import DOSSIERS, only_remarks, without
@@ -51,8 +52,6 @@ SUMMARIES = Table(
     " text bool int4 timestamptz",
     key=("ticket_id",),
 )
-
-
 _KNOWN = SQL("{} where ticket_id = any(%b)").format(SUMMARIES.select).as_bytes()
 # What remarks change, where they change no more. Returns the tickets that it leaves to the fold.
 _REMARK = (
@@ -71,23 +70,23 @@ _WORDS: LiteralString = """
     insert into ticket_words (ticket_id, request, client, number, issue)
     select ticket_id, to_tsvector('simple', coalesce(request, '')), to_tsvector('simple', coalesce(client, '')),
         to_tsvector('simple', coalesce(number, '')), to_tsvector('simple', coalesce(issue, ''))
-    from unnest(%b::uuid[], %b::text[], %b::text[], %b::text[], %b::text[])
-        said(ticket_id, request, client, number, issue)"""
+    from json_to_recordset(%b::json) said(ticket_id uuid, request text, client text, number text, issue text)"""
 _LATER: LiteralString = """
     on conflict (ticket_id) do update set
         request = case when excluded.request = '' then ticket_words.request else excluded.request end,
         client = case when excluded.client = '' then ticket_words.client else excluded.client end,
         number = case when excluded.number = '' then ticket_words.number else excluded.number end,
         issue = case when excluded.issue = '' then ticket_words.issue else excluded.issue end"""
+Words = dict[int, dict[str, Any]]  # of each ticket, by the number of its ID: a row of `_WORDS`
 
 
-class TicketSummaries:
+class TicketSummaries(Projection):
     """Keeps `ticket_summaries`, and `ticket_words`, which searches look into."""
 
-    name: ClassVar[str] = "ticket_summaries"
-    version: ClassVar[int] = 2
-    tables: ClassVar[tuple[str, ...]] = ("ticket_summaries", "ticket_words")
-    ddl: ClassVar[LiteralString] = """
+    name = "ticket_summaries"
+    version = 2
+    tables = ("ticket_summaries", "ticket_words")
+    ddl = """
         create table ticket_summaries (
             ticket_id uuid not null, version int not null, position bigint not null, state text not null,
             channel text not null, created_at timestamptz not null, updated_at timestamptz not null, number text,
@@ -99,7 +98,7 @@ class TicketSummaries:
             ticket_id uuid not null, request tsvector not null, client tsvector not null, number tsvector not null,
             issue tsvector not null,
             words tsvector not null generated always as (request || client || number || issue) stored)"""
-    indexes: ClassVar[LiteralString] = """
+    indexes = """
         alter table ticket_summaries add constraint ticket_summaries_key primary key (ticket_id);
         create index ticket_summaries_client on ticket_summaries (client_user_id, ticket_id);
         create index ticket_summaries_state on ticket_summaries (state, ticket_id);
@@ -110,9 +109,6 @@ class TicketSummaries:
         create index ticket_summaries_created on ticket_summaries (created_at, ticket_id);
         alter table ticket_words add constraint ticket_words_key primary key (ticket_id);
         create index ticket_words_words on ticket_words using gin (words)"""
-
-    counts: ClassVar[Mapping[str, LiteralString]] = {}
-    finish: ClassVar[LiteralString] = ""
 
     def apply(self, connection: psycopg.Connection[Any], batch: Sequence[Sealed]) -> None:
         """Loads the rows that the batch may change, folds, and writes them back at once."""
@@ -127,48 +123,38 @@ class TicketSummaries:
         words = _fold(rows, sealed)
         SUMMARIES.upsert(connection, [row for ticket, row in rows.items() if ticket in old])
         SUMMARIES.insert(connection, [row for ticket, row in rows.items() if ticket not in old])
-        _write_words(connection, {id_: found for id_, found in words.items() if id_.int not in old}, _WORDS)
-        _write_words(connection, {id_: found for id_, found in words.items() if id_.int in old}, _WORDS + _LATER)
+        _write_words(connection, [row for ticket, row in words.items() if ticket in old], _WORDS + _LATER)
+        _write_words(connection, [row for ticket, row in words.items() if ticket not in old], _WORDS)
 
     def build(self, connection: psycopg.Connection[Any], streams: Sequence[Sealed]) -> None:
         """Adds the rows of whole tickets."""
         rows: dict[int, TicketSummary] = {}
         words = _fold(rows, of_tickets(streams))
         SUMMARIES.copy(connection, rows.values())
-        _write_words(connection, words, _WORDS)
-
-    def forget(self, connection: psycopg.Connection[Any], streams: Sequence[UUID]) -> None:
-        """Removes the rows of these tickets."""
-        connection.execute("delete from ticket_summaries where ticket_id = any(%s)", (list(streams),))
-        connection.execute("delete from ticket_words where ticket_id = any(%s)", (list(streams),))
+        _write_words(connection, list(words.values()), _WORDS)
 
 
 def _remark(connection: psycopg.Connection[Any], remarked: dict[int, Sealed]) -> Set[int]:
     """Writes remarks, the last of each ticket, where they change nothing else. Returns those tickets."""
     if not remarked:
         return frozenset()
-    last = remarked.values()
-    columns = (
-        [each.stream_id for each in last],
-        [each.version for each in last],
-        [each.position for each in last],
-        [each.at for each in last],
-    )
-    return remarked.keys() - {ticket.int for (ticket,) in connection.execute(_REMARK, columns)}
+    rows = ((last.stream_id, last.version, last.position, last.at) for last in remarked.values())
+    left = connection.execute(_REMARK, [list(column) for column in zip(*rows, strict=True)])
+    return remarked.keys() - {ticket.int for (ticket,) in left}
 
 
-def _fold(rows: dict[int, TicketSummary], batch: Iterable[Sealed]) -> dict[UUID, dict[str, str]]:
+def _fold(rows: dict[int, TicketSummary], batch: Iterable[Sealed]) -> Words:
     """Brings the rows, by the number of the ticket's ID, from before the batch to after it.
 
     Returns the words of each ticket that the batch has.
     """
-    words: dict[int, dict[str, str]] = {}
+    words: Words = {}
     for sealed in batch:
         ticket = sealed.stream_id.int  # found faster than the UUID
         rows[ticket] = evolve_summary(rows.get(ticket), sealed)
         if found := searchable(sealed.event):
-            words[ticket] = words.get(ticket, {}) | found
-    return {rows[ticket].ticket_id: found for ticket, found in words.items()}
+            words.setdefault(ticket, {"ticket_id": sealed.stream_id}).update(found)
+    return words
 
 
 def evolve_summary(row: TicketSummary | None, sealed: Sealed) -> TicketSummary:
@@ -229,7 +215,6 @@ def searchable(event: e.Event) -> dict[str, str]:
     return {}
 
 
-def _write_words(connection: psycopg.Connection[Any], words: dict[UUID, dict[str, str]], insert: LiteralString) -> None:
+def _write_words(connection: psycopg.Connection[Any], words: Sequence[dict[str, Any]], insert: LiteralString) -> None:
     if words:
-        columns = [[kinds.get(kind) for kinds in words.values()] for kind in ("request", "client", "number", "issue")]
-        connection.execute(insert, [list(words), *columns])
+        connection.execute(insert, (msgspec.json.encode(words).decode(),))

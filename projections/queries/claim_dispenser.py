@@ -35,23 +35,12 @@ class Free(msgspec.Struct, frozen=True):
     version: int
 
 
-class Asked:
-    """Somebody who wants the next ticket. `given` is what is dealt out; `busy`, that what is left is in others' hands.
-
-    Whoever went away gets nothing.
-    """
-
-    def __init__(self) -> None:
-        self.given: Free | None = None
-        self.busy = self.gone = False
-
-
 class ClaimDispenser:
     """Hands out the free tickets of one queue, the best one to whoever has asked first."""
 
     def __init__(self, fetch: Fetch, queue: Queue) -> None:
         self._fetch, self._queue = fetch, queue
-        self._look_up = Batcher(self._deal)
+        self._look_up: Batcher[None, Free | None] = Batcher(self._find)
         self._held: set[UUID] = set()
         self._passed: dict[UUID, int] = {}
         self._settled = asyncio.Event()
@@ -62,16 +51,17 @@ class ClaimDispenser:
         `complete` has to follow.
         """
         while True:
-            asked, settled = Asked(), self._settled
+            settled = self._settled
             try:
-                await self._look_up(asked)
-            except BaseException:  # who goes away leaves nothing behind in hand
-                asked.gone = True
-                if asked.given:
-                    self._put_down(asked.given)
+                free = await self._look_up(None)
+            except BaseException:  # what was found for who goes away is for the others
+                self._wake()
                 raise
-            if asked.given or not asked.busy:
-                return asked.given
+            if free:  # nobody looks again before all who were found one have it in hand
+                self._held.add(free.ticket_id)
+                return free
+            if not self._held and not settled.is_set():
+                return None
             await settled.wait()
 
     def complete(self, free: Free, passed_over: bool) -> None:
@@ -80,22 +70,17 @@ class ClaimDispenser:
             if len(self._passed) >= MOST_CLAIMS_REMEMBERED:
                 self._passed.clear()
             self._passed[free.ticket_id] = free.version
-        self._put_down(free)
-
-    def _put_down(self, free: Free) -> None:
         self._held.discard(free.ticket_id)
-        self._settled.set()  # whoever waits looks again
+        self._wake()
+
+    def _wake(self) -> None:
+        """Whoever waits looks again."""
+        self._settled.set()
         self._settled = asyncio.Event()
 
-    async def _deal(self, wants: list[Asked]) -> list[None]:
-        held, passed = list(self._held), self._passed
-        query = (self._queue, NOT_NOW, held, list(passed), list(passed.values()), len(wants))
+    async def _find(self, wants: list[None]) -> list[Free | None]:
+        """A ticket for each who wants one, the best one first, as far as there are any."""
+        passed = self._passed
+        query = (self._queue, NOT_NOW, list(self._held), list(passed), list(passed.values()), len(wants))
         free = [Free(*row) for row in await self._fetch(FREE, query)]
-        busy = bool(held or free)
-        for asked in wants:
-            if not asked.gone:
-                asked.given = free.pop(0) if free else None
-                asked.busy = busy
-                if asked.given:
-                    self._held.add(asked.given.ticket_id)
-        return [None] * len(wants)
+        return [*free, *[None] * (len(wants) - len(free))]

@@ -35,6 +35,7 @@ TAIL = SQL("""
         order by position limit %s) found on true""")
 LOG_TAIL_POLL_SECONDS = 0.05
 MOST_ROWS = 500
+RAREST_FIRST = ("ticket_id", "client_user_id", "type", "actor", "level")  # of the filters, by how few events fit
 MOST_POSITIONS = 20_000  # that one query looks at
 
 
@@ -133,40 +134,26 @@ class LogTail:
 
 def _parameters(asked: Iterable[EventWaiter], begin: int, of_clients: bool) -> tuple[Any, ...]:
     """What any of them may want: of each filter, the field that the fewest events have."""
-    types, actors, levels, clients, streams = set(), set(), set(), set(), set()
-    everything = False
+    wanted, everything = {name: set[Any]() for name in RAREST_FIRST}, False
     for wish in asked:
-        match wish.filters:
-            case EventFilters(ticket_id=ticket_id) if ticket_id is not None:
-                streams.add(ticket_id)
-            case EventFilters(client_user_id=user_id) if user_id is not None:
-                clients.add(user_id)
-                streams.add(wish.client)
-            case EventFilters(type=type_) if type_ is not None:
-                types.add(type_)
-            case EventFilters(actor=actor) if actor is not None:
-                actors.add(actor)
-            case EventFilters(level=level) if level is not None:
-                levels.add(str(level))
-            case _:
-                everything = True
-    wanted = (list(types), list(streams), list(clients), list(actors), list(levels))
-    return (begin + MOST_POSITIONS, of_clients, of_clients, begin, everything, *wanted, MOST_ROWS)
+        for name, values in wanted.items():
+            if (value := getattr(wish.filters, name)) is not None:
+                values.add(value)
+                break
+        else:
+            everything = True
+    streams, clients = wanted["ticket_id"], wanted["client_user_id"]
+    streams |= {client_stream(client) for client in clients}
+    of_events = (list(wanted["type"]), list(streams), list(clients), list(wanted["actor"]), list(wanted["level"]))
+    return (begin + MOST_POSITIONS, of_clients, of_clients, begin, everything, *of_events, MOST_ROWS)
 
 
 def _hand_out(asked: Iterable[EventWaiter], rows: Sequence[Happened], through: int) -> None:
     """Settles the wishes that are fulfilled, and moves the others on."""
-    types, streams = {one.row.type for one in rows}, {one.row.stream_id for one in rows}
     for wish in asked:
-        filters = wish.filters
         if wish.settled.done():  # it has ended meanwhile, and goes on from where it is
             continue
-        if (
-            rows
-            and (filters.type is None or filters.type in types)
-            and (filters.ticket_id is None or filters.ticket_id in streams)
-            and (fitting := [one.row for one in rows if _fits(wish, one)])
-        ):
+        if fitting := [one.row for one in rows if _fits(wish, one)]:
             wish.resolve(fitting)
         wish.position = max(wish.position, through)
 

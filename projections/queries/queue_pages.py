@@ -4,7 +4,7 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL
 
 from application.store.event_store import NotReadable, by_stream
 from domain.events import Recorded
@@ -12,6 +12,7 @@ from domain.ticket import Ticket, fold
 from domain.values import Qualification, Queue, State
 from projections.models.queue_stays import UNRANKED
 from projections.queries.pages import BadCursor, Fetch, Filters, Page, Rank, cut, read_cursor, write_cursor
+from projections.queries.ticket_view import taken_over
 
 
 class QueueOverview(msgspec.Struct, frozen=True):
@@ -61,27 +62,23 @@ class QueueFilters(msgspec.Struct, frozen=True):
     waiting_on_client: bool | None = None
 
 
-OVERVIEW = SQL(
-    SQL("""
+OVERVIEW = SQL("""
     select q.queue, coalesce(sum(c.size), 0), coalesce(sum(c.unassigned), 0),
         (select entered_at from queue_stays s where s.queue = q.queue and left_at is null order by entered_at limit 1),
-        coalesce(jsonb_object_agg(c.rank, c.size) filter (where c.size > 0), '{{}}'),
+        coalesce(jsonb_object_agg(c.rank, c.size) filter (where c.size > 0), '{}'),
         (select position from projections where name = 'queue_stays')
-    from unnest({queues}::text[]) with ordinality q(queue, place) left join queue_counts c using (queue)
+    from unnest(string_to_array(%s, ' ')) with ordinality q(queue, place) left join queue_counts c using (queue)
     group by q.queue, q.place order by q.place""")
-    .format(queues=[str(queue) for queue in Queue])
-    .as_string()
-)
 SELECT_QUEUE_PAGE = SQL("""
     with page as (
         select ticket_id, rank, entered_at, assignee, state, qualification from queue_stays s
         where queue = %s and left_at is null and {filters}
         order by rank, entered_at, ticket_id limit %s)
-    select page.ticket_id, number, version, page.state, page.qualification, page.rank, summary, client_user_id,
-        page.assignee, waiting_on_client, page.entered_at, escalations,
+    select page.ticket_id, number, version, page.state, page.qualification, nullif(page.rank, 6), summary,
+        client_user_id, page.assignee, waiting_on_client, page.entered_at, escalations,
         (select min(since_position) from parked_streams
             where stream_id = page.ticket_id and projection in ('queue_stays', 'ticket_summaries')),
-        (select position from projections where name = 'queue_stays')
+        page.rank, (select position from projections where name = 'queue_stays')
     from page left join ticket_summaries using (ticket_id) order by page.rank, page.entered_at, ticket_id""")
 # the page that everybody reads keeps its plan
 SELECT_UNFILTERED_QUEUE_PAGE = SQL(SELECT_QUEUE_PAGE.format(filters=SQL("true")).as_string())
@@ -100,7 +97,7 @@ HISTORIES = SQL("""
     where stream_id = any(%s) and at <= %s order by stream_id, version""")
 TICKET_OF_CLIENT = SQL("ticket_id in (select ticket_id from ticket_summaries where client_user_id = %s)")
 # a value, not "exists": that can become a join, which may read every ticket that ever was to find those in this queue
-IS_WAITING_ON_CLIENT = SQL("(select waiting_on_client from ticket_summaries t where t.ticket_id = s.ticket_id) = %s")
+IS_WAITING_ON_CLIENT = SQL("(select waiting_on_client from ticket_summaries t where t.ticket_id = s.ticket_id)")
 AFTER_QUEUE_CURSOR = SQL("(rank, entered_at, ticket_id) > (%s, %s, %s)")
 SELECT_QUEUES_POSITION = SQL("select position from projections where name = 'queue_stays'")
 
@@ -117,7 +114,7 @@ class QueueCursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
 
 async def overview(fetch: Fetch) -> Overview:
     """Every queue: how many, how many unassigned, since when, by priority."""
-    rows = await fetch(OVERVIEW, ())
+    rows = await fetch(OVERVIEW, (" ".join(Queue),))
     items = [
         QueueOverview(Queue(queue), int(size), int(unassigned), oldest, _by_priority(counts))
         for queue, size, unassigned, oldest, counts, _ in rows
@@ -129,15 +126,11 @@ async def queue_page(fetch: Fetch, queue: Queue, filters: QueueFilters, cursor: 
     """The tickets of a queue: priority first, then time of entry."""
     conditions = _conditions(filters)
     _go_on(conditions, cursor, queue, None)
-    query = (
-        SELECT_QUEUE_PAGE.format(filters=conditions.where)
-        if conditions.where != SQL("true")
-        else SELECT_UNFILTERED_QUEUE_PAGE
-    )
+    where = conditions.where
+    query = SELECT_UNFILTERED_QUEUE_PAGE if where == SQL("true") else SELECT_QUEUE_PAGE.format(filters=where)
     rows, more = cut(await fetch(query, (queue, *conditions.parameters, limit + 1)), limit)
-    items = [_row(row) for row in rows]
-    last = write_cursor(QueueCursor(queue, None, rows[-1][5], rows[-1][10], rows[-1][0])) if more else None
-    return Page(items, last, rows[0][13] if rows else await _position(fetch))
+    last = write_cursor(QueueCursor(queue, None, rows[-1][13], rows[-1][10], rows[-1][0])) if more else None
+    return Page([QueueRow(*row[:13]) for row in rows], last, rows[0][14] if rows else await _position(fetch))
 
 
 async def queue_as_of(fetch: Fetch, queue: Queue, moment: datetime, cursor: str | None, limit: int) -> Page:
@@ -175,40 +168,20 @@ def _go_on(conditions: Filters, cursor: str | None, queue: Queue, moment: dateti
 
 def _conditions(filters: QueueFilters) -> Filters:
     conditions = Filters()
-    conditions.equal(Identifier("rank"), filters.priority)
-    conditions.equal(Identifier("assignee"), filters.assignee)
-    conditions.equal(Identifier("state"), filters.state)
+    conditions.equal(SQL("rank"), filters.priority)
+    conditions.equal(SQL("assignee"), filters.assignee)
+    conditions.equal(SQL("state"), filters.state)
+    conditions.equal(IS_WAITING_ON_CLIENT, filters.waiting_on_client)
     if filters.unassigned is not None:
         conditions.add(SQL("assignee is null" if filters.unassigned else "assignee is not null"))
     if filters.client_user_id is not None:
         conditions.add(TICKET_OF_CLIENT, filters.client_user_id)
-    if filters.waiting_on_client is not None:
-        conditions.add(IS_WAITING_ON_CLIENT, filters.waiting_on_client)
     return conditions
 
 
-def _row(row: tuple[object, ...]) -> QueueRow:
-    fields = list(row[:13])
-    fields[5] = None if fields[5] == UNRANKED else fields[5]
-    return QueueRow(*fields)  # type: ignore[arg-type]
-
-
 def _past_row(ticket: Ticket, row: tuple[UUID, int, datetime, int, int | None]) -> QueueRow:
-    return QueueRow(
-        ticket.ticket_id,
-        ticket.number,
-        ticket.version,
-        ticket.state,
-        ticket.qualification,
-        ticket.priority,
-        ticket.issue.summary if ticket.issue else None,
-        ticket.client_user_id,
-        ticket.assignee,
-        ticket.waiting_on_client,
-        row[2],
-        ticket.escalations,
-        row[4],
-    )
+    summary = ticket.issue.summary if ticket.issue else None
+    return QueueRow(**taken_over(ticket, QueueRow), summary=summary, entered_at=row[2], incomplete_since=row[4])
 
 
 async def _position(fetch: Fetch) -> int:

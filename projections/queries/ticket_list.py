@@ -9,13 +9,10 @@ from psycopg.sql import SQL, Identifier
 from domain.values import Channel, Level, Priority, Qualification, Queue, State
 from projections.queries.pages import BadCursor, Fetch, Filters, Moment, Page, Rank, cut, read_cursor, write_cursor
 
-TICKET_COLUMNS = SQL(
-    "ticket_id, number, version, state, level, qualification, queue, client_user_id, channel, summary, category,"
-    " priority, assignee, waiting_on_client, escalations, created_at, updated_at, closed_at,"
-    " (select since_position from parked_streams where stream_id = t.ticket_id and projection = 'ticket_summaries')"
-)
 LIST_TICKETS = SQL("""
-    select {columns}, (select position from projections where name = 'ticket_summaries')
+    select {columns},
+        (select since_position from parked_streams where stream_id = t.ticket_id and projection = 'ticket_summaries'),
+        (select position from projections where name = 'ticket_summaries')
     from ticket_summaries t where {filters} order by {order} limit %s""")
 BY_ID = SQL("ticket_id desc")
 BY_TIME = SQL("created_at desc, ticket_id desc")  # the same order, but another index gives it
@@ -54,6 +51,9 @@ class TicketRow(msgspec.Struct, frozen=True):
     updated_at: datetime
     closed_at: datetime | None
     incomplete_since: int | None
+
+
+TICKET_COLUMNS = SQL(", ").join(map(Identifier, TicketRow.__struct_fields__[:-1]))
 
 
 class TicketFilters(msgspec.Struct, frozen=True):

@@ -99,33 +99,12 @@ class EventView(msgspec.Struct, frozen=True, omit_defaults=False):
 def ticket_view(ticket: Ticket, allowed: tuple[str, ...]) -> TicketView:
     """The ticket in the shape of the API."""
     client = TicketClient(ticket.client_user_id, ticket.client_name) if ticket.client_user_id else None
-    return TicketView(
-        ticket.ticket_id,
-        ticket.number,
-        ticket.version,
-        ticket.state,
-        ticket.level,
-        ticket.qualification,
-        ticket.queue,
-        client,
-        ticket.channel,
-        ticket.text,
-        ticket.sender,
-        ticket.issue,
-        ticket.priority,
-        ticket.assignee,
-        ticket.waiting_on_client,
-        ticket.escalations,
-        ticket.resolution,
-        ticket.qc,
-        ticket.details,
-        ticket.dossier,
-        ticket.links,
-        ticket.created_at,
-        ticket.updated_at,
-        ticket.closed_at,
-        list(allowed),
-    )
+    return TicketView(**taken_over(ticket, TicketView), client=client, allowed_commands=list(allowed))
+
+
+def taken_over(ticket: Ticket, shape: type[msgspec.Struct]) -> dict[str, Any]:
+    """What a shape has of a ticket under the same names."""
+    return {name: getattr(ticket, name) for name in shape.__struct_fields__ if hasattr(ticket, name)}
 
 
 async def history(fetch: Fetch, ticket_id: UUID) -> list[tuple[int | None, Recorded]]:

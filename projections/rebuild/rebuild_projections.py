@@ -2,29 +2,37 @@
 
 Readers see the old tables until the swap and the new ones after it; nothing is missing in between. The old ones are
 kept (`projections/rebuild/retired_tables.py`), so that a swap can be taken back.
+
+What a projection makes of one stream depends on no other stream. So the streams are taken in the order of their IDs, a
+range at a time, in as many processes as there are: nothing has to be loaded, each row is written once, and indexes are
+built at the end.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from os import cpu_count
 from typing import Any, LiteralString
+from uuid import UUID
 
 import msgspec
 import psycopg
-from psycopg.errors import LockNotAvailable
 from psycopg.sql import SQL, Identifier
 
 from application.store.postgres.database import migration_lock
-from projections.engine.parking import CREATE_PARKED_STREAMS, apply_or_park
+from projections.engine.parking import CREATE_PARKED_STREAMS, apply_or_park, write_or_park
 from projections.engine.process_pool import RunTasks, Task, process_pool
-from projections.engine.projection import Projection
-from projections.engine.sealed_log import last_position, read_after
+from projections.engine.projection import Projection, positions
+from projections.engine.sealed_log import last_position, read_after, read_streams
 from projections.rebuild.comparison import Difference, compare, count
-from projections.rebuild.retired_tables import LOCK_SECONDS, TablesState, follow_tables, put_in_place
-from projections.rebuild.stream_fold import CHUNK, sweeps
+from projections.rebuild.retired_tables import LOCK_SECONDS, TablesState, put_in_place, swap_tables
 
 SCHEMA = "building"
+CHUNK = 10_000  # events of one task: some tens of megabytes of memory
+LOWEST_STREAM, HIGHEST_STREAM = UUID(int=0), UUID(int=2**128 - 1)
+BOUND: LiteralString = "select stream_id from events where stream_id > %s order by stream_id offset %s limit 1"
 REBUILD_BATCH_MAX = 5_000
+NEAR_END = 2_000  # events, which the swap applies under its locks
 REBUILD_PROCESSES = min(4, cpu_count() or 1)
 REBUILD_SETTINGS: tuple[
     LiteralString, ...
@@ -44,11 +52,10 @@ Progress = Callable[[int, int], None]
 
 
 class Sizes(msgspec.Struct, frozen=True):
-    """In events: what one task folds; how near to the end of the log the swap does the rest; how far behind an old
-    table is not waited for, so that the new one is not compared with it; what is folded before a process has begun."""
+    """In events: what one task folds; how far behind an old table is not waited for, so that the new one is not
+    compared with it; what is folded before a process has begun."""
 
     chunk: int = CHUNK
-    near: int = 2_000
     far: int = 100_000
     small: int = 50_000
 
@@ -59,7 +66,7 @@ REBUILD_SIZES = Sizes()
 def rebuild(
     connection: psycopg.Connection[Any],
     *projections: Projection,
-    progress: Progress | None = None,
+    progress: Progress = lambda *_: None,
     processes: int = REBUILD_PROCESSES,
     sizes: Sizes = REBUILD_SIZES,
 ) -> list[Difference]:
@@ -72,15 +79,17 @@ def rebuild(
     with migration_lock(connection):
         _begin(connection, projections)
         try:
-            checkpoints = _checkpoints(connection, projections)
             last = last_position(connection)
-            through = min([last, *(position for position, _ in checkpoints.values() if last - position <= sizes.far)])
+            stands = _checkpoints(connection, projections).values()
+            through = min([last, *(position for position, _ in stands if last - position <= sizes.far)])
             with process_pool(connection, processes if through > sizes.small else 0, REBUILD_SETTINGS) as run:
-                _build(connection, projections, through, run, progress, sizes.chunk)
+                for done in accumulate(run(sweeps(connection, projections, through, sizes.chunk))):
+                    progress(done, through)
+                _finish(run, projections)
                 differences: list[Difference]
-                differences, stands = next(run([(compared, (projections, through))]))
+                (differences, reached), *_ = run([(compared, (projections, through))])
             connection.execute(REBUILD_SETTINGS[0])
-            while not _swapped(connection, projections, stands, sizes.near):
+            while not _swapped(connection, projections, reached):
                 time.sleep(LOCK_SECONDS)
         finally:
             connection.execute("set search_path to public")
@@ -92,8 +101,7 @@ def far_behind(
     connection: psycopg.Connection[Any], projections: Sequence[Projection], far: int = REBUILD_SIZES.far
 ) -> list[Projection]:
     """The projections that a rebuild brings to the end of the log sooner than going on from where they stand."""
-    last = last_position(connection)
-    stands = {name: position for name, (position, _) in _checkpoints(connection, projections).items()}
+    last, stands = last_position(connection), positions(connection)
     return [each for each in projections if last - stands[each.name] > max(far, last // 2)]
 
 
@@ -108,30 +116,38 @@ def _begin(connection: psycopg.Connection[Any], projections: Sequence[Projection
             connection.execute(projection.ddl)
 
 
-def _build(
-    connection: psycopg.Connection[Any],
-    projections: Sequence[Projection],
-    through: int,
-    run: RunTasks,
-    progress: Progress | None,
-    chunk: int,
-) -> None:
-    """Everything up to `through`: the rows, then what is counted, the indexes, and what the planner has to know."""
-    done = 0
-    for events in run(sweeps(connection, projections, through, chunk)):
-        done += events
-        if progress:
-            progress(done, through)
-    for _ in run(_statements(projection.finish for projection in projections)):
-        pass
-    for _ in run(_statements(projection.indexes for projection in projections)):
-        pass
-    for _ in run(_statements(f"analyze {table}" for projection in projections for table in projection.tables)):
-        pass
+def sweeps(
+    connection: psycopg.Connection[Any], projections: Sequence[Projection], through: int, chunk: int
+) -> Iterator[Task]:
+    """The tasks that together fold what the log holds up to `through`; each gives the number of its events."""
+    above = LOWEST_STREAM
+    while above != HIGHEST_STREAM:
+        bound = connection.execute(BOUND, (above, chunk - 1)).fetchone()
+        last = bound[0] if bound else HIGHEST_STREAM
+        yield fold_streams, (projections, above, last, through)
+        above = last
 
 
-def _statements(texts: Iterator[str]) -> Iterator[Task]:
-    return ((execute, (statement,)) for text in texts for statement in text.split(";") if statement.strip())
+def fold_streams(
+    connection: psycopg.Connection[Any], projections: Sequence[Projection], above: UUID, last: UUID, through: int
+) -> int:
+    """Folds the streams above one ID and up to another one into the tables that unqualified names mean."""
+    events = read_streams(connection, above, last, through)
+    with connection.transaction():
+        for projection in projections:
+            write_or_park(connection, projection.name, projection.build, events)
+    return len(events)
+
+
+def _finish(run: RunTasks, projections: Sequence[Projection]) -> None:
+    """What is counted, then the indexes, then what the planner has to know: the statements of each side by side."""
+    for texts in (
+        [projection.finish for projection in projections],
+        [projection.indexes for projection in projections],
+        [f"analyze {table}" for projection in projections for table in projection.tables],
+    ):
+        statements = [statement for text in texts for statement in text.split(";") if statement.strip()]
+        list(run((execute, (statement,)) for statement in statements))
 
 
 def execute(connection: psycopg.Connection[Any], statement: str) -> None:
@@ -158,7 +174,7 @@ def compared(
         checkpoints = _checkpoints(connection, projections)
         for projection in projections:
             position, version = checkpoints[projection.name]
-            if version != projection.version or position < stands[projection.name]:
+            if version != projection.version or position < through:
                 found += count(connection, projection.tables, SCHEMA)
                 continue
             _catch_up(connection, projection, stands, position)
@@ -178,30 +194,22 @@ def _catch_up(
         stands[projection.name] = min(position + REBUILD_BATCH_MAX, through)
 
 
-def _swapped(
-    connection: psycopg.Connection[Any], projections: Sequence[Projection], stands: dict[str, int], near: int
-) -> bool:
+def _swapped(connection: psycopg.Connection[Any], projections: Sequence[Projection], stands: dict[str, int]) -> bool:
     """With the checkpoints locked: the last events, and the new tables in the place of the old ones.
 
     False when somebody reads an old table for so long that readers behind this would have to wait.
     """
     for projection in projections:
-        while (last := last_position(connection)) - stands[projection.name] > near:
+        while (last := last_position(connection)) - stands[projection.name] > NEAR_END:
             _catch_up(connection, projection, stands, last)
-    try:
-        with connection.transaction():
-            _swap(connection, projections, dict(stands))
-    except LockNotAvailable:
-        return False
-    return True
 
+    def swap() -> None:
+        reached = dict(stands)
+        connection.execute("select from projections where name = any(%s) order by name for update", (list(stands),))
+        checkpoints = _checkpoints(connection, projections)
+        for projection in projections:  # readers never see less than they saw
+            _catch_up(connection, projection, reached, checkpoints[projection.name][0])
+        for projection in projections:
+            put_in_place(connection, projection, SCHEMA, TablesState(projection.version, reached[projection.name]))
 
-def _swap(connection: psycopg.Connection[Any], projections: Sequence[Projection], stands: dict[str, int]) -> None:
-    connection.execute(f"set local lock_timeout to '{LOCK_SECONDS}s'")
-    connection.execute("select from projections where name = any(%s) order by name for update", (list(stands),))
-    for name, (position, _) in _checkpoints(connection, projections).items():
-        projection = next(each for each in projections if each.name == name)
-        _catch_up(connection, projection, stands, position)  # readers never see less than they saw
-    for projection in projections:
-        put_in_place(connection, projection, SCHEMA, TablesState(projection.version, stands[projection.name]))
-    follow_tables(connection)
+    return swap_tables(connection, swap)

@@ -5,6 +5,7 @@ them there; they take as much of the disk as they took before.
 """
 
 import time
+from collections.abc import Callable
 from typing import Any, LiteralString
 
 import msgspec
@@ -59,18 +60,26 @@ def put_in_place(connection: psycopg.Connection[Any], projection: Projection, sc
     connection.execute(SET_CHECKPOINT, (stood.version, stood.position, name))
 
 
-def follow_tables(connection: psycopg.Connection[Any]) -> None:
-    """Makes the reporting views on the tables that are in place now; in the transaction that put them there.
+def swap_tables(connection: psycopg.Connection[Any], swap: Callable[[], None]) -> bool:
+    """Puts tables in the place of others in one transaction, and the reporting views on them.
 
-    A view may need what a projection of another version does not have yet: where they cannot be made, they are only
-    dropped, and `ensure_projections` makes them at the end.
+    False when somebody reads an old table for so long that readers behind this would have to wait. A view may need what
+    a projection of another version does not have yet: where the views cannot be made, they are only dropped, and
+    `ensure_projections` makes them at the end.
     """
-    connection.execute("set local search_path to public")
     try:
         with connection.transaction():
-            create_reporting(connection)
-    except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable):
-        connection.execute("drop schema if exists reporting cascade")
+            connection.execute(f"set local lock_timeout to '{LOCK_SECONDS}s'")
+            swap()
+            connection.execute("set local search_path to public")
+            try:
+                with connection.transaction():
+                    create_reporting(connection)
+            except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable):
+                connection.execute("drop schema if exists reporting cascade")
+    except LockNotAvailable:
+        return False
+    return True
 
 
 def roll_back(connection: psycopg.Connection[Any], projection: Projection) -> TablesState:
@@ -85,7 +94,7 @@ def roll_back(connection: psycopg.Connection[Any], projection: Projection) -> Ta
                 f"the kept tables of {projection.name} are of version {stood.version}, this program knows version"
                 f" {projection.version}: roll back with the program that made them, or rebuild"
             )
-        while not _rolled_back(connection, projection, stood):
+        while not swap_tables(connection, lambda: _bring_back(connection, projection, stood)):
             time.sleep(LOCK_SECONDS)
     return stood
 
@@ -116,20 +125,13 @@ def _stood(connection: psycopg.Connection[Any], projection: Projection) -> Table
     return found
 
 
-def _rolled_back(connection: psycopg.Connection[Any], projection: Projection, stood: TablesState) -> bool:
+def _bring_back(connection: psycopg.Connection[Any], projection: Projection, stood: TablesState) -> None:
     back = f"returning_{projection.name}"
-    try:
-        with connection.transaction():
-            connection.execute(f"set local lock_timeout to '{LOCK_SECONDS}s'")
-            connection.execute("select from projections where name = %s for update", (projection.name,))
-            rename = SQL("alter schema {} rename to {}")
-            connection.execute(rename.format(Identifier(retired_schema(projection)), Identifier(back)))
-            put_in_place(connection, projection, back, stood)
-            connection.execute(SQL("drop schema {} cascade").format(Identifier(back)))
-            follow_tables(connection)
-    except LockNotAvailable:
-        return False
-    return True
+    connection.execute("select from projections where name = %s for update", (projection.name,))
+    rename = SQL("alter schema {} rename to {}")
+    connection.execute(rename.format(Identifier(retired_schema(projection)), Identifier(back)))
+    put_in_place(connection, projection, back, stood)
+    connection.execute(SQL("drop schema {} cascade").format(Identifier(back)))
 
 
 def _move(connection: psycopg.Connection[Any], table: str, source: str, target: str) -> None:

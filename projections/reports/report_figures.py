@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 from psycopg.sql import SQL, Composed, Identifier
 
 from projections.queries.pages import Fetch, Query
-from projections.reports.report_metrics import BY_NAME, ReportMetric
+from projections.reports.report_metrics import ReportMetric
 
 READ_MODELS = ["ticket_summaries", "queue_stays", "closings"]
 REPORT = SQL("""
@@ -106,14 +106,6 @@ async def report(
         report_cells,
         UNSET if opening is None else Flow(opening, **_movements(report_cells), ending=ending),
     )
-
-
-async def flow(fetch: Fetch, since: datetime | None, until: datetime) -> Flow:
-    """What came and went from `since` on and before `until`."""
-    found = (await report(fetch, BY_NAME["throughput"], since, until)).flow
-    if isinstance(found, UnsetType):
-        raise TypeError("throughput has a flow")
-    return found
 
 
 def _query(metric: ReportMetric, group_by: Sequence[str]) -> Query:

@@ -6,11 +6,13 @@ waits, none is asked.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from uuid import UUID
 
 import msgspec
 from psycopg.sql import SQL
 
+from application.store.batcher import Batcher
 from application.store.postgres.pg_connection import Unavailable
 from projections.queries.pages import Fetch
 
@@ -31,22 +33,13 @@ class Positions(msgspec.Struct, frozen=True):
     versions: dict[UUID, int]
 
 
-class FreshnessWaiter(msgspec.Struct, frozen=True, eq=False):
-    """Somebody who waits until something holds, up to a moment of the loop's clock."""
-
-    holds: Callable[[Positions], bool]
-    deadline: float
-    settled: asyncio.Future[bool]
-    ticket_id: UUID | None = None
-
-
 class Freshness:
     """Waits for the read side, for all requests of one event loop together."""
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
-        self._wishes: set[FreshnessWaiter] = set()
-        self._polling: asyncio.Task[None] | None = None
+        self._look: Batcher[UUID | None, Positions] = Batcher(self._positions)
+        self._pause: asyncio.Task[None] | None = None
 
     async def holds_version(self, ticket_id: UUID, version: int, seconds: float) -> bool:
         """Whether lists and queues hold this version of a ticket within so many seconds."""
@@ -58,45 +51,24 @@ class Freshness:
 
     async def _wait(self, holds: Callable[[Positions], bool], seconds: float, ticket_id: UUID | None = None) -> bool:
         loop = asyncio.get_running_loop()
-        wish = FreshnessWaiter(holds, loop.time() + seconds, loop.create_future(), ticket_id)
-        self._wishes.add(wish)
-        if self._polling is None or self._polling.done():
-            self._polling = loop.create_task(self._poll())
-        try:
+        deadline = loop.time() + seconds
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds + FRESHNESS_PATIENCE_SECONDS):
-                return await wish.settled
-        except TimeoutError:
-            return False
-        finally:
-            self._wishes.discard(wish)
+                while not holds(await self._look(ticket_id)):
+                    if loop.time() >= deadline:
+                        return False
+                    if self._pause is None or self._pause.done():
+                        self._pause = loop.create_task(asyncio.sleep(FRESHNESS_POLL_SECONDS))
+                    await asyncio.shield(self._pause)  # one for all: whoever waits asks together with the others
+                return True
+        return False
 
-    async def _poll(self) -> None:
-        """Asks for everybody, until nobody waits."""
-        while asked := list(self._wishes):
-            try:
-                answer_waiters(asked, await self._look(asked))
-            except Unavailable:  # it may answer before they give up
-                answer_waiters(asked, Positions({}, {}))
-            except Exception as error:  # noqa: BLE001 - whoever waits is told; else nobody would be
-                for wish in asked:
-                    if not wish.settled.done():
-                        wish.settled.set_exception(error)
-            await asyncio.sleep(FRESHNESS_POLL_SECONDS)
-
-    async def _look(self, asked: Sequence[FreshnessWaiter]) -> Positions:
-        tickets = list({wish.ticket_id for wish in asked if wish.ticket_id})
-        positions, last, versions = (await self._fetch(SELECT_POSITIONS, (tickets,)))[0]
-        known = msgspec.json.decode(positions or b"{}", type=dict[str, int])
-        return Positions(known | {LOG: last}, msgspec.json.decode(versions or b"{}", type=dict[UUID, int]))
-
-
-def answer_waiters(wishes: Sequence[FreshnessWaiter], found: Positions) -> None:
-    """Tells those whose wish holds, and those whose time is over; so everybody is looked at once at least."""
-    now = asyncio.get_running_loop().time()
-    for wish in wishes:
-        if wish.settled.done():
-            continue
-        if wish.holds(found):
-            wish.settled.set_result(True)
-        elif now >= wish.deadline:
-            wish.settled.set_result(False)
+    async def _positions(self, tickets: list[UUID | None]) -> list[Positions]:
+        """One answer for all who ask; an empty one while the database does not answer, which may come back."""
+        found = Positions({}, {})
+        with suppress(Unavailable):
+            asked = list({ticket for ticket in tickets if ticket})
+            positions, last, versions = (await self._fetch(SELECT_POSITIONS, (asked,)))[0]
+            known = msgspec.json.decode(positions or b"{}", type=dict[str, int])
+            found = Positions(known | {LOG: last}, msgspec.json.decode(versions or b"{}", type=dict[UUID, int]))
+        return [found] * len(tickets)

@@ -1,7 +1,5 @@
 """How far is everything? For /readyz and /metrics, by one query that looks up what it needs."""
 
-import time
-
 import msgspec
 import psycopg
 from psycopg.sql import SQL
@@ -9,30 +7,36 @@ from psycopg.sql import SQL
 from application.store.postgres.database import migrations
 from projections.queries.pages import Fetch
 
-READINESS_CACHE_SECONDS = 1.0
 APPLIED = SQL("select coalesce(array_agg(name), '{}') from schema_migrations")
-# Where more than 1,000 wait, it is enough to know that.
+# Where more than 1,000 wait, it is enough to know that. Nothing is negative: the clock of whoever recorded an event may
+# be ahead of the database's.
 STANDING = SQL("""
-    select (select coalesce(array_agg(name), '{}') from schema_migrations),
-        (select coalesce(max(position), 0) from log),
-        (select extract(epoch from now() - at)::float8 from events
-            where ord > (select hi from seal_state) order by ord limit 1),
-        (select jsonb_object_agg(name, jsonb_build_array(position,
-            (select extract(epoch from now() - at)::float8 from log join events using (ord)
-                where log.position = projections.position + 1),
-            (select count(*) from parked_streams where projection = name))) from projections),
-        due.count, due.seconds, failed.count, hooks.lag, hooks.seconds, pending.count
-    from (select count(*), extract(epoch from now() - min(queued_at))::float8 as seconds from (
+    select (select coalesce(array_agg(name), '{}') from schema_migrations), jsonb_build_object(
+        'position', ending.position,
+        'oldest_unsealed_seconds', greatest((select extract(epoch from now() - at) from events
+            where ord > (select hi from seal_state) order by ord limit 1), 0),
+        'lag', (select coalesce(jsonb_object_agg(name, greatest(ending.position - position, 0)), '{}')
+            from projections),
+        'lag_seconds', (select coalesce(jsonb_object_agg(name, greatest((select extract(epoch from now() - at)
+            from log join events using (ord) where log.position = projections.position + 1), 0)), '{}')
+            from projections),
+        'parked', (select coalesce(jsonb_object_agg(name,
+            (select count(*) from parked_streams where projection = name)), '{}') from projections),
+        'mails_due', due.count,
+        'oldest_mail_due_seconds', greatest(due.seconds, 0),
+        'mails_failed', (select count(*) from (select from closure_mails where state = 'failed' limit 1000) gone),
+        'webhook_lag', greatest(ending.position - hooks.position, 0),
+        'oldest_webhook_seconds', greatest(hooks.seconds, 0),
+        'webhooks_pending', (select count(*) from (
+            select from webhook_deliveries where state in ('waiting', 'due') limit 1000) left_to_do))
+    from (select coalesce(max(position), 0) as position from log) ending,
+        (select count(*), extract(epoch from now() - min(queued_at)) as seconds from (
             select queued_at from closure_mails where state = 'due' order by due_at limit 1000) waiting) due,
-        (select count(*) from (select from closure_mails where state = 'failed' limit 1000) gone) failed,
-        (select greatest((select max(position) from log) - min(position), 0) as lag,
-            extract(epoch from now() - min(next.queued_at))::float8 as seconds
+        (select min(position) as position, extract(epoch from now() - min(next.queued_at)) as seconds
             from webhooks left join lateral (
                 select queued_at from webhook_deliveries where webhook_id = webhooks.id and state = 'due'
                 order by due_at limit 1) next on true
-            where enabled and deleted_at is null) hooks,
-        (select count(*) from (select from webhook_deliveries where state in ('waiting', 'due') limit 1000) left_to_do
-            ) pending""")
+            where enabled and deleted_at is null) hooks""")
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -62,26 +66,11 @@ async def health(fetch: Fetch) -> Health:
     """What is there and how far it is. Raises Unavailable."""
     wanted = [name for _, name, _ in migrations()]
     try:
-        applied, last, unsealed, projections, due, age, failed, lag, waits, pending = (await fetch(STANDING, ()))[0]
+        applied, found = (await fetch(STANDING, ()))[0]
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
         return Health(await _missing(fetch, wanted))
-    if missing := [name for name in wanted if name not in applied]:
-        return Health(missing)
-    stands = msgspec.json.decode(projections or b"{}", type=dict[str, tuple[int, float | None, int]])
-    return Health(
-        [],
-        last,
-        _age(unsealed),
-        {name: max(last - position, 0) for name, (position, _, _) in stands.items()},
-        {name: _age(seconds) for name, (_, seconds, _) in stands.items()},
-        {name: parked for name, (_, _, parked) in stands.items()},
-        due,
-        _age(age),
-        failed,
-        lag or 0,
-        _age(waits),
-        pending,
-    )
+    missing = [name for name in wanted if name not in applied]
+    return Health(missing) if missing else msgspec.json.decode(found, type=Health)
 
 
 async def _missing(fetch: Fetch, wanted: list[str]) -> list[str]:
@@ -91,26 +80,3 @@ async def _missing(fetch: Fetch, wanted: list[str]) -> list[str]:
     except psycopg.errors.UndefinedTable:
         return wanted
     return [name for name in wanted if name not in applied] or wanted
-
-
-def _age(seconds: float | None) -> float:
-    """Not negative: the clock of whoever recorded the event may be ahead of the database's."""
-    return max(seconds or 0.0, 0.0)
-
-
-class Kept:
-    """The health of a moment ago, for whoever asks often."""
-
-    def __init__(self, fetch: Fetch) -> None:
-        self._fetch = fetch
-        self._found, self._until = Health(), 0.0
-
-    async def now(self) -> Health:
-        """As it is. Raises Unavailable."""
-        self._found = await health(self._fetch)
-        self._until = time.monotonic() + READINESS_CACHE_SECONDS
-        return self._found
-
-    async def lately(self) -> Health:
-        """As it was at most a second ago. Raises Unavailable."""
-        return self._found if time.monotonic() < self._until else await self.now()

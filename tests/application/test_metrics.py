@@ -29,7 +29,7 @@ from application.settings import Settings
 from application.store.postgres.database import connect
 from application.store.sealing import seal_all
 from projections.runner import NAMES, project_all
-from projections.status.readiness import Health, Kept, health
+from projections.status.readiness import Health, health
 from tests.support.read_models import fetcher
 from tests.support.reference_pages import ROOT, lines, spans
 from tests.support.running_desk import RunningDesk, wait_until
@@ -222,27 +222,6 @@ def test_what_is_no_request_is_counted(module_desk: RunningDesk) -> None:
 
 
 # ── One query for /readyz and /metrics ──────────────────────────────────────────────────────────────────────
-
-
-async def _twice(kept: Kept) -> tuple[Health, Health, Health]:
-    return await kept.now(), await kept.lately(), await kept.now()
-
-
-def test_the_database_is_asked_once_a_second(desk: HelpDesk, connection: psycopg.Connection[Any]) -> None:
-    """Whoever scrapes is given what was found at most a second ago; /readyz looks itself; all of it is one query."""
-    asked = []
-    fetch = fetcher(connection)
-
-    async def counting(query: Any, parameters: Any) -> Any:
-        asked.append(query)
-        return await fetch(query, parameters)
-
-    opened(desk)
-    project_all(connection)
-    first, again, last = asyncio.run(_twice(Kept(counting)))
-    assert first is again
-    assert last is not first
-    assert len(asked) == 2
 
 
 def test_lag_is_told_in_positions_and_seconds(desk: HelpDesk, connection: psycopg.Connection[Any]) -> None:

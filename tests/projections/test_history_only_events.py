@@ -34,7 +34,7 @@ from domain.procedure import DOSSIER_STANDS, standing_after
 from domain.ticket import HISTORY_ONLY_EVENTS, fold
 from domain.values import Actor, Channel, Grade, Level, Relation, Role, State, Visibility
 from projections.rebuild.rebuild_projections import rebuild
-from projections.runner import PROJECTIONS, project, project_all, take_turns
+from projections.runner import PROJECTIONS, prepare_runner, project, project_all
 from tests.support.given import BEGUN, DOSSIER
 from tests.support.write_side import NOW, append
 
@@ -171,7 +171,7 @@ def test_a_round_reads_no_growing_table_from_end_to_end(connection: psycopg.Conn
     query = """select relname, seq_scan from pg_stat_user_tables where relname in ('events', 'log', 'ticket_summaries',
         'ticket_words', 'queue_stays', 'rank_changes', 'closings', 'closure_mails') order by relname"""
     worker, chance = Worker(Settings()), random.Random(5)
-    take_turns(connection)
+    prepare_runner(connection)
     connection.execute("select pg_stat_force_next_flush()")
     before = connection.execute(query).fetchall()
     assert len(before) == 8

@@ -1,10 +1,11 @@
 """A projection is built anew beside the old one, caught up, compared and swapped; readers notice nothing."""
 
 import os
-import signal
 import subprocess
+import sys
 import threading
 import time
+from multiprocessing import active_children
 from pathlib import Path
 
 import psycopg
@@ -13,7 +14,6 @@ import pytest
 from application.helpdesk import HelpDesk
 from application.store.postgres.database import connect
 from application.store.sealing import seal_all
-from projections.catch_up import catch_up
 from projections.engine.background_priority import NICE, SLICE_MILLISECONDS, stand_back
 from projections.engine.parking import parked_streams
 from projections.engine.process_pool import ProcessPoolError, process_pool
@@ -251,18 +251,36 @@ def test_a_process_that_is_killed_leaves_the_old_tables(worked: Walk, connection
     before = contents(connection)
 
     def kill(done: int, total: int) -> None:
-        builders = [
-            pid
-            for pid in own_children()
-            if b"projections.engine.process_pool" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        ]
-        os.kill(int(builders[0]), signal.SIGKILL)
+        active_children()[0].kill()
 
     with pytest.raises(ProcessPoolError):
         rebuild(connection, PROJECTIONS[0], progress=kill, processes=2, sizes=Sizes(chunk=10, small=0))
     assert contents(connection) == before
     assert connection.execute("select from pg_namespace where nspname = 'building'").fetchone() is None
     assert {each.only_old for each in rebuild(connection, PROJECTIONS[0])} == {0}
+
+
+LONG_REBUILD = """
+import os, sys
+from application.store.postgres.database import connect
+from projections.engine.process_pool import process_pool
+from projections.rebuild.rebuild_projections import execute
+
+if __name__ == "__main__":
+    with connect(os.environ["DATABASE_URL"], "parent") as connection, process_pool(connection, 2, ()) as run:
+        list(run([(execute, ("select pg_sleep(600)",))] * 2))
+"""
+
+
+def test_what_is_killed_with_kill_9_leaves_no_process(database: str, connection: psycopg.Connection) -> None:
+    """When the one that gives the tasks is killed, the processes end, and their statements with them."""
+    sleeping = """select pid from pg_stat_activity where application_name = 'deskledger rebuild'
+        and datname = current_database() and state = 'active'"""
+    command, environment = [sys.executable, "-c", LONG_REBUILD], os.environ | {"DATABASE_URL": database}
+    with subprocess.Popen(command, env=environment) as parent:
+        wait_until(lambda: len(connection.execute(sleeping).fetchall()) == 2, "both work")
+        parent.kill()
+    wait_until(lambda: not connection.execute(sleeping).fetchall(), "both have ended")
 
 
 def test_an_error_in_a_process_is_raised_here(connection: psycopg.Connection) -> None:
@@ -275,16 +293,18 @@ def test_an_error_in_a_process_is_raised_here(connection: psycopg.Connection) ->
 
 def test_the_processes_of_a_rebuild_stand_back(connection: psycopg.Connection) -> None:
     """They and the server's processes for them have a lower priority, also as groups, and a longer slice of time."""
-    backends = "select pid from pg_stat_activity where application_name = 'deskledger standing'"
-    with process_pool(connection, 2, (), "standing") as run:
+    backends = """select pid from pg_stat_activity
+        where application_name = 'deskledger rebuild' and datname = current_database()"""
+    number = 2 if GIVEN else 4
+    with process_pool(connection, 2, ()) as run:
+
+        def processes() -> list[int]:
+            servers = [] if GIVEN else [pid for (pid,) in connection.execute(backends).fetchall()]
+            return servers + [child.pid for child in active_children()]
+
         list(run([(execute, ("select 1",))] * 4))
-        pids = [] if GIVEN else [pid for (pid,) in connection.execute(backends).fetchall()]
-        pids += [
-            int(pid)
-            for pid in own_children()
-            if b"projections.engine.process_pool" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        ]
-        assert len(pids) == (2 if GIVEN else 4)
+        wait_until(lambda: len(processes()) == number, "both have begun")
+        pids = processes()
         wait_until(lambda: list(run([(execute, ("select 1",))])) and all(map(in_a_lower_group, pids)), "they do")
         assert {(os.getsid(pid) == pid, os.getpriority(os.PRIO_PROCESS, pid)) for pid in pids} == {(True, NICE)}
         assert {os.sched_getscheduler(pid) for pid in pids} == {os.SCHED_BATCH}
@@ -316,11 +336,6 @@ def test_the_comparison_stands_back_too(worked: Walk, database: str, connection:
     assert [each.only_old for each in done.result()] == [0]
 
 
-def own_children() -> list[str]:
-    """The processes that this thread has started."""
-    return Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
-
-
 def in_a_lower_group(pid: int) -> bool:
     """Whether the kernel makes no groups of sessions, or has that of this process at the lower priority."""
     group = Path(f"/proc/{pid}/autogroup")
@@ -337,13 +352,12 @@ def test_what_is_gone_does_not_stand_in_the_way() -> None:
     """A process that has ended meanwhile is no error, and not asked for again."""
     with subprocess.Popen(["true"]) as ended:
         pass
-    assert stand_back(ended.pid) is True
+    stand_back(ended.pid)
+    assert not Path(f"/proc/{ended.pid}").exists()
 
 
-def test_two_processes_catch_up_beside_another_runner(
-    worked: Walk, database: str, connection: psycopg.Connection
-) -> None:
-    """Far behind, each process takes projections of its own; with another runner at it, no event is applied twice."""
+def test_two_runners_catch_up_beside_one_another(worked: Walk, database: str, connection: psycopg.Connection) -> None:
+    """From the beginning of the log on, with another runner at it in other batches, no event is applied twice."""
     before = contents(connection), positions(connection)
     start_again(connection)
 
@@ -353,7 +367,7 @@ def test_two_processes_catch_up_beside_another_runner(
                 project(own, 7)
 
     with beside(rival) as (done,):
-        catch_up(connection, far=100)
+        project_all(connection, 100)
     assert done.result() is None
     assert (contents(connection), positions(connection)) == before
 

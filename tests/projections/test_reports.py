@@ -18,7 +18,7 @@ from psycopg.sql import SQL, Identifier
 from application.store.postgres.database import connect, migration_lock
 from domain.values import Queue, Role
 from projections.queries.queue_pages import queue_as_of
-from projections.reports.report_figures import Cell, Figures, Flow, Report, flow, report
+from projections.reports.report_figures import Cell, Figures, Flow, Report, report
 from projections.reports.report_metrics import BY_NAME, METRIC_COLUMNS, REPORT_METRICS
 from projections.reports.reporting_schema import ROLE, create_reporting, grant_reading, reporting_stands
 from projections.runner import ensure_projections
@@ -56,7 +56,9 @@ def ask(
 
 def flow_of(connection: psycopg.Connection, since: datetime | None, until: datetime) -> Flow:
     """What came and went."""
-    return asyncio.run(flow(fetching(connection), since, until))
+    found = asyncio.run(report(fetching(connection), BY_NAME["throughput"], since, until)).flow
+    assert isinstance(found, Flow)
+    return found
 
 
 def counts(figures: Figures) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from application.helpdesk import HelpDesk
 from application.store.postgres.database import connect
 from application.store.sealing import seal_all
 from projections.engine.parking import replay
-from projections.runner import PROJECTIONS, project, project_all, take_turns
+from projections.runner import PROJECTIONS, prepare_runner, project, project_all
 from tests.support.random_walk import Walk
 from tests.support.read_models import contents, start_again
 from tests.support.running_desk import RunningDesk, wait_until
@@ -105,7 +105,7 @@ def test_nobody_waits_for_a_runner_that_is_idle(desk: HelpDesk, database: str, c
     seal_all(connection)
     project_all(connection)
     with connect(database, "runner") as stuck:
-        take_turns(stuck)
+        prepare_runner(stuck)
         stuck.execute("begin")
         stuck.execute("select from projections for update")
         assert len(replay(connection, PROJECTIONS[0]).parked) == 1
@@ -118,7 +118,7 @@ def test_a_runner_that_reads_no_more_is_ended(desk: HelpDesk, database: str, con
     list(Walk(desk, seed=27).steps(20))
     seal_all(connection)
     with connect(database, "test") as stuck:
-        take_turns(stuck)
+        prepare_runner(stuck)
         stuck.execute("begin")
         stuck.execute("select from projections for update")
         stuck.pgconn.send_query(b"select repeat('x', 1000) from generate_series(1, 1000000)")

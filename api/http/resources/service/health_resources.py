@@ -9,7 +9,8 @@ from api.http.paging import send
 from api.http.problems import Problem
 from application.observability.logs import error_summary
 from application.store.postgres.pg_connection import Unavailable
-from projections.status.readiness import Health, Kept
+from application.store.postgres.read_pool import Readers
+from projections.status.readiness import Health, health
 
 UNSEALED_UNREADY_SECONDS = 30.0
 
@@ -37,13 +38,13 @@ class Livez:
 class Readyz:
     """The process can serve."""
 
-    def __init__(self, standing: Kept) -> None:
-        self._standing = standing
+    def __init__(self, readers: Readers) -> None:
+        self._readers = readers
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """200 with how far everything is; 503 when the database or the migrations are missing, or nobody seals."""
         try:
-            found = await self._standing.now()
+            found = await health(self._readers.fetch)
         except Unavailable as error:
             raise unready(f"database: does not answer: {error_summary(error)[:200]}") from None
         if found.missing_migrations:

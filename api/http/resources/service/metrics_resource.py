@@ -16,7 +16,8 @@ from prometheus_client.registry import Collector
 from application.observability import metrics
 from application.observability.metric_store import Sums
 from application.store.postgres.pg_connection import Unavailable
-from projections.status.readiness import Health, Kept
+from application.store.postgres.read_pool import Readers
+from projections.status.readiness import Health, health
 
 METRICS_CACHE_SECONDS = 1.0  # whoever asks more often is given the same again
 OPENMETRICS = "application/openmetrics-text"
@@ -34,8 +35,8 @@ FAMILIES: dict[str, Any] = {
 class Metrics:
     """The metrics of this machine's processes."""
 
-    def __init__(self, standing: Kept) -> None:
-        self._standing = standing
+    def __init__(self, readers: Readers) -> None:
+        self._readers = readers
         self._kept: dict[str, tuple[float, bytes]] = {}
 
     async def on_get(self, req: Request, resp: Response) -> None:
@@ -44,10 +45,10 @@ class Metrics:
         until, resp.data = self._kept.get(resp.content_type, (0.0, b""))
         if time.monotonic() >= until:
             try:
-                health = await self._standing.lately()
+                found = await health(self._readers.fetch)
             except Unavailable:
-                health = None
-            resp.data = await asyncio.to_thread(lambda: write(Families(metrics.total() | readiness_sums(health))))
+                found = None
+            resp.data = await asyncio.to_thread(lambda: write(Families(metrics.total() | readiness_sums(found))))
             self._kept[resp.content_type] = time.monotonic() + METRICS_CACHE_SECONDS, resp.data
 
 
