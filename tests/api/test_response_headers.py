@@ -38,6 +38,8 @@ def ask(desk: RunningDesk, method: str, path: str, **headers: str) -> Reply:
         ("/v1/tickets", "GET, HEAD, OPTIONS, POST"),
         ("/v1/tickets/019ab000-7c00-7000-8000-00000000002a:escalate", "OPTIONS, POST"),
         ("/v1/clients/client-1", "GET, HEAD, OPTIONS, PUT"),
+        ("/v1/webhooks/019ab000-7c00-7000-8000-00000000002a:ping", "OPTIONS, POST"),
+        ("/v1/webhooks/019ab000-7c00-7000-8000-00000000002a/deliveries", "GET, HEAD, OPTIONS"),
         ("/docs", "GET, HEAD, OPTIONS"),
     ],
 )

@@ -5,7 +5,7 @@ from typing import Any
 
 from falcon import CORSMiddleware, HTTPRouteNotFound
 from falcon.asgi import Request, Response
-from falcon.routing import CompiledRouter, map_http_methods
+from falcon.routing import CompiledRouter
 
 from api.http.paging import JSON
 from api.http.problems import Problem
@@ -37,7 +37,9 @@ class ResponseHeaders:
             found = self._router.find(req.path, req)
             if found is None:
                 raise HTTPRouteNotFound
-            resp.set_header("Allow", ", ".join(sorted({*map_http_methods(found[0]), "OPTIONS"})))
+            responders: Any = found[1]
+            await responders["OPTIONS"](req, resp)  # falcon's own says in Allow what else the address takes
+            resp.set_header("Allow", ", ".join(sorted(["OPTIONS", *(resp.get_header("Allow") or "").split(", ")])))
             resp.status, resp.complete = 204, True
 
     async def process_resource(self, req: Request, resp: Response, resource: object, params: dict[str, Any]) -> None:
