@@ -1,6 +1,7 @@
 """The client directory: one entry for each unique user ID, event-sourced like the tickets."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from uuid import UUID, uuid5
 
 import msgspec
@@ -11,6 +12,7 @@ from domain.events import TICKET_EVENTS, Event, Recorded
 _DIRECTORY = UUID("6f1e4c1a-5d0b-5c58-9d3c-0c7f3a1f2b7e")
 
 
+@lru_cache(10_000)
 def client_stream(user_id: str) -> UUID:
     """The stream of a user ID: the same ID always leads to the same stream, so an ID can exist only once."""
     return uuid5(_DIRECTORY, user_id)

@@ -31,7 +31,7 @@ from api.telemetry.process_watch import Watch, sends_spans
 from application.batching_desk import BatchingDesk
 from application.commands.deciding import Policy
 from application.settings import Settings
-from application.store.postgres.read_pool import Readers
+from application.store.read_pool import Readers
 from projections.status.freshness import Freshness
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json", "/docs", REDOC})  # nobody is asked for a key

@@ -38,11 +38,11 @@ class Exchange:
         elif scope["type"] == "websocket":
             connection.end(501)
         else:
-            path, headers = scope["path"], dict(scope["headers"])
+            path = scope["path"]
             if path[:1] != "/" and (found := _ABSOLUTE.match(path)):  # RFC 9112, section 3.2.2: as a proxy asks
                 scope["path"] = found["path"] or "/"
             body = None
-            if b"content-length" in headers or b"transfer-encoding" in headers:
+            if any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"]):
                 body = Body(receive, connection)
                 receive = body.receive
             scope[SCOPE_CONNECTION] = connection

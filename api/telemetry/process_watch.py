@@ -13,7 +13,7 @@ import structlog
 
 from application.observability import logs, metrics
 from application.settings import Settings
-from application.store.postgres.read_pool import Readers
+from application.store.read_pool import Readers
 
 EVERY_SECONDS = 1.0
 OWN = Path("/proc/self")  # Linux

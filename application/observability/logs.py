@@ -8,6 +8,7 @@ dropped and counted, and a line says how many.
 import atexit
 import logging
 import os
+import stat
 import sys
 import threading
 import time
@@ -24,6 +25,7 @@ from structlog.typing import EventDict, ExcInfo, Processor
 
 from application.observability.metrics import LINES_DROPPED
 
+FILE_BUF = 65_536
 FLUSH_SECONDS = 0.05  # lines of so long are written together
 LOG_AGAIN_SECONDS = 0.005
 MOST_WAITING = 10_000  # lines: some four megabytes
@@ -41,7 +43,7 @@ class LineHandler(QueueHandler):
 
     def __init__(self, descriptor: int = STDERR) -> None:
         super().__init__(SimpleQueue())
-        self._descriptor, self._started = descriptor, False
+        self._descriptor, self._started, self._most = descriptor, False, PIPE_BUF
         self._dropped = self._reported = 0  # lines: each is counted by one thread only
         self._written = threading.Event()
 
@@ -49,6 +51,8 @@ class LineHandler(QueueHandler):
         """Starts the thread; at its end, the process waits for it."""
         if not self._started:
             self._started = True
+            if stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+                self._most = FILE_BUF
             threading.Thread(target=self._write_all, name="log", daemon=True).start()
             atexit.register(self.flush)
 
@@ -78,19 +82,18 @@ class LineHandler(QueueHandler):
         log.error("a log record cannot be rendered", logger=record.name)
 
     def _write_all(self) -> None:
-        """Writes lines together with those that come within a moment, in pieces that a pipe takes whole: lines of
-        several processes do not mix."""
+        """Writes lines together with those that come within a moment, in pieces that are taken whole: lines of several
+        processes do not mix."""
         while True:
-            piece = self.queue.get()
-            if piece and self.queue.empty():
+            lines = [self.queue.get()]
+            if lines[0]:  # or this thread would want the interpreter lock for each line anew
                 time.sleep(FLUSH_SECONDS)
-            for _ in range(self.queue.qsize()):
-                line = self.queue.get()
-                if len(piece) + len(line) > PIPE_BUF:
-                    self._write(piece)
-                    piece = b""
-                piece += line
-            self._write(piece)
+            lines += [self.queue.get() for _ in range(self.queue.qsize())]
+            text = b"".join(lines)
+            while text:
+                end = text.rfind(b"\n", 0, self._most) + 1 or text.find(b"\n") + 1
+                self._write(text[:end])
+                text = text[end:]
             if self.queue.empty():
                 self._written.set()
             if missing := self._dropped - self._reported:

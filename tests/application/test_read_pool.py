@@ -5,10 +5,11 @@ import asyncio
 import pytest
 from psycopg.sql import SQL
 
-from application.store.postgres import read_pool as reading
+from application.store import read_pool as reading
 from application.store.postgres.embedded_postgres import EmbeddedPostgres
 from application.store.postgres.pg_connection import Unavailable
-from application.store.postgres.read_pool import Readers
+from application.store.read_pool import Readers
+from projections.queries.queue_pages import overview
 from tests.support.running_desk import free_port
 
 ONE = SQL("select %s::int")
@@ -26,6 +27,67 @@ def test_rows_come_back(database: str) -> None:
             await readers.close()
 
     assert asyncio.run(read()) == [[(number,)] for number in range(3 * reading.POOL_SIZE)]
+
+
+SLOW = SQL("select nextval('ticket_numbers'), pg_sleep(%s)")
+
+
+def test_who_asks_the_same_is_answered_together(database: str) -> None:
+    """One run for all who wait; who comes while it runs shares the next one, and who goes away takes nobody along."""
+
+    async def read() -> list[int]:
+        readers = Readers(database)
+        await readers.open()
+        try:
+            first = [asyncio.create_task(readers.fetch(SLOW, (0.3,))) for _ in range(5)]
+            while not any(one._under_way for one in readers._shared.values()):
+                await asyncio.sleep(0)
+            second = [asyncio.create_task(readers.fetch(SLOW, (0.3,))) for _ in range(3)]
+            await asyncio.sleep(0)
+            first[0].cancel()
+            second[0].cancel()
+            return [rows[0][0] for rows in await asyncio.gather(*first[1:], *second[1:])]
+        finally:
+            await readers.close()
+
+    assert asyncio.run(read()) == [1, 1, 1, 1, 2, 2]
+
+
+def test_all_queues_at_a_glance_are_looked_up_once_for_everybody(database: str) -> None:
+    """Whoever asks for it while others wait for it gets their answer: many screens ask for it all day."""
+
+    async def read() -> int:
+        readers = Readers(database)
+        await readers.open()
+        try:
+            several = [asyncio.create_task(overview(readers.fetch)) for _ in range(5)]
+            await asyncio.sleep(0)
+            shared = len(readers._shared)
+            await asyncio.gather(*several)
+            return shared
+        finally:
+            await readers.close()
+
+    assert asyncio.run(read()) == 1
+
+
+def test_what_is_not_the_same_runs_apart(database: str) -> None:
+    """Other values, a composed text and a list of values have runs of their own."""
+    several = [SQL("select nextval('ticket_numbers') {}").format(SQL("")), SQL("select nextval('ticket_numbers')")]
+
+    async def read() -> set[int]:
+        readers = Readers(database)
+        await readers.open()
+        try:
+            fetches = [readers.fetch(query, ()) for query in several for _ in range(2)]
+            lists = SQL("select nextval('ticket_numbers') where 1 = any(%s)")
+            fetches += [readers.fetch(lists, ([1],)) for _ in range(2)]
+            fetches += [readers.fetch(SLOW, (seconds,)) for seconds in (0.01, 0.02)]
+            return {rows[0][0] for rows in await asyncio.gather(*fetches)}
+        finally:
+            await readers.close()
+
+    assert len(asyncio.run(read())) == 7
 
 
 def test_a_query_that_takes_too_long_is_given_up_once(database: str) -> None:

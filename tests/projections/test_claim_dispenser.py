@@ -8,7 +8,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from application.store.postgres.read_pool import Readers
+from application.store.read_pool import Readers
 from application.store.sealing import seal_all
 from domain.values import Queue
 from projections.queries import claim_dispenser

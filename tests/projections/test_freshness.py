@@ -9,7 +9,7 @@ import pytest
 
 from application.helpdesk import HelpDesk
 from application.store.postgres.database import connect
-from application.store.postgres.read_pool import Readers
+from application.store.read_pool import Readers
 from application.store.sealing import seal_all
 from projections.runner import PROJECTIONS, project_all
 from projections.status.freshness import FRESHNESS_POLL_SECONDS, LOG, Freshness

@@ -4,6 +4,7 @@ import asyncio
 import time
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import falcon.asgi
 import msgspec
@@ -29,6 +30,24 @@ BEGINS = {  # commands whose name is not part of their address
 ON_TICKET = "/v1/tickets/{ticket_id}:{command}"
 _encode = msgspec.json.Encoder().encode
 log = structlog.get_logger()
+
+
+class AccessLine(msgspec.Struct, omit_defaults=True, gc=False):
+    """A line of the access log; what is not known is left out."""
+
+    event: str
+    level: str
+    timestamp: datetime
+    method: str
+    route: str
+    status: int
+    duration_ms: float
+    request_id: str | None = None
+    trace_id: str | None = None
+    principal: str | None = None
+    ticket_id: UUID | str | None = None
+    command: str | None = None
+    code: str | None = None
 
 
 class Watched(falcon.asgi.App[Request, Response]):
@@ -59,49 +78,40 @@ class Watched(falcon.asgi.App[Request, Response]):
             self._note(scope["method"], arrived, time.perf_counter() - begun, gone)
 
     def _note(self, method: str, arrived: Arrived | None, seconds: float, gone: bool) -> None:
-        line: dict[str, Any] = {
-            "event": "request",
-            "level": "info",
-            "timestamp": datetime.now(UTC),
-            "method": method if method in HTTP_METHODS else "other",
-            "route": NO_ROUTE,
-            "status": CLIENT_CLOSED_REQUEST if gone else 400,
-            "duration_ms": int(seconds * 1e6) / 1000,
-        }
+        method, status = method if method in HTTP_METHODS else "other", CLIENT_CLOSED_REQUEST if gone else 400
+        milliseconds = int(seconds * 1e6) / 1000
+        line = AccessLine("request", "info", datetime.now(UTC), method, NO_ROUTE, status, milliseconds)
         if arrived:  # else its method is one that falcon refuses before anything else
-            line |= self._members(arrived, gone)
+            self._describe(line, arrived, gone)
         if self._counts:
-            REQUESTS.observe((line["method"], line["route"], f"{line['status'] // 100}xx"), seconds)
-            if arrived and line["command"]:
-                COMMANDS_TOTAL.add((line["command"], line["code"] or result(arrived.resp, gone)))
+            REQUESTS.observe((method, line.route, f"{line.status // 100}xx"), seconds)
+            if arrived and line.command:
+                COMMANDS_TOTAL.add((line.command, line.code or result(arrived.resp, gone)))
         if self._logs:
-            self._write({name: value for name, value in line.items() if value is not None})
+            self._write(line)
 
-    def _members(self, arrived: Arrived, gone: bool) -> dict[str, Any]:
-        """What is known of a request and its answer; None for what is not."""
+    def _describe(self, line: AccessLine, arrived: Arrived, gone: bool) -> None:
+        """Writes down what is known of a request and its answer."""
         req, resp, known = arrived.req, arrived.resp, arrived.req.context.__dict__
         template, params = req.uri_template, known.get("params", {})
         if template is None and (found := self._routes.find(req.path, req)):  # refused before it was routed
             params, template = found[2:]
-        route = plain(template) if template else NO_ROUTE
-        command = BEGINS.get((req.method, route))
-        if route == ON_TICKET and req.method == "POST":
-            command = params["command"] if params["command"] in ON_TICKETS else "unknown"
-        return {
-            "route": route,
-            "status": CLIENT_CLOSED_REQUEST if gone and resp.stream is None and resp.sse is None else resp.status_code,
-            "request_id": arrived.request_id,
-            "trace_id": arrived.traceparent[3:35],
-            "principal": printable(known["who"].id) if "who" in known else None,
-            "ticket_id": known.get("ticket_id") or params.get("ticket_id"),
-            "command": command,
-            "code": known.get("code"),
-        }
+        if template:
+            line.route = plain(template)
+        if not gone or resp.stream is not None or resp.sse is not None:
+            line.status = resp.status_code
+        line.request_id, line.trace_id = arrived.request_id, arrived.traceparent[3:35]
+        if "who" in known:
+            line.principal = printable(known["who"].id)
+        line.ticket_id, line.code = known.get("ticket_id") or params.get("ticket_id"), known.get("code")
+        line.command = BEGINS.get((line.method, line.route))
+        if line.route == ON_TICKET and line.method == "POST":
+            line.command = params["command"] if params["command"] in ON_TICKETS else "unknown"
 
-    def _write(self, line: dict[str, Any]) -> None:
+    def _write(self, line: AccessLine) -> None:
         if self._console:
-            del line["level"], line["timestamp"]
-            log.info(line.pop("event"), **msgspec.to_builtins(line))
+            shown = msgspec.to_builtins(line)
+            log.info(shown.pop("event"), **{name: shown[name] for name in shown if name not in ("level", "timestamp")})
         else:
             HANDLER.enqueue(_encode(line) + b"\n")
 

@@ -13,7 +13,7 @@ from api.http.resources.ticket_commands import TicketCommands
 from api.http.streaming.open_streams import OpenStreams
 from application.batching_desk import BatchingDesk
 from application.commands.deciding import Policy
-from application.store.postgres.read_pool import Readers
+from application.store.read_pool import Readers
 from domain.ticket import Ticket
 from projections.status.freshness import Freshness
 

@@ -11,14 +11,13 @@ from api.http.resources.ticket_resources import WITHOUT_TEXT
 from application.commands.deciding import Outcome
 from application.commands.idempotency import IdempotencyRequest, StoredAnswer
 from application.commands.supporting_commands import ClaimNext
-from application.store.batcher import Batcher
 from application.store.event_store import NotReadable
 from domain import roles
 from domain.errors import Forbidden
 from domain.values import Queue
 from projections.queries.claim_dispenser import ClaimDispenser
 from projections.queries.pages import DEFAULT_LIMIT, Moment
-from projections.queries.queue_pages import Overview, QueueFilters, QueueRow, overview, queue_as_of, queue_page
+from projections.queries.queue_pages import QueueFilters, QueueRow, overview, queue_as_of, queue_page
 from projections.queries.ticket_view import ticket_view
 
 
@@ -48,20 +47,13 @@ class QueueTickets(Listing[QueueRow], frozen=True):
 class Queues(ApiResource):
     """Every queue at a glance."""
 
-    def __init__(self, deps: ApiDeps) -> None:
-        super().__init__(deps)
-        self._overview = Batcher(self._look, name="overview")  # many screens ask for it all day: they share an answer
-
     async def on_get(self, req: Request, resp: Response) -> None:
         """Nine queues: size, unassigned, oldest entry, by priority."""
         asked = read_query(req, "queues", OverviewParameters)
         await self.wait_for_position(req, resp, asked.min_position, QUEUE_PROJECTIONS)
-        found = await self._overview(None)
+        found = await overview(self.fetch)
         place(req, resp, found.position)
         send(resp, found)
-
-    async def _look(self, asked: list[None]) -> list[Overview]:
-        return [await overview(self.fetch)] * len(asked)
 
 
 class QueueResource(ApiResource):

@@ -16,7 +16,7 @@ from api.http.middleware.authentication import Credential
 from api.http.problems import Problem
 from api.http.request_context import SCOPE_CONNECTION, ClientConnection
 from application.store.postgres.pg_connection import Unavailable
-from application.store.postgres.read_pool import Readers
+from application.store.read_pool import Readers
 from projections.queries.log_tail import EventWaiter, LogTail
 from projections.queries.pages import Fetch
 

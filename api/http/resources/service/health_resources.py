@@ -9,7 +9,7 @@ from api.http.paging import send
 from api.http.problems import Problem
 from application.observability.logs import error_summary
 from application.store.postgres.pg_connection import Unavailable
-from application.store.postgres.read_pool import Readers
+from application.store.read_pool import Readers
 from projections.status.readiness import Health, health
 
 UNSEALED_UNREADY_SECONDS = 30.0

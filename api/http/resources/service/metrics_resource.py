@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from application.observability import metrics
 from application.observability.metric_store import Sums
 from application.store.postgres.pg_connection import Unavailable
-from application.store.postgres.read_pool import Readers
+from application.store.read_pool import Readers
 from projections.status.readiness import Health, health
 
 METRICS_CACHE_SECONDS = 1.0  # whoever asks more often is given the same again

@@ -21,7 +21,7 @@ from application.clock import utc_now
 from application.commands.idempotency import IdempotencyRequest
 from application.settings import Settings
 from application.store.postgres.pg_connection import PgConnection
-from application.store.postgres.read_pool import Readers
+from application.store.read_pool import Readers
 from application.webhooks.address_rules import UrlRefused, addresses, read_rules, read_url
 from application.webhooks.signing import Locked, Vault, new_secret
 from application.webhooks.subscriptions import (

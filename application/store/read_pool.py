@@ -1,12 +1,19 @@
-"""The API's connections for queries: a pool that gives up soon, and says so."""
+"""The API's connections for queries: a pool that gives up soon, and says so.
+
+Whoever asks what others ask too, while they wait for an answer, is answered together with the others: by a run of the
+query that begins after all of them have asked, so that nobody sees less than what was there when asking.
+"""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
+from weakref import WeakValueDictionary
 
 import psycopg
 from psycopg.sql import SQL, Composed
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from application.store.batcher import Batcher
 from application.store.postgres.database import connection_settings
 from application.store.postgres.pg_connection import Unavailable
 
@@ -27,9 +34,22 @@ class Readers(AsyncConnectionPool[psycopg.AsyncConnection[Any]]):
             timeout=READ_POOL_WAIT_SECONDS,
             reconnect_timeout=READ_POOL_WAIT_SECONDS,
         )
+        self._shared: WeakValueDictionary[tuple[Any, ...], Batcher[None, list[Any]]] = WeakValueDictionary()
 
     async def fetch(self, query: SQL | Composed, parameters: Sequence[Any]) -> list[Any]:
         """The rows of a query. Raises Unavailable when no connection can be had, or it broke, or it took too long."""
+        if isinstance(query, Composed) or any(isinstance(value, list) for value in parameters):
+            return await self._answer(query, parameters)
+        asked = (id(query), *parameters)  # a text that is always the same is one object
+        shared = self._shared.get(asked)
+        if shared is None:
+            shared = self._shared[asked] = Batcher(partial(self._answer_all, query, parameters), name="query")
+        return await shared(None)
+
+    async def _answer_all(self, query: SQL, parameters: Sequence[Any], asked: list[None]) -> list[list[Any]]:
+        return [await self._answer(query, parameters)] * len(asked)
+
+    async def _answer(self, query: SQL | Composed, parameters: Sequence[Any]) -> list[Any]:
         try:
             try:
                 return await self._select(query, parameters)
