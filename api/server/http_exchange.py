@@ -38,12 +38,12 @@ class Exchange:
         elif scope["type"] == "websocket":
             connection.end(501)
         else:
-            path = scope["path"]
+            path, headers = scope["path"], dict(scope["headers"])
             if path[:1] != "/" and (found := _ABSOLUTE.match(path)):  # RFC 9112, section 3.2.2: as a proxy asks
                 scope["path"] = found["path"] or "/"
             body = None
-            if any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"]):
-                body = Body(receive, connection)
+            if b"content-length" in headers or b"transfer-encoding" in headers:
+                body = Body(headers, receive, connection)
                 receive = body.receive
             scope[SCOPE_CONNECTION] = connection
             together = connection.begin_request()
@@ -60,8 +60,8 @@ class Exchange:
 class Body:
     """The body of a request, as the application receives it."""
 
-    def __init__(self, receive: Receive, connection: Connection) -> None:
-        self._receive, self._connection = receive, connection
+    def __init__(self, headers: dict[bytes, bytes], receive: Receive, connection: Connection) -> None:
+        self._headers, self._receive, self._connection = headers, receive, connection
         self._begun, self._late, self.more = False, False, True
         self._task: Any = asyncio.current_task()
         self._by = connection.guard.clock() + BODY_SECONDS
@@ -105,10 +105,14 @@ class Body:
         self._task.cancel()
 
     async def discard(self) -> None:
-        """Reads on after the answer, for a while."""
+        """Reads on after the answer, for a while; not at all where more is announced than would be read.
+
+        Whoever had sent most of it would take the connection for one that can be used again.
+        """
         latest, left = self._by, MOST_DISCARDED
+        announced = int(self._headers.get(b"content-length", b"0"))
         with suppress(Problem):
-            while self.more and left > 0:
+            while self.more and announced <= MOST_DISCARDED and left > 0:
                 self._by = min(latest, self._connection.guard.clock() + DISCARD_SECONDS)
                 left -= len((await self.receive())["body"])
                 self._connection.end_request()
