@@ -94,7 +94,7 @@ class LineHandler(QueueHandler):
                 end = text.rfind(b"\n", 0, self._most) + 1 or text.find(b"\n") + 1
                 self._write(text[:end])
                 text = text[end:]
-            if self.queue.empty():
+            if b"" in lines:  # somebody waits until everything before it is written
                 self._written.set()
             if missing := self._dropped - self._reported:
                 self._reported += missing

@@ -83,11 +83,7 @@ def total() -> Sums:
     for sums, lives in files:
         for key, values in sums.items():
             metric = METRICS_BY_NAME.get(key[0])
-            if (
-                metric
-                and (len(key[1]), key[2]) == (len(metric.labels), metric.value_count)
-                and (lives or metric.kind != GAUGE)
-            ):
+            if metric and metric.has(key) and (lives or metric.kind != GAUGE):
                 found[key] = [a + b for a, b in zip(values, found.get(key, [0.0] * len(values)), strict=True)]
     return found
 
