@@ -130,10 +130,10 @@ class EmbeddedPostgres:
 
     def running_pid(self) -> int | None:
         """The process ID of a live server on this cluster."""
-        if self.process:
-            self.process.poll()  # buries it when it has died: its process ID must not look alive
         try:
             pid = int((self.cluster / "postmaster.pid").read_text().split("\n", 1)[0])
+            if self.process and self.process.pid == pid:  # it lives until it is buried: the next one would find its ID
+                return pid if self.process.poll() is None else None
             os.kill(pid, 0)
             if PROC.is_dir():  # after a crash of the machine it may be another program's; a zombie has no words
                 words = (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
