@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 from domain import events as e
 from domain.errors import UnknownTicket
@@ -170,13 +170,13 @@ HISTORY_ONLY_EVENTS = frozenset({e.NoteAdded, e.ClosureEmailSent, e.ClosureEmail
 # not here changes nothing else.
 Change = Callable[[Ticket, Any, e.Recorded], dict[str, Any]]
 CHANGES: dict[type[e.Event], Change] = {
-    e.ClientIdentified: lambda _, event, __: asdict(event),  # of the same names
-    e.Created: lambda _, event, __: asdict(event),
+    e.ClientIdentified: lambda _, event, __: {"client_user_id": event.client_user_id, "client_name": event.client_name},
+    e.Created: lambda _, event, __: {"number": event.number},
     e.IssueDocumented: lambda _, event, __: {
         "issue": Issue(event.summary, event.description, event.category, event.impact, event.urgency),
         "priority": event.priority,
     },
-    e.Assigned: lambda _, event, __: asdict(event),
+    e.Assigned: lambda _, event, __: {"assignee": event.assignee},
     e.Released: lambda *_: {"assignee": None},
     e.Resolved: lambda _, event, on: {
         "resolution": Resolution(event.level, event.resolution, on.actor.id, on.at),

@@ -37,7 +37,7 @@ from api.http.resources.ticket_resources import HistoryParameters, ListParameter
 from api.http.resources.webhook_admin.webhook_messages import DeliveryParameters, WebhookParameters
 from application.commands import text_types as forms
 from application.commands.command import Opening
-from application.commands.procedure_commands import COMMANDS, OPENINGS, DocumentIssue, RequestSender
+from application.commands.procedure_commands import COMMANDS, DocumentIssue, OpenTicket, ReceiveRequest, RequestSender
 from application.commands.supporting_commands import ClaimNext, RegisterClient
 from application.settings import VARIABLES, Settings
 from domain import decisions, errors
@@ -294,7 +294,10 @@ CONDITIONS = {
     "in_quality_control": " in quality control",
     "with_manager": " having it",
 }
-STRUCTS: dict[str, type[msgspec.Struct]] = {**COMMANDS, **{opening.name: opening for opening in OPENINGS}}
+STRUCTS: dict[str, type[msgspec.Struct]] = {
+    **COMMANDS,
+    **{opening.name: opening for opening in (ReceiveRequest, OpenTicket)},
+}
 STRUCTS |= {"register_client": RegisterClient, "claim_next": ClaimNext}
 
 

@@ -158,7 +158,7 @@ def _serve(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _demo(settings: Settings, options: argparse.Namespace) -> int:
-    from api.cli.demo.demo_command import play_demo  # like the two below, it brings what no other command needs
+    from api.cli.demo.demo_command import play_demo  # like the two below, it brings a server with it
 
     return play_demo(options.pace)
 

@@ -144,8 +144,10 @@ class Dispatcher:
         return len(ended)
 
     def _learn(self, delivery: Delivery, outcome: AttemptOutcome, now: datetime) -> None:
-        """A receiver that asks to be left alone for a while is left alone with everything, unless it is mended."""
+        """A receiver that asks to be left alone is, with everything, for so long or until it accepts something."""
         (self._failing.discard if outcome.accepted else self._failing.add)(delivery.webhook_id)
+        if outcome.accepted:
+            self._resting.pop((delivery.webhook_id, delivery.revision), None)
         if outcome.status in BUSY and outcome.retry_after:
             seconds = min(outcome.retry_after, LONGEST_RETRY_AFTER)
             self._resting[delivery.webhook_id, delivery.revision] = now + timedelta(seconds=seconds)

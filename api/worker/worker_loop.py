@@ -37,7 +37,9 @@ SNAPSHOT_SECONDS = 1.0
 WORKER_AGAIN_SECONDS = 600.0  # between looks at the whole table, for what was committed late
 PAUSE_TIMES, LONGEST_BREATH = 9, 0.05  # a pause is so many rounds long, at most so many seconds
 LONGEST_WORKER_PAUSE = 10.0
-LAST_WORK_SECONDS = 35.0  # at the end, a mail that is just being handed over is waited for so long
+LAST_WORK_SECONDS = (
+    35.0  # at the end, mails and webhooks that are just being handed over are waited for so long, together
+)
 log = structlog.get_logger()
 
 
@@ -74,8 +76,9 @@ class Worker:
         senders = [self._send_webhooks, *([self._send_mails] if self._settings.smtp_url else [])]
         sending = [self._start(work) for work in senders]
         self._keep(self._follow_log)
+        until = time.monotonic() + LAST_WORK_SECONDS
         for thread in sending:
-            thread.join(timeout=LAST_WORK_SECONDS)
+            thread.join(max(until - time.monotonic(), 0.0))
 
     def _start(self, work: Callable[[], None]) -> threading.Thread:
         thread = threading.Thread(target=self._keep, args=(work,), name=work.__name__.strip("_"), daemon=True)

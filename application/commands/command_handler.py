@@ -67,8 +67,10 @@ async def handle_command(
                 return stored
             if isinstance(error, StaleVersion):
                 seen, current = error.expected_version or 0, error.current_version or 0
-                missed = await store.loader.load_events([error.stream_id], seen, current)
-                error.missed = tuple(missed.get(error.stream_id, ()))
+                if seen < current:
+                    error.missed = tuple(
+                        (await store.loader.load_events([error.stream_id], seen, current))[error.stream_id]
+                    )
             raise
         record = idempotency.record(outcome) if idempotency else None
         if outcome.events and await store.append_events(outcome.events, record):

@@ -187,4 +187,3 @@ STEP_COMMANDS: CommandTable = decided_by(
     (DeclineDossier, decisions.decline),
 )
 COMMANDS: CommandTable = STEP_COMMANDS | SUPPORTING
-OPENINGS: tuple[type[Opening], ...] = (ReceiveRequest, OpenTicket)

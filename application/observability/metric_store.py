@@ -44,6 +44,8 @@ class Cells:
         name = msgspec.json.encode(key)
         name += b" " * (-len(name) % SIZE.size)
         with self._placing:
+            if key in self.places:  # another thread was faster
+                return self.places[key]
             begin = SIZE.unpack_from(self._bytes)[0]
             values = begin + SIZE.size + len(name)
             end = values + key[2] * SIZE.size

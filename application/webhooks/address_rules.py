@@ -23,7 +23,7 @@ _PLAIN = re.compile(r"[!$%&'()*+,\-./0-9:;=?@A-Z\[\]_a-z~]+")  # the characters 
 _AUTHORITY = re.compile(r"(\[[^\[\]]*\]|[^\[\]:@]*)(:\d{1,5})?")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _NUMBER = re.compile(r"\d+|0x[0-9a-f]*")  # a host whose last label is one is an IPv4 address for many programs
-_NAT64, _NAT64_LOCAL = IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48")
+_NAT64 = IPv6Network("64:ff9b::/96")
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _ISATAP = (0x0000_5EFE, 0x0200_5EFE)
 _NOT_PUBLIC: tuple[Network, ...] = (

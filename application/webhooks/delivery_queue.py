@@ -7,7 +7,7 @@ deliveries of one ticket, the first is `due`, the others are `waiting`.
 Its SQL reads two things of the read side: where `ticket_summaries` stands, and whose a ticket is.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID
@@ -42,16 +42,16 @@ INSERT_DELIVERIES: LiteralString = """
                 select from webhook_deliveries d where d.webhook_id = w.id and d.state in ('waiting', 'due')
                 limit %(most)s) pending) < %(most)s
         for update of w),
-    batch as materialized (  -- row by row: the planner would take the range for a ninth of the log
-        select place.id, next.position, stream_id, type, meta
-        from place cross join lateral (
-            select position, ord from log where position > place.position and position <= place.through
+    batch as materialized (  -- once for all that stand together, and row by row: the planner takes ranges for long
+        select after, through, next.position, stream_id, type, meta
+        from (select distinct position as after, through from place) stands cross join lateral (
+            select position, ord from log where position > after and position <= through
             order by position limit %(batch)s) next
         cross join lateral (select stream_id, type, meta from events where events.ord = next.ord limit 1) e),
     fits as (
         select id, batch.position, batch.stream_id, batch.type,
             row_number() over (partition by id, batch.stream_id order by batch.position) as nth
-        from place join batch using (id)
+        from place join batch on batch.after = place.position and batch.through = place.through
         where (place.types = '{}' or batch.type = any(place.types))
           and (place.ticket_id is null or batch.stream_id = place.ticket_id)
           and (place.actor is null or batch.meta -> 'actor' ->> 'id' = place.actor)
@@ -68,7 +68,9 @@ INSERT_DELIVERIES: LiteralString = """
             %(now)s, %(now)s
         from fits order by position)
     update webhooks set position = reached.position
-    from (select id, max(position) as position from batch group by id) reached where webhooks.id = reached.id"""
+    from place join (select after, through, max(position) as position from batch group by after, through) reached
+        on reached.after = place.position and reached.through = place.through
+    where webhooks.id = place.id"""
 # SELECT_DUE_DELIVERIES names the fields of Delivery, in order
 SELECT_DUE_DELIVERIES: LiteralString = """
     select d.*, w.revision from unnest(%(ids)s::uuid[], %(revisions)s::int[], %(rooms)s::int[])
@@ -99,10 +101,11 @@ def served_subscriptions(connection: psycopg.Connection[Any]) -> list[Subscripti
     return [Subscription(*row) for row in connection.execute(SERVED)]
 
 
-def queue_deliveries(connection: psycopg.Connection[Any], ids: Collection[UUID], now: datetime) -> int:
+def queue_deliveries(connection: psycopg.Connection[Any], served: Mapping[UUID, Subscription], now: datetime) -> int:
     """Queues what the log has for these subscriptions, a batch of positions each. Returns how many have moved on."""
-    connection.execute(GO_TO, (list(ids),))
-    given = {"ids": list(ids), "most": MOST_PENDING, "batch": DELIVERY_BATCH_MAX, "now": now}
+    if moved := [one.id for one in served.values() if one.go_to is not None]:
+        connection.execute(GO_TO, (moved,))
+    given = {"ids": list(served), "most": MOST_PENDING, "batch": DELIVERY_BATCH_MAX, "now": now}
     return connection.execute(INSERT_DELIVERIES, given).rowcount
 
 

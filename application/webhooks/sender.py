@@ -141,6 +141,7 @@ def _said(error: Exception) -> str:
 def _retry_after(header: str) -> float | None:
     """The seconds that the receiver wants to be left alone for (RFC 9110, section 10.2.3)."""
     with suppress(ValueError, TypeError, IndexError, OverflowError):
+        header = header.strip()
         if header.isdecimal():
             return float(header)
         then = parsedate_to_datetime(header)

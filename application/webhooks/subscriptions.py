@@ -64,8 +64,6 @@ DELETE: LiteralString = """
 class UnknownWebhook(NotFound):
     """There is no such webhook."""
 
-    code = "unknown_webhook"
-
 
 class WebhookView(msgspec.Struct, frozen=True):
     """A subscription. Up to `position` the log has been gone through for it."""

@@ -100,14 +100,16 @@ def not_parked(
 
 
 def write_or_park(connection: psycopg.Connection[Any], projection: str, write: Write, events: Sequence[Sealed]) -> None:
-    """Writes events at once; when that fails, stream by stream, and parks those that are at fault."""
-    if _fault(connection, write, events):
-        streams: dict[UUID, list[Sealed]] = {}
-        for sealed in events:
-            streams.setdefault(sealed.stream_id, []).append(sealed)
-        for stream in streams.values():
-            if fault := _fault(connection, write, stream):
-                _write_beginning(connection, projection, write, stream, fault)
+    """Writes events at once; when that fails, half of their streams and the other half, and parks what is at fault."""
+    fault = _fault(connection, write, events)
+    streams = list(dict.fromkeys(sealed.stream_id for sealed in events))
+    if fault and len(streams) == 1:
+        _write_beginning(connection, projection, write, events, fault)
+    elif fault:
+        first = set(streams[: len(streams) // 2])
+        for half in (True, False):
+            part = [sealed for sealed in events if (sealed.stream_id in first) is half]
+            write_or_park(connection, projection, write, part)
 
 
 def _fault(connection: psycopg.Connection[Any], write: Write, events: Sequence[Sealed]) -> Exception | None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from threading import Thread
@@ -30,6 +30,7 @@ Task: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...]]
 RunTasks: TypeAlias = Callable[[Iterable[Task]], Iterator[Any]]
 REST_TIMES, LONGEST_REST = 2, 2.0  # beside commands: so many times as long as the task took, at most so many seconds
 RECORDED: LiteralString = "select last_value from events_ord"  # reading it costs the same however many events there are
+_rests: list[float] = []  # seconds: how long it is to rest before the next task
 _connections: list[psycopg.Connection[Any]] = []  # in a process of the pool: the one that it works on
 
 
@@ -93,17 +94,19 @@ def _end_with_parent() -> None:
 
 def _is_postgres(pid: int) -> bool:
     """Whether a process of this machine is one of PostgreSQL's."""
-    command = Path(f"/proc/{pid}/cmdline")
-    return command.exists() and command.read_bytes().startswith(b"postgres:")
+    with suppress(OSError):  # it has ended, or is not for us to see
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"postgres:")
+    return False
 
 
 def _run(task: Task) -> Any:
-    """Does a task; rests behind it when somebody was at work, who gets more of the machine than this does."""
+    """Does a task; rests before it when somebody was at work during the last one, who gets more of the machine."""
+    time.sleep(_rests.pop() if _rests else 0.0)
     function, arguments = task
     begun, before = time.monotonic(), _recorded()
     result = function(_connections[0], *arguments)
     if _recorded() != before:
-        time.sleep(min((time.monotonic() - begun) * REST_TIMES, LONGEST_REST))
+        _rests.append(min((time.monotonic() - begun) * REST_TIMES, LONGEST_REST))
     return result
 
 

@@ -40,7 +40,7 @@ class ClaimDispenser:
 
     def __init__(self, fetch: Fetch, queue: Queue) -> None:
         self._fetch, self._queue = fetch, queue
-        self._look_up: Batcher[None, Free | None] = Batcher(self._find)
+        self._look_up: Batcher[None, Free | None] = Batcher(self._find, name="find_free")
         self._held: set[UUID] = set()
         self._passed: dict[UUID, int] = {}
         self._settled = asyncio.Event()

@@ -150,10 +150,13 @@ def _parameters(asked: Iterable[EventWaiter], begin: int, of_clients: bool) -> t
 
 def _hand_out(asked: Iterable[EventWaiter], rows: Sequence[Happened], through: int) -> None:
     """Settles the wishes that are fulfilled, and moves the others on."""
+    types, streams = {one.row.type for one in rows}, {one.row.stream_id for one in rows}
     for wish in asked:
+        filters = wish.filters
         if wish.settled.done():  # it has ended meanwhile, and goes on from where it is
             continue
-        if fitting := [one.row for one in rows if _fits(wish, one)]:
+        may_fit = filters.type in (None, *types) and filters.ticket_id in (None, *streams)
+        if may_fit and (fitting := [one.row for one in rows if _fits(wish, one)]):
             wish.resolve(fitting)
         wish.position = max(wish.position, through)
 

@@ -107,7 +107,7 @@ def taken_over(ticket: Ticket, shape: type[msgspec.Struct]) -> dict[str, Any]:
     return {name: getattr(ticket, name) for name in shape.__struct_fields__ if hasattr(ticket, name)}
 
 
-async def history(fetch: Fetch, ticket_id: UUID) -> list[tuple[int | None, Recorded]]:
+async def history(fetch: Fetch, ticket_id: UUID) -> list[Placed]:
     """Every event of a ticket, oldest first, with its position where it is sealed."""
     return [(row[0], to_recorded(*row[1:])) for row in await fetch(HISTORY, (ticket_id,))]
 
@@ -124,7 +124,7 @@ async def version_at_position(fetch: Fetch, ticket_id: UUID, position: int) -> i
     return rows[0][0] if rows else None
 
 
-def event_views(history: list[tuple[int | None, Recorded]]) -> list[EventView]:
+def event_views(history: list[Placed]) -> list[EventView]:
     """The history for people: with the step of the procedure, and in words."""
     return [event_view(position, recorded) for position, recorded in history]
 

@@ -83,7 +83,7 @@ def rebuild(
             stands = _checkpoints(connection, projections).values()
             through = min([last, *(position for position, _ in stands if last - position <= sizes.far)])
             with process_pool(connection, processes if through > sizes.small else 0, REBUILD_SETTINGS) as run:
-                for done in accumulate(run(sweeps(connection, projections, through, sizes.chunk))):
+                for done in accumulate(run(fold_tasks(connection, projections, through, sizes.chunk))):
                     progress(done, through)
                 _finish(run, projections)
                 differences: list[Difference]
@@ -116,7 +116,7 @@ def _begin(connection: psycopg.Connection[Any], projections: Sequence[Projection
             connection.execute(projection.ddl)
 
 
-def sweeps(
+def fold_tasks(
     connection: psycopg.Connection[Any], projections: Sequence[Projection], through: int, chunk: int
 ) -> Iterator[Task]:
     """The tasks that together fold what the log holds up to `through`; each gives the number of its events."""

@@ -38,7 +38,7 @@ class Freshness:
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
-        self._look: Batcher[UUID | None, Positions] = Batcher(self._positions)
+        self._look: Batcher[UUID | None, Positions] = Batcher(self._positions, name="positions")
         self._pause: asyncio.Task[None] | None = None
 
     async def holds_version(self, ticket_id: UUID, version: int, seconds: float) -> bool:
@@ -54,13 +54,15 @@ class Freshness:
         deadline = loop.time() + seconds
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds + FRESHNESS_PATIENCE_SECONDS):
-                while not holds(await self._look(ticket_id)):
+                while True:
+                    if self._pause and not self._pause.done():  # one for all: whoever waits asks with the others
+                        await asyncio.shield(self._pause)
+                    if holds(await self._look(ticket_id)):
+                        return True
                     if loop.time() >= deadline:
                         return False
                     if self._pause is None or self._pause.done():
                         self._pause = loop.create_task(asyncio.sleep(FRESHNESS_POLL_SECONDS))
-                    await asyncio.shield(self._pause)  # one for all: whoever waits asks together with the others
-                return True
         return False
 
     async def _positions(self, tickets: list[UUID | None]) -> list[Positions]:

@@ -8,6 +8,7 @@ from psycopg.sql import SQL, Identifier
 
 from application.store.event_store import NotReadable, StoredRow, to_recorded
 from application.store.postgres.database import connect
+from domain.client import client_stream
 from domain.errors import StaleVersion
 from domain.values import Role
 from tests.support.api_requests import client_key, problem, request, version
@@ -97,6 +98,15 @@ def test_a_client_is_told_no_more_of_an_unreadable_ticket(shared_desk: RunningDe
     reply = shared_desk.get(f"/v1/tickets/{ticket}", key)
     problem(reply, 503, "unreadable_event")
     assert b"internal" not in reply.data
+
+
+def test_a_client_is_not_told_of_another_clients_unreadable_entry(shared_desk: RunningDesk) -> None:
+    """Whose entry it is, is asked before it is loaded: there or not, readable or not, it is 404."""
+    key = client_key(shared_desk, "client-9")
+    with connect(shared_desk.database, "test future") as connection:
+        append(connection, [StoredRow(client_stream("client-unreadable"), 1, FUTURE, b"{}", NOW)])
+    problem(shared_desk.get("/v1/clients/client-unreadable"), 503, "unreadable_event")
+    problem(shared_desk.get("/v1/clients/client-unreadable", key), 404, "unknown_user_id")
 
 
 def test_a_database_that_takes_no_writes_is_unavailable(database: str, tmp_path: Path) -> None:

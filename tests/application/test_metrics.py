@@ -328,6 +328,13 @@ def test_a_spoilt_file_is_no_news(tmp_path: Path, spoilt: bytes) -> None:
     assert list(gathered(tmp_path)) == [({("a", (), 2): [1.0, 0.0]}, True)]
 
 
+def test_two_threads_that_meet_a_name_at_once_count_in_the_same_cells() -> None:
+    """Whoever comes second is given what the first one has made."""
+    cells = Cells()
+    assert cells.place(("a", (), 1)) == cells.place(("a", (), 1))
+    assert cells.sums() == {("a", (), 1): [0.0]}
+
+
 def test_there_is_an_end_to_names() -> None:
     """When a process has no room for more labels, what they count is lost, and nothing else."""
     full = Cells()

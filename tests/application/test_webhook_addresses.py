@@ -416,6 +416,7 @@ def test_retry_after_may_be_a_date() -> None:
     """RFC 9110: seconds or a date; a date of the past is now."""
     with Receiver() as receiver:
         for said, least, most in [
+            ("120 ", 120, 120),
             ("Fri, 31 Dec 1999 23:59:59 GMT", 0, 0),
             ("Fri, 31 Dec 2199 23:59:59 GMT", 10**9, 10**10),
             ("Fri, 31 Dec 2199 23:59:59 -0000", 10**9, 10**10),

@@ -20,6 +20,7 @@ from api.worker.worker_loop import Worker
 from application.settings import Settings
 from application.store.postgres.database import connect
 from application.webhooks.delivery import delivery_backoff, prune_deliveries
+from application.webhooks.delivery_queue import queue_deliveries, served_subscriptions
 from application.webhooks.signing import Vault, new_secret
 from domain.client import client_stream
 from tests.support.running_desk import ROOT, wait_until
@@ -318,6 +319,29 @@ def test_a_replay_sends_everything_after_a_position_again(at: Desk, receiver: Re
     assert (at.find(webhook).go_to, at.find(webhook).position) == (None, 6)
 
 
+def test_a_replay_that_comes_in_the_middle_of_a_round_waits_for_the_next(at: Desk, receiver: Receiver) -> None:
+    """Who is served was read before it: the attempts of that round are under way by then."""
+    webhook = at.subscribe(receiver.url)
+    served = {one.id: one for one in served_subscriptions(at.connection)}
+    at.change(webhook, go_to=0)
+    at.happen(uuid4())
+    queue_deliveries(at.connection, served, at.clock())
+    assert (at.find(webhook).go_to, at.log("position")) == (0, [])
+
+
+def test_subscriptions_that_stand_apart_each_get_what_is_behind_them(at: Desk, receiver: Receiver) -> None:
+    """Events are read once for all that stand together, and for each that stands elsewhere."""
+    with Receiver() as other, Receiver() as late:
+        at.subscribe(receiver.url)
+        at.subscribe(other.url)
+        at.happen(uuid4(), 1, 2)
+        at.settle()
+        at.change(at.subscribe(late.url), go_to=1)
+        at.happen(uuid4())
+        at.settle()
+        assert [sorted(each.positions) for each in (receiver, other, late)] == [[1, 2, 3], [1, 2, 3], [2, 3]]
+
+
 def test_a_replay_begins_when_nothing_of_before_is_under_way(at: Desk, receiver: Receiver) -> None:
     """An attempt that began before the replay comes to its end first, so that it cannot mix with it."""
     webhook, ticket = at.subscribe(receiver.url), uuid4()
@@ -385,6 +409,7 @@ def test_two_workers_do_not_send_the_same_at_once(
         assert receiver.positions == [1, 2, 3]
         two.happen(uuid4())
         first.close()
+        two.until(lambda: len(receiver.received) == 4, "the second one sends, once the server has seen that end")
         two.settle()
     assert receiver.positions == [1, 2, 3, 4]
 

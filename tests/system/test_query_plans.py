@@ -118,9 +118,12 @@ def remember_deliveries(connection: psycopg.Connection[Any]) -> None:
 
 
 def spread(connection: psycopg.Connection[Any]) -> None:
-    """Makes the tables as long as those of ten times as many tickets, with as many rows: long enough for an index."""
+    """Makes the tables as long as those of ten times as many tickets, with as many rows: long enough for an index.
+
+    What the worker deletes meanwhile would be vacuumed away, after a minute: on a busy machine only.
+    """
     for table in growing(connection):
-        connection.execute(f"alter table {table} set (fillfactor = 10)")
+        connection.execute(f"alter table {table} set (fillfactor = 10, autovacuum_enabled = off)")
         connection.execute(f"vacuum (full, analyze) {table}")
 
 

@@ -75,7 +75,8 @@ class Watched(falcon.asgi.App[Request, Response]):
         finally:
             IN_PROGRESS.add(by=-1.0)
             arrived = scope.pop(SCOPE, None)  # or it, the request and the scope would wait for the garbage collector
-            self._note(scope["method"], arrived, time.perf_counter() - begun, gone)
+            if self._logs or self._counts:
+                self._note(scope["method"], arrived, time.perf_counter() - begun, gone)
 
     def _note(self, method: str, arrived: Arrived | None, seconds: float, gone: bool) -> None:
         method, status = method if method in HTTP_METHODS else "other", CLIENT_CLOSED_REQUEST if gone else 400

@@ -48,8 +48,10 @@ class Clients(ApiResource):
     async def on_get(self, req: Request, resp: Response, user_id: str) -> None:
         """The entry and the client's tickets."""
         asked, who = read_query(req, "client", PageParameters), req.context.who
+        if roles.sees_only_own(who) and who.client_user_id != user_id:
+            raise UnknownUserId
         client = await self._find(user_id)
-        if client is None or (roles.sees_only_own(who) and who.client_user_id != user_id):
+        if client is None:
             raise UnknownUserId
         await self.wait_for_position(req, resp, asked.min_position, LIST_PROJECTIONS)
         page = await ticket_page(self.fetch, TicketFilters(client_user_id=user_id), asked.cursor, asked.limit)

@@ -76,12 +76,12 @@ class Stream:
     async def _catch_up(self) -> Sequence[bytes]:
         """The next batch of what the log held when the stream began, or when it had fallen behind."""
         reason = ""
-        for pause in PAUSES:
+        for pause in (0.0, *PAUSES):
+            await asyncio.sleep(pause)  # others have their turn meanwhile
             try:
                 return await self._streams.in_turn(self._next_batch)
             except Unavailable as error:
                 reason = str(error).strip()
-            await asyncio.sleep(pause)  # others have their turn meanwhile
         log.warning("stream cut: the database does not answer", reason=reason)
         self._place.hang_up()
         return ()

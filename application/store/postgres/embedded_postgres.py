@@ -116,11 +116,12 @@ class EmbeddedPostgres:
         One that takes longer, as PostgreSQL 18 does for ever while it recovers, ends at once: nothing is lost by that.
         PostgreSQL itself kills, after 5 s, whatever has not ended then.
         """
+        pid = self._live_pid()  # another one may be started meanwhile
         for how, seconds in ((signal.SIGINT, patience), (signal.SIGQUIT, 10)):
-            if pid := self._live_pid():
+            if pid and self._live_pid() == pid:
                 os.kill(pid, how)
             deadline = time.monotonic() + seconds
-            while self._live_pid() and time.monotonic() < deadline:
+            while pid and self._live_pid() == pid and time.monotonic() < deadline:
                 time.sleep(0.02)
 
     def _live_pid(self) -> int | None:

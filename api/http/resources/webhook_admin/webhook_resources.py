@@ -87,7 +87,8 @@ class Webhooks:
         wanted = await read_json(req, shapes.ChangeWebhook)
         if wanted.url is not msgspec.UNSET:
             await self._check(wanted.url)
-        change = SubscriptionChange(partial(replace, **msgspec.to_builtins(wanted)), again=True)
+        named = {name: value for name, value in asdict(wanted).items() if value is not msgspec.UNSET}
+        change = SubscriptionChange(partial(replace, **named), again=True)
         self._show(resp, await self._stored.change(webhook_id, change, self._sealed, utc_now()))
 
     async def on_delete_one(self, req: Request, resp: Response, webhook_id: UUID) -> None:
