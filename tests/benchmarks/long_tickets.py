@@ -1,7 +1,7 @@
 """What a long ticket costs: every command but `compile_dossier`, the read, an earlier version and a stale command on
 tickets of 10, 1,000 and 10,000 events, by turns.
 
-    python -m tests.benchmarks.long_tickets [--turns 5]
+    python -m tests.benchmarks.long_tickets [--turns 15]
 
 Over HTTP, on an API that has just started and with no worker. The snapshots are those that `deskledger migrate` makes
 of a database that has none. `claim_next` is left out: it finds its ticket in a list, and then goes the way of `assign`.
@@ -31,7 +31,7 @@ from tests.support.api_requests import LED_TO_BY, filled, give, path_to, request
 from tests.support.command_line import run
 from tests.support.running_desk import RunningDesk, wait_until
 
-SIZES, TURNS = (10, 1_000, 10_000), 5
+SIZES, TURNS = (10, 1_000, 10_000), 15
 ALLOWED = {1_000: 1.2, 10_000: 1.5}
 STANDING = {command: before for before, command in LED_TO_BY.values()} | {
     "release": "assigned",
