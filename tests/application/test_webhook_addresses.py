@@ -5,6 +5,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Iterator
+from http.client import parse_headers
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -346,7 +347,7 @@ def test_tls_proves_the_name_and_not_the_address(
 
 
 class Talker:
-    """A server that answers every connection with these bytes, whatever it is sent."""
+    """A server that reads each request, and answers it with these bytes."""
 
     def __init__(self, said: bytes) -> None:
         self._said = said
@@ -366,8 +367,9 @@ class Talker:
     def _talk(self) -> None:
         try:
             while True:
-                with self._socket.accept()[0] as one:
-                    one.recv(65536)
+                with self._socket.accept()[0] as one, one.makefile("rb") as request:
+                    headers = parse_headers(request) if request.readline() else {}
+                    request.read(int(headers.get("Content-Length", 0)))  # or what is left unread resets the connection
                     one.sendall(self._said)
         except OSError:
             return
