@@ -37,9 +37,7 @@ SNAPSHOT_SECONDS = 1.0
 WORKER_AGAIN_SECONDS = 600.0  # between looks at the whole table, for what was committed late
 PAUSE_TIMES, LONGEST_BREATH = 9, 0.05  # a pause is so many rounds long, at most so many seconds
 LONGEST_WORKER_PAUSE = 10.0
-LAST_WORK_SECONDS = (
-    35.0  # at the end, mails and webhooks that are just being handed over are waited for so long, together
-)
+LAST_WORK_SECONDS = 35.0  # at the end: mails and webhooks that are being handed over, together
 log = structlog.get_logger()
 
 

@@ -39,11 +39,9 @@ _LOAD: LiteralString = """
     join lateral (
         select * from events where stream_id = id and version >= coalesce(last, 0) and version <= %s::int
         offset 0) event on true"""
-LOAD: LiteralString = (
-    _LOAD
-    + """
+_ORDER: LiteralString = """
     order by stream_id, version"""
-)
+LOAD: LiteralString = _LOAD + _ORDER
 
 # The events of streams as by `LOAD`, and behind them so many new ticket numbers.
 _NUMBERS: LiteralString = """)

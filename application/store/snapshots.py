@@ -1,4 +1,4 @@
-"""Snapshots: a ticket at every fiftieth version and at each dossier, so that a long one loads as soon as a short one.
+"""Snapshots: a ticket at every 25th version and at each dossier, so that a long one loads as soon as a short one.
 
 Nothing depends on them but time. They are read by the fold that made them alone, and their table may be emptied at any
 time; a snapshot that cannot be read is passed over (docs/decisions/0039).
@@ -27,7 +27,7 @@ FOLD = sha256("".join(map(inspect.getsource, MADE_BY)).encode()).hexdigest()[:16
 # The next events with a version that a snapshot is due at and not there, in the order in which they were drawn.
 _DUE: LiteralString = """
     select ord, stream_id, version from events
-    where (version %% 50 = 0 or (type = 'Ticket.DossierCompiled' and version > 50)) and ord > %s and not exists (
+    where (version %% 25 = 0 or (type = 'Ticket.DossierCompiled' and version > 25)) and ord > %s and not exists (
         select from snapshots
         where snapshots.stream_id = events.stream_id and fold = %s and snapshots.version = events.version)
     order by ord limit %s"""

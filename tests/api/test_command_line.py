@@ -93,7 +93,7 @@ def test_migrate_takes_the_snapshots_of_long_tickets(
     found = connection.execute(
         "select stream_id, version from snapshots where fold = %s order by 2", (FOLD,)
     ).fetchall()
-    assert found == [(ticket, 50), (ticket, 100)]
+    assert found == [(ticket, 25), (ticket, 50), (ticket, 75), (ticket, 100)]
 
 
 def test_rebuild_shows_the_tables_that_it_compared(

@@ -47,7 +47,7 @@ from tests.support.write_side import (
 )
 
 NOTE = AddNote("looked at it")
-LONG = 130  # events: two snapshots, and 30 behind them
+LONG = 115  # events: four snapshots, and 15 behind the last
 
 
 @pytest.fixture(params=["HelpDesk", "the combining desk"])
@@ -100,12 +100,12 @@ def noted(shell: Shell, ticket: UUID, **more: int) -> int:
     return shell.execute(request(ticket, NOTE, **more)).ticket.version
 
 
-def test_every_fiftieth_version_has_one(connection: psycopg.Connection, desk: HelpDesk, long: UUID) -> None:
+def test_every_25th_version_has_one(connection: psycopg.Connection, desk: HelpDesk, long: UUID) -> None:
     """Each is the ticket as it was then; a load begins at the last, and a short ticket has none."""
-    assert made(connection) == {long: [50, 100]}
-    assert loaded(connection, long) == [("Snapshot", 100), *(("Ticket.NoteAdded", n) for n in range(101, 131))]
+    assert made(connection) == {long: [25, 50, 75, 100]}
+    assert loaded(connection, long) == [("Snapshot", 100), *(("Ticket.NoteAdded", n) for n in range(101, LONG + 1))]
     whole = desk.history(long)
-    for version in (50, 100):
+    for version in (25, 50, 75, 100):
         (row,) = connection.execute("select ticket from snapshots where version = %s", (version,)).fetchone()
         assert Snapshot(fold(whole[:version])) == msgspec.json.decode(row, type=Snapshot)
     assert fold(by_snapshot(desk, long)) == fold(whole)
@@ -119,7 +119,7 @@ def test_a_command_goes_on_from_a_snapshot(desk: HelpDesk, shell: Shell, long: U
     assert fold(desk.history(long)) == outcome.ticket
 
 
-@pytest.mark.parametrize("expected", [3, 50, 99, 100, 101, LONG - 1, LONG + 5])
+@pytest.mark.parametrize("expected", [3, 25, 99, 100, 101, LONG - 1, LONG + 5])
 def test_a_stale_command_is_told_all_that_it_missed(shell: Shell, long: UUID, expected: int) -> None:
     """Also the events that a snapshot stands for, each once and in order; none where the version is yet to come."""
     with pytest.raises(StaleVersion) as raised:
@@ -137,11 +137,11 @@ def test_a_dossier_has_all_of_the_history(connection: psycopg.Connection, shell:
     for command in (up, too_hard, up, too_hard, up, too_hard, up):
         shell.execute(request(ticket, command))
     take_all_snapshots(connection)
-    assert made(connection)[ticket] == [50]
+    assert made(connection)[ticket] == [25, 50]
     dossier = shell.execute(request(ticket, CompileDossier("all of it"))).events[0].event
     assert len(dossier.lines) >= 60
     take_all_snapshots(connection)  # one for the dossier, which is as long as everything before it
-    assert (made(connection)[ticket], loaded(connection, ticket)) == ([50, 73], [("Snapshot", 73)])
+    assert (made(connection)[ticket], loaded(connection, ticket)) == ([25, 50, 73], [("Snapshot", 73)])
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_snapshot_that_is_of_no_use_is_passed_over(
     append(connection, notes(long, LONG + 2, 60))
     for _ in range(2):
         take_all_snapshots(connection)
-    assert made(connection)[long] == [50, 100, 150]
+    assert made(connection)[long] == [25, 50, 75, 100, 125, 150, 175]
     assert fold(by_snapshot(desk, long)) == fold(desk.history(long))
 
 
@@ -181,10 +181,10 @@ def test_an_earlier_version_goes_by_the_snapshot_before_it(
 
     async def look() -> None:
         combining = BatchingDesk(database)
-        for version in (0, 1, 49, 50, 51, 99, 100, 130, 131):
+        for version in (0, 1, 24, 25, 26, 99, 100, LONG, LONG + 1):
             loaded = await combining.loader.load([long], version)
             assert fold(loaded.get(long, ())) == fold(whole[:version])
-        assert len((await combining.loader.load([long], 120))[long]) == (120 if fault else 21)
+        assert len((await combining.loader.load([long], 113))[long]) == (113 if fault else 14)
         assert await combining.loader.load([uuid4()], 3) == {}
         await combining.close()
 
@@ -230,9 +230,9 @@ def test_the_worker_takes_what_is_due(connection: psycopg.Connection, database: 
     running = Thread(target=worker.run)
     running.start()
     try:
-        wait_until(lambda: made(connection) == {first: [50]}, "the first snapshot")
+        wait_until(lambda: made(connection) == {first: [25, 50]}, "the first snapshot")
         append(connection, notes(second, 6, 60))
-        wait_until(lambda: made(connection) == {first: [50], second: [50]}, "the second snapshot")
+        wait_until(lambda: made(connection) == {first: [25, 50], second: [25, 50]}, "the second snapshot")
     finally:
         worker.stop()
         running.join()
@@ -250,7 +250,7 @@ def test_several_at_once_make_the_same(connection: psycopg.Connection, database:
 
     with ThreadPoolExecutor(3) as threads:
         list(threads.map(take, range(3)))
-    assert made(connection) == {ticket: [50, 100, 150, 200, 250, 300] for ticket in tickets}
+    assert made(connection) == {ticket: [*range(25, 301, 25)] for ticket in tickets}
 
 
 def test_batches_go_through_everything(connection: psycopg.Connection, desk: HelpDesk) -> None:
@@ -263,8 +263,8 @@ def test_batches_go_through_everything(connection: psycopg.Connection, desk: Hel
     while (last := take_snapshots(connection, after, 3)) is not None:
         assert last > after
         after, batches = last, batches + 1
-    assert batches == 3
-    assert made(connection) == {ticket: [50, 100, 150, 200] for ticket in tickets}
+    assert batches == 6
+    assert made(connection) == {ticket: [*range(25, 201, 25)] for ticket in tickets}
 
 
 def test_what_is_no_ticket_gets_none(connection: psycopg.Connection, desk: HelpDesk, long: UUID) -> None:
@@ -281,7 +281,7 @@ def test_what_is_no_ticket_gets_none(connection: psycopg.Connection, desk: HelpD
     later = opened(desk)
     append(connection, notes(later, 6, 60))
     take_all_snapshots(connection)
-    assert made(connection) == {long: [50, 100], later: [50]}
+    assert made(connection) == {long: [25, 50, 75, 100], later: [25, 50]}
     desk.register_client("client-1", RegisterClient("Client One", "other@example.org").contact(), STAFF, NOW)
 
 
@@ -292,12 +292,12 @@ def test_those_of_another_program_are_forgotten_after_a_week(connection: psycopg
     connection.execute(
         "insert into snapshots select stream_id, 'other', version, ticket from snapshots where fold = 'old'"
     )
-    assert [forget_snapshots(connection, 1) for _ in range(3)] == [1, 1, 0]
+    assert [forget_snapshots(connection, 1) for _ in range(5)] == [1, 1, 1, 1, 0]
     assert dict(connection.execute("select fold, count(*) from snapshots group by 1").fetchall()) == {
-        FOLD: 2,
-        "other": 2,
+        FOLD: 4,
+        "other": 4,
     }
-    assert made(connection) == {long: [50, 100]}
+    assert made(connection) == {long: [25, 50, 75, 100]}
 
 
 def test_the_hash_is_over_everything_that_the_fold_depends_on() -> None:

@@ -17,7 +17,7 @@ STREAM_BATCH_MAX, BATCH_BYTES = 200, 256 * 1024  # rows that are read at once, a
 FIRST_BATCH = 16  # as nobody knows how large they are
 CHUNK_BYTES = 32 * 1024  # that are written at once, so that a slow reader takes each in time
 NEAR = 500  # positions behind those who wait at the end of the log, who are joined nevertheless
-PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0)  # while the database does not answer
+PAUSES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)  # before each attempt, while the database does not answer
 log = structlog.get_logger()
 
 
@@ -76,7 +76,7 @@ class Stream:
     async def _catch_up(self) -> Sequence[bytes]:
         """The next batch of what the log held when the stream began, or when it had fallen behind."""
         reason = ""
-        for pause in (0.0, *PAUSES):
+        for pause in PAUSES:
             await asyncio.sleep(pause)  # others have their turn meanwhile
             try:
                 return await self._streams.in_turn(self._next_batch)

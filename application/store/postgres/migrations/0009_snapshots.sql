@@ -1,4 +1,4 @@
--- A ticket at every fiftieth version, as one version of the program folds it, so that a long one is not folded from its
+-- A ticket at every 25th version, as one version of the program folds it, so that a long one is not folded from its
 -- first event each time; and at a dossier, which is as long as all that came before. It may be emptied at any time:
 -- nothing is lost, and the worker makes it anew.
 
@@ -11,4 +11,4 @@ create table snapshots (
     primary key (stream_id, fold, version)
 );
 create index events_worth_a_snapshot on events (ord) include (stream_id, version)
-    where version % 50 = 0 or (type = 'Ticket.DossierCompiled' and version > 50);
+    where version % 25 = 0 or (type = 'Ticket.DossierCompiled' and version > 25);
