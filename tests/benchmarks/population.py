@@ -450,7 +450,7 @@ def populate(
     url: str,
     tickets: int,
     seed: int = 1,
-    progress: Advance | None = None,
+    progress: Advance = lambda *_: None,
     processes: int = 2,
     block: int = BLOCK,
 ) -> int:
@@ -478,13 +478,12 @@ def populate(
     return total
 
 
-def _project(connection: psycopg.Connection[Any], total: int, progress: Advance | None) -> None:
+def _project(connection: psycopg.Connection[Any], total: int, progress: Advance) -> None:
     """Brings the projections to the end of the log: by a rebuild where they are far from it."""
     if total > REBUILD_SIZES.far:
         rebuild(connection, *PROJECTIONS, progress=progress)
     while project(connection):
-        if progress:
-            progress(total - max(lag(connection).values()), total)
+        progress(total - max(lag(connection).values()), total)
 
 
 def _tune(connection: psycopg.Connection[Any]) -> None:
@@ -518,21 +517,19 @@ def without_indexes(connection: psycopg.Connection[Any], table: str) -> Iterator
         connection.execute(definition)
 
 
-def _store(url: str, plan: Plan, positions: list[int], processes: int, progress: Advance | None) -> None:
+def _store(url: str, plan: Plan, positions: list[int], processes: int, progress: Advance) -> None:
     store_clients(url, plan)
     blocks = list(zip(plan.blocks, positions, strict=False))
     if len(blocks) == 1 or processes == 1:
         for block, position in blocks:
             store_block(url, plan, block, position)
-            if progress:
-                progress(position, positions[-1] - 1)
+            progress(position, positions[-1] - 1)
         return
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as workers:
         waiting = [workers.submit(store_block, url, plan, block, position) for block, position in blocks]
         for number, future in enumerate(waiting, 1):
             future.result()
-            if progress:
-                progress(positions[number] - 1, positions[-1] - 1)
+            progress(positions[number] - 1, positions[-1] - 1)
 
 
 def store_clients(url: str, plan: Plan) -> None:

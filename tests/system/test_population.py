@@ -23,8 +23,9 @@ from domain.procedure import QUEUES
 from domain.rules import possible
 from domain.ticket import begin_ticket, evolve
 from domain.values import Channel, Level, Queue
-from projections.rebuild.rebuild_projections import rebuild
+from projections.rebuild.rebuild_projections import Sizes, rebuild
 from projections.runner import PROJECTIONS, project_all
+from tests.benchmarks import population
 from tests.benchmarks.population import MAIL_DOMAIN, populate
 from tests.support.given import given_by
 from tests.support.write_side import NOW, opened, request
@@ -97,9 +98,11 @@ def schema(connection: psycopg.Connection[Any]) -> list[Any]:
     return connection.execute(query).fetchall()
 
 
-def test_the_same_seed_makes_the_same_rows(database: str, empty_database: str) -> None:
-    """Ids, numbers, times, texts, hashes, mails and keys come from the seed alone, however many processes work."""
+def test_the_same_seed_makes_the_same_rows(database: str, empty_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids, numbers, times, texts, hashes, mails and keys come from the seed alone, however many processes work, and
+    whether the projections are brought up as events come or by a rebuild, as those of many tickets are."""
     populate(database, 90, seed=7, processes=1, block=30)
+    monkeypatch.setattr(population, "REBUILD_SIZES", Sizes(far=10))
     populate(empty_database, 90, seed=7, processes=2, block=30)
     assert rows(database) == rows(empty_database)
 
