@@ -6,7 +6,7 @@ from typing import Any
 from falcon.routing import CompiledRouter
 
 from api.http import problems
-from api.http.middleware.access_log import Watched
+from api.http.middleware.access_log import LoggingApp
 from api.http.middleware.authentication import Authentication
 from api.http.middleware.request_rules import Arrival
 from api.http.middleware.response_headers import Origins, ResponseHeaders
@@ -37,7 +37,7 @@ from projections.status.freshness import Freshness
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json", "/docs", REDOC})  # nobody is asked for a key
 
 
-class App(Watched):
+class App(LoggingApp):
     """What answers GET answers HEAD as well (RFC 9110, section 9.3.2): the same, without the body."""
 
     end_streams: Callable[[], None]  # for the end of the server: nobody is to wait for those who only listen

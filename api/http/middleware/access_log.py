@@ -50,7 +50,7 @@ class AccessLine(msgspec.Struct, omit_defaults=True, gc=False):
     code: str | None = None
 
 
-class Watched(falcon.asgi.App[Request, Response]):
+class LoggingApp(falcon.asgi.App[Request, Response]):
     """An application whose requests are logged and counted."""
 
     def watch(self, settings: Settings, router: CompiledRouter) -> None:
@@ -76,9 +76,9 @@ class Watched(falcon.asgi.App[Request, Response]):
             IN_PROGRESS.add(by=-1.0)
             arrived = scope.pop(SCOPE, None)  # or it, the request and the scope would wait for the garbage collector
             if self._logs or self._counts:
-                self._note(scope["method"], arrived, time.perf_counter() - begun, gone)
+                self._log_request(scope["method"], arrived, time.perf_counter() - begun, gone)
 
-    def _note(self, method: str, arrived: Arrived | None, seconds: float, gone: bool) -> None:
+    def _log_request(self, method: str, arrived: Arrived | None, seconds: float, gone: bool) -> None:
         method, status = method if method in HTTP_METHODS else "other", CLIENT_CLOSED_REQUEST if gone else 400
         milliseconds = int(seconds * 1e6) / 1000
         line = AccessLine("request", "info", datetime.now(UTC), method, NO_ROUTE, status, milliseconds)
