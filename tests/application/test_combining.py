@@ -433,7 +433,7 @@ def test_the_worker_is_told_once_for_many(shell: BatchingDesk, run: Any, databas
 
 
 def test_a_lost_wake_up_line_fails_no_command(
-    shell: BatchingDesk, run: Any, connection: psycopg.Connection, database: str
+    shell: BatchingDesk, run: Any, connection: psycopg.Connection, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker looks by itself too, so a wake-up call that cannot be made is dropped; the next one is made."""
 
@@ -444,7 +444,9 @@ def test_a_lost_wake_up_line_fails_no_command(
     (ticket_id,) = run(tickets(shell, 1))
     run(wake(shell, ticket_id))
     end(connection, TERMINATE, "wake")
-    run(wake(shell, ticket_id))
+    with monkeypatch.context() as elsewhere:  # where the next one cannot be opened
+        elsewhere.setattr(shell._lines["wake"], "_url", "postgresql://127.0.0.1:1/nothing")
+        run(wake(shell, ticket_id))
     with connect(database, "test listener") as listener:
         listener.execute("listen deskledger_appended")
         run(wake(shell, ticket_id))
