@@ -454,16 +454,27 @@ def test_a_reader_that_is_gone_is_nobodys_fault() -> None:
 
 
 @pytest.mark.parametrize("started", [False, True])
-def test_a_descriptor_that_does_not_wait_is_waited_for(pipe: tuple[int, int], started: bool) -> None:
+def test_a_descriptor_that_does_not_wait_is_waited_for(
+    pipe: tuple[int, int], started: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where another program has made standard error non-blocking, no line is lost, also before a process serves."""
     read, write = pipe
     os.set_blocking(write, False)
+    waiting, sleep = threading.Event(), logs.time.sleep
+
+    def seen(seconds: float) -> None:
+        if seconds == logs.LOG_AGAIN_SECONDS:
+            waiting.set()
+        sleep(seconds)
+
+    monkeypatch.setattr(logs.time, "sleep", seen)
     handler = LineHandler(write)
     if started:
         handler.start()
     sent = b"".join(b"%06d\n" % number for number in range(20_000)) + b"end\n"
     writing = threading.Thread(target=handler.enqueue, args=(sent,))
     writing.start()
+    assert waiting.wait(60)  # the pipe is full, and nobody has read yet
     assert read_until(read, b"end\n") == sent
     writing.join()
 
