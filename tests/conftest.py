@@ -162,6 +162,13 @@ def shared_desk(postgres: str, template: str, tmp_path_factory: pytest.TempPathF
         yield running
 
 
+@pytest.fixture(autouse=True)
+def settled_before(request: pytest.FixtureRequest) -> None:
+    """A test on the shared desk begins when what the tests before it wrote has come to its end in every list."""
+    if "shared_desk" in request.fixturenames:
+        request.getfixturevalue("shared_desk").settled()
+
+
 @pytest.fixture(scope="module")
 def module_desk(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDesk]:
     """The same, for the tests of one module: for those that count everything, or leave the desk other than it was."""

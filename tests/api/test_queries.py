@@ -266,7 +266,6 @@ def test_a_method_that_an_address_does_not_take_is_named(
 
 def test_head_answers_as_get_without_the_body(shared_desk: RunningDesk, world: dict[str, Row]) -> None:
     """RFC 9110, section 9.3.2: the same status and headers, and nothing more."""
-    shared_desk.caught_up()  # what other tests wrote must not come in between the two
     for path in (
         "/v1/queues",
         f"/v1/tickets/{next(iter(world))}",
@@ -354,7 +353,6 @@ def test_a_ticket_is_found_by_its_number(shared_desk: RunningDesk, world: dict[s
 
 def test_the_overview_counts_every_open_ticket_once(shared_desk: RunningDesk, world: dict[str, Row]) -> None:
     """Nine queues; size, unassigned, priorities and the oldest entry agree with the queue's own pages."""
-    shared_desk.caught_up()
     overview = shared_desk.get("/v1/queues").json
     assert [queue["queue"] for queue in overview["items"]] == list(Queue)
     assert overview["open_tickets"] == sum(queue["size"] for queue in overview["items"])
@@ -430,7 +428,6 @@ def test_a_client_entry_lists_the_clients_tickets(shared_desk: RunningDesk, worl
 
 def test_the_feed_is_the_one_order_of_all_events(shared_desk: RunningDesk, world: dict[str, Row]) -> None:
     """Positions 1, 2, 3 … without a gap; every ticket's history is in it, event for event."""
-    shared_desk.caught_up()
     last = shared_desk.get("/v1/events?limit=1").headers["Deskledger-Position"]
     events = walk(shared_desk, "/v1/events")
     assert [event["position"] for event in events] == list(range(1, len(events) + 1))
@@ -444,7 +441,6 @@ def test_the_feed_is_the_one_order_of_all_events(shared_desk: RunningDesk, world
 
 def test_a_filter_of_the_feed_finds_exactly_what_fits(shared_desk: RunningDesk, world: dict[str, Row]) -> None:
     """type, ticket_id, client_user_id (directory and tickets), actor, level, from and to, alone and together."""
-    shared_desk.caught_up()
     events = walk(shared_desk, "/v1/events")
     ticket = next(ticket for ticket, seen in world.items() if seen["state"] == "closed")
     mine = {t for t, seen in world.items() if seen["client"] and seen["client"]["user_id"] == "bert"}
@@ -479,7 +475,6 @@ def created_before(event: Row, end: str) -> bool:
 
 def test_a_follower_of_the_feed_goes_on_where_it_stopped(shared_desk: RunningDesk) -> None:
     """`after` of a page is where the next reading begins, also when nothing of the page fitted the filter."""
-    shared_desk.caught_up()
     empty = shared_desk.get("/v1/events?type=Ticket.Linked").json
     assert empty["next"] is None
     first, second = brought(shared_desk, "tier1"), request(shared_desk)

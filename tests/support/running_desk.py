@@ -202,6 +202,15 @@ class RunningDesk:
                 and (select min(position) from projections) = (select coalesce(max(position), 0) from log)"""
             wait_until(lambda: connection.execute(query).fetchone()[0], "the projections have caught up")
 
+    def settled(self) -> None:
+        """Waits until nothing comes any more by itself: every closing e-mail has its outcome, the projections too."""
+        with connect(self.database, "test wait") as connection:
+            query = """select not exists (select from events, seal_state where ord > hi)
+                and not exists (select from closure_mails where state = 'due')
+                and (select least(min(projections.position), min(followers.position)) from projections, followers
+                    where followers.name = 'closure_mail') = (select coalesce(max(position), 0) from log)"""
+            wait_until(lambda: connection.execute(query).fetchone()[0], "the desk has settled")
+
     def hang_up(self) -> None:
         """Closes every idle connection; clearing alone leaves them open until the garbage is collected."""
         for each in self.http.pools.keys():  # noqa: SIM118 - it is no dict, and cannot be iterated
