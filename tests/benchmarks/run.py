@@ -53,7 +53,7 @@ GROUPS: dict[str, Group] = {
 NEEDS_WRK = ("http", "growth", "million")
 BY_NAME_ONLY = ("million",)  # takes more than ten minutes
 WRK_MISSING = "wrk is not installed: on Debian, apt install wrk. Then run it again: make bench ONLY={}"
-VARIES = ("Date", "Disk")  # between two runs on one machine
+VARIES = ("Date", "Disk", "Wake-up")  # between two runs on one machine
 
 
 def main() -> int:
