@@ -165,7 +165,6 @@ def test_a_command_is_for_the_roles_of_the_procedure(
 ) -> None:
     """Who lacks the role gets 403 naming it (a strange client 404), and nothing is recorded; who has it is obeyed."""
     ticket = brought(shared_desk, standing)
-    shared_desk.caught_up()  # the closing e-mail of a closed ticket is recorded by now, or moves the version below
     before = version(shared_desk, ticket)
     for name in keys.keys() - may:
         reply = give(shared_desk, ticket, command, keys[name])
@@ -174,8 +173,7 @@ def test_a_command_is_for_the_roles_of_the_procedure(
         else:
             detail = problem(reply, 403, "role_missing")["detail"]
             assert all(NAMED.get(role, role) in detail for role in may), detail
-    types = [event["type"] for event in shared_desk.get(f"/v1/tickets/{ticket}/history").json["items"]]
-    assert [type_ for type_ in types[before:] if type_ != "Ticket.ClosureEmailSent"] == []
+    assert version(shared_desk, ticket) == before
     for name in sorted(may):
         ticket = brought(shared_desk, standing)
         assert command in shared_desk.get(f"/v1/tickets/{ticket}", keys[name]).json["allowed_commands"]

@@ -24,6 +24,7 @@ from api.openapi.operations import ENDPOINTS
 from application.commands.procedure_commands import COMMANDS
 from application.settings import Settings
 from domain.values import Level, Principal, Role
+from tests.support.api_requests import mailed
 from tests.support.reference_pages import lines, spans
 from tests.support.running_desk import STAFF, RunningDesk
 
@@ -204,5 +205,8 @@ def test_every_example_command_works(shared_desk: RunningDesk) -> None:
         reply = served.request("POST", path, body, keys.get(name, staff), {"If-Match": f'"{version}"'})
         assert reply.status in endpoint.answers, (name, reply.data)
         ticket_id, version = reply.json["ticket_id"], reply.version
+        if name == "close":
+            mailed(served, ticket_id)
+            version = served.get(f"/v1/tickets/{ticket_id}").version
         meant.setdefault(OTHER_TICKET_ID, ticket_id)
     assert set(WALK) == {*COMMANDS, "receive_request"}

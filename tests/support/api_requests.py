@@ -109,7 +109,19 @@ def brought(served: RunningDesk, standing: str, user_id: str = "client-1") -> st
     for command in path_to(standing):
         reply = give(served, ticket, command, served.checker if command == "verify" else None, user_id)
         assert reply.status == 200, (standing, command, reply.data)
+    if standing == "closed":
+        mailed(served, ticket)
     return ticket
+
+
+def mailed(served: RunningDesk, ticket: str) -> None:
+    """Waits for the outcome of a closed ticket's e-mail: an event of its own, so that the version moves once more."""
+
+    def told() -> bool:
+        events = served.get(f"/v1/tickets/{ticket}/history").json["items"]
+        return events[-1]["type"].startswith("Ticket.ClosureEmail")
+
+    wait_until(told, "the closing e-mail has its outcome")
 
 
 def give(

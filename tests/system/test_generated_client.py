@@ -105,10 +105,11 @@ def test_it_goes_from_a_request_to_its_closing(staff: Desk, checker: Desk) -> No
     place = closed(staff, checker, received(staff))
     assert (place.state, place.queue) == (staff.models.State.CLOSED, None)
     ticket = staff("tickets", "get_ticket", place.ticket_id).parsed
-    assert (ticket.version, ticket.client.user_id, ticket.priority) == (place.version, USER_ID, 2)
+    assert (ticket.client.user_id, ticket.priority) == (USER_ID, 2)
+    assert ticket.version in (place.version, place.version + 1)  # the outcome of the closing e-mail comes by itself
     assert ticket.closed_at >= ticket.created_at
     history = staff("tickets", "get_ticket_history", place.ticket_id, min_version=place.version).parsed
-    assert [item.type_.rpartition(".")[2] for item in history.items][-3:] == [
+    assert [item.type_.rpartition(".")[2] for item in history.items][: place.version][-3:] == [
         "QCVerified",
         "ResolutionDocumented",
         "Closed",
