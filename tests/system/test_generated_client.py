@@ -20,10 +20,10 @@ Module = Any
 
 
 @pytest.fixture(scope="module")
-def library(shared_desk: RunningDesk, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
+def library(module_desk: RunningDesk, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     """The package that openapi-python-client generates from what the running server serves."""
     place = tmp_path_factory.mktemp("generated")
-    (place / "openapi.json").write_bytes(shared_desk.get("/openapi.json").data)
+    (place / "openapi.json").write_bytes(module_desk.get("/openapi.json").data)
     program = Path(sys.executable).with_name("openapi-python-client")
     command = [program, "generate", "--path", "openapi.json", "--meta", "none", "--output-path", "deskledger_client"]
     (place / "config.json").write_text(json.dumps({"post_hooks": []}))
@@ -64,19 +64,19 @@ def signed_in(library: ModuleType, served: RunningDesk, key: str) -> Iterator[De
 
 
 @pytest.fixture(scope="module")
-def staff(library: ModuleType, shared_desk: RunningDesk) -> Iterator[Desk]:
+def staff(library: ModuleType, module_desk: RunningDesk) -> Iterator[Desk]:
     """The desk for a key of its own people."""
-    key = shared_desk.key(*STAFF, Role.AUDITOR, levels=[level for level in Level if level is not Level.IT_MANAGER])
-    with signed_in(library, shared_desk, key) as desk:
+    key = module_desk.key(*STAFF, Role.AUDITOR, levels=[level for level in Level if level is not Level.IT_MANAGER])
+    with signed_in(library, module_desk, key) as desk:
         entry = desk.models.RegisterClient(name="Client seven", email="client-7@example.org")
         assert desk("clients", "register_client", USER_ID, body=entry).status_code == 201
         yield desk
 
 
 @pytest.fixture(scope="module")
-def checker(library: ModuleType, shared_desk: RunningDesk) -> Iterator[Desk]:
+def checker(library: ModuleType, module_desk: RunningDesk) -> Iterator[Desk]:
     """The desk for a second key of quality control."""
-    with signed_in(library, shared_desk, shared_desk.checker) as desk:
+    with signed_in(library, module_desk, module_desk.checker) as desk:
         yield desk
 
 
@@ -130,10 +130,10 @@ def test_it_goes_up_the_whole_ladder(staff: Desk, checker: Desk) -> None:
     assert closed(staff, checker, place).state == staff.models.State.CLOSED
 
 
-def test_it_claims_and_reads_queues(staff: Desk, shared_desk: RunningDesk) -> None:
+def test_it_claims_and_reads_queues(staff: Desk, module_desk: RunningDesk) -> None:
     """Queues are read and claimed from by their names; an empty one has nothing to claim."""
     received(staff)
-    shared_desk.caught_up()
+    module_desk.caught_up()
     tier1, nothing = staff.models.Queue.TIER1, staff.models.NoFields()
     waiting = staff("queues", "list_queue", tier1, unassigned=True).parsed
     claimed = staff("queues", "claim_next_ticket", tier1, body=nothing).parsed
