@@ -14,7 +14,7 @@ from email.message import EmailMessage
 from email.policy import default
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import pytest
 import urllib3
@@ -30,6 +30,12 @@ HANG_SECONDS = 60.0
 needs_curl = pytest.mark.skipif(
     not (shutil.which("curl") and shutil.which("bash")), reason="what is shown is typed with curl, in bash"
 )
+CAUGHT_UP: LiteralString = """
+    not exists (select from events, seal_state where ord > hi)
+    and (select min(position) from projections) = (select coalesce(max(position), 0) from log)"""
+MAILED: LiteralString = """
+    not exists (select from closure_mails where state = 'due')
+    and (select position from followers where name = 'closure_mail') = (select coalesce(max(position), 0) from log)"""
 STAFF = [Role.INTAKE, Role.AGENT, Role.QUALITY, Role.IT_MANAGER]
 
 
@@ -197,19 +203,15 @@ class RunningDesk:
 
     def caught_up(self) -> None:
         """Waits until the projections stand at the end of the log and nothing is unsealed."""
-        with connect(self.database, "test wait") as connection:
-            query = """select not exists (select from events, seal_state where ord > hi)
-                and (select min(position) from projections) = (select coalesce(max(position), 0) from log)"""
-            wait_until(lambda: connection.execute(query).fetchone()[0], "the projections have caught up")
+        self._wait_for(CAUGHT_UP, "the projections have caught up")
 
     def settled(self) -> None:
         """Waits until nothing comes any more by itself: every closing e-mail has its outcome, the projections too."""
+        self._wait_for(f"{CAUGHT_UP} and {MAILED}", "the desk has settled")
+
+    def _wait_for(self, condition: LiteralString, what: str) -> None:
         with connect(self.database, "test wait") as connection:
-            query = """select not exists (select from events, seal_state where ord > hi)
-                and not exists (select from closure_mails where state = 'due')
-                and (select least(min(projections.position), min(followers.position)) from projections, followers
-                    where followers.name = 'closure_mail') = (select coalesce(max(position), 0) from log)"""
-            wait_until(lambda: connection.execute(query).fetchone()[0], "the desk has settled")
+            wait_until(lambda: connection.execute(f"select {condition}").fetchone()[0], what)
 
     def hang_up(self) -> None:
         """Closes every idle connection; clearing alone leaves them open until the garbage is collected."""
