@@ -20,7 +20,7 @@ from application.commands.deciding import NO_TRACE, CommandRequest, Outcome, Tra
 from application.commands.idempotency import IdempotencyRequest, StoredAnswer
 from application.identity.api_keys import SELECT_KEYS_BY_HASH
 from application.store.batcher import Batcher
-from application.store.event_store import APPEND, INSERT_AND_KEEP, INSERT_EVENTS, append_parameters, to_row
+from application.store.event_store import APPEND, INSERT_AND_KEEP, INSERT_EVENTS, batch_parameters
 from application.store.idempotency_records import INSERT_RECORD, IdempotencyRecord
 from application.store.postgres.pg_connection import PgConnection, Unavailable
 from application.store.sealing import WAKE
@@ -114,18 +114,14 @@ class BatchingDesk(CommandStore):
         stream_ids = list({stream for wanted, _ in wants for stream in wanted})
         streams, drawn = await self.loader.load_and_draw(stream_ids, sum(draw_number for _, draw_number in wants))
         numbers = iter(drawn)
-        return [
-            ({stream: streams[stream] for stream in wanted if stream in streams}, next(numbers) if draw_number else "")
-            for wanted, draw_number in wants
-        ]
+        return [(streams, next(numbers) if draw_number else "") for _, draw_number in wants]
 
     async def _append_all(self, commands: list[tuple[Sequence[Recorded], IdempotencyRecord | None]]) -> list[bool]:
-        rows = [to_row(event) for events, _ in commands for event in events]
-        keys = [(events[0].originator_id, record) for events, record in commands if record]
-        line, given = self._lines["append"], append_parameters(rows, keys)
+        line, given = self._lines["append"], batch_parameters(commands)
+        keyed = any(record for _, record in commands)
         try:
-            inserted = await (line.execute(INSERT_AND_KEEP, given) if keys else line.execute(INSERT_EVENTS, given[:1]))
-            if inserted == len(rows):
+            inserted = await (line.execute(INSERT_AND_KEEP, given) if keyed else line.execute(INSERT_EVENTS, given[:1]))
+            if inserted == sum(len(events) for events, _ in commands):
                 return [True] * len(commands)
         except psycopg.errors.UniqueViolation:
             pass  # one of them came too late, so that nothing is recorded: now those win that can

@@ -74,12 +74,13 @@ def standing_after(before: Standing, event: e.Event) -> Standing:
     kind = type(event)
     if field := NEW_LEVEL_FIELDS.get(kind):
         return arrival(getattr(event, field))
+    if leads_to := LEADS_TO.get(kind):
+        return leads_to, level, qualification
     if isinstance(event, e.Qualified):
         return state, level, Qualification.CAN_RESOLVE if event.can_resolve else Qualification.CANNOT_RESOLVE
     if isinstance(event, BACK_TO_WORK):
         return State.IN_SUPPORT, event.level, qualification
-    otherwise = State.DECIDING if state in DOSSIER_STANDS else state
-    return LEADS_TO.get(kind, otherwise), level, qualification
+    return State.DECIDING if state in DOSSIER_STANDS else state, level, qualification
 
 
 def arrival(level: Level) -> tuple[State, Level, Qualification | None]:

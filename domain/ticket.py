@@ -152,15 +152,24 @@ def begin_ticket(recorded: e.Recorded) -> Ticket:
 
 def evolve(ticket: Ticket, recorded: e.Recorded) -> Ticket:
     """The ticket after one more event."""
-    change = CHANGES.get(type(recorded.event))
-    changes = change(ticket, recorded.event, recorded) if change else {}
-    state, level, qualification = standing_after((ticket.state, ticket.level, ticket.qualification), recorded.event)
-    if (state is not ticket.state or level is not ticket.level) and queue_of(state, level) != ticket.queue:
+    event = recorded.event
+    change = CHANGES.get(type(event))
+    changes = change(ticket, event, recorded) if change else {}
+    state, level, qualification = standing_after((ticket.state, ticket.level, ticket.qualification), event)
+    held = ticket.assignee is not None or ticket.awaiting is not None
+    if held and queue_of(state, level) != ticket.queue:
         changes |= {"assignee": None, "awaiting": None}  # they last for one stay in a queue
     if state is State.DECIDING and ticket.state is not State.DECIDING:
         changes.setdefault("dossier", None)  # activity after the dossier: what the client saw is no longer all of it
-    changes |= {"state": state, "level": level, "qualification": qualification}
-    return replace(ticket, version=recorded.originator_version, updated_at=recorded.at, **changes)
+    return replace(
+        ticket,
+        version=recorded.originator_version,
+        updated_at=recorded.at,
+        state=state,
+        level=level,
+        qualification=qualification,
+        **changes,
+    )
 
 
 # What only adds to the history.

@@ -5,6 +5,8 @@ from datetime import datetime
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
+from msgspec.structs import replace
+
 from application.commands.deciding import NO_TRACE, CommandRequest, Outcome, Trace, decide, decide_client, record_of
 from application.commands.idempotency import IdempotencyRequest, StoredAnswer
 from application.store.idempotency_records import FIND_RECORD, IdempotencyRecord
@@ -74,7 +76,7 @@ async def handle_command(
             raise
         record = idempotency.record(outcome) if idempotency else None
         if outcome.events and await store.append_events(outcome.events, record):
-            return outcome
+            return replace(outcome, answer=record.answer) if record else outcome
         if stored := await store.find_answer(idempotency):
             return stored
         if not outcome.events:

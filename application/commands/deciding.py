@@ -58,11 +58,13 @@ class CommandRequest(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What a command led to: the ticket as it stands now, and the events that are new."""
+    """What a command led to: the ticket as it stands now, the events that are new, and how it was answered, where that
+    is recorded under an idempotency key."""
 
     ticket: Ticket
     events: tuple[Recorded, ...]
     possible: tuple[str, ...]
+    answer: bytes = b""
 
 
 class NewEvent(msgspec.Struct, frozen=True):

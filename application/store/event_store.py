@@ -4,10 +4,9 @@ An append takes no table lock and sends no NOTIFY: the primary key (stream, vers
 side by side, and the sealer gives the committed events their position (`application/store/sealing.py`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from hashlib import sha256
 from itertools import groupby, starmap
 from typing import Any, LiteralString
@@ -52,7 +51,8 @@ _NUMBERS: LiteralString = """)
     order by stream_id, version, number"""
 LOAD_AND_NUMBERS: LiteralString = "with loaded as (" + _LOAD + _NUMBERS
 
-# What `append_parameters` gives. An append has its xid before nextval: the sealer proves holes dead by it.
+# What an append is given, as `append_parameters` and `batch_parameters` make it: rows by place, which costs PostgreSQL
+# less than by name (docs/decisions/0036). An append has its xid before nextval: the sealer proves holes dead by it.
 _XID: LiteralString = """
     with xid as materialized (select pg_current_xact_id())"""
 _GIVEN: LiteralString = """,
@@ -88,7 +88,7 @@ _WINNERS: LiteralString = """,
     keys as (
         insert into idempotency (principal, key, request_hash, answer, at)
         select principal, key, request_hash, answer, now() from kept join heads using (stream_id)
-        -- in the order of `append_parameters`; a clash is a command that is under way elsewhere: it fails the batch
+        -- in the order of the parameters; a clash is a command that is under way elsewhere: it fails the batch
         order by principal collate "C", key collate "C")
     select stream_id from heads"""
 APPEND: LiteralString = _XID + _GIVEN + _KEPT + _WINNERS
@@ -118,6 +118,17 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
     level: Level | None = None
 
 
+class Envelope(msgspec.Struct):
+    """What the leaf of an event is the hash of, its keys in order."""
+
+    at: datetime | str
+    body: msgspec.Raw
+    meta: msgspec.Raw
+    stream: UUID
+    type: str
+    version: int
+
+
 @dataclass(frozen=True)
 class StoredRow(StoredEvent):
     """An event as the table holds it; `state` is the JSON of its own fields."""
@@ -136,29 +147,28 @@ _json = msgspec.json.Encoder().encode
 
 def leaf_hash(stream_id: UUID, version: int, at: datetime, type_: str, body: bytes, meta: bytes) -> bytes:
     """SHA-256(0x00 ‖ envelope), the leaf of RFC 9162; the envelope is canonical JSON: keys sorted, no blanks, UTF-8."""
-    head = b'\0{"at":"%b","body":' % _moment(at)
-    rest = b',"meta":%b,"stream":"%b","type":"%b","version":%d}' % (meta, _name(stream_id), type_.encode(), version)
-    return sha256(head + body + rest).digest()
-
-
-@lru_cache(64)  # the events of a command share both
-def _moment(at: datetime) -> bytes:
-    return f"{at.astimezone(UTC).isoformat(timespec='microseconds').removesuffix('+00:00')}Z".encode()
-
-
-@lru_cache(64)
-def _name(stream_id: UUID) -> bytes:
-    return str(stream_id).encode()
+    utc = at.astimezone(UTC)
+    moment = utc if utc.microsecond else f"{utc.isoformat()[:19]}.000000Z"  # six digits, also where all are noughts
+    envelope = Envelope(moment, msgspec.Raw(body), msgspec.Raw(meta), stream_id, type_, version)
+    return sha256(b"\0" + _json(envelope)).digest()
 
 
 def to_row(recorded: Recorded) -> StoredRow:
     """The table's row of an event."""
+    body, meta, leaf = _encoded(recorded)
+    return StoredRow(
+        recorded.originator_id, recorded.originator_version, recorded.type, body, recorded.at, meta, None, leaf
+    )
+
+
+def _encoded(recorded: Recorded) -> tuple[bytes, bytes, bytes]:
+    """Body, meta and leaf of an event."""
     body = _sorted(recorded.event)
     meta = _sorted(
         Meta(recorded.actor, recorded.correlation_id, recorded.causation_id, recorded.traceparent, recorded.level)
     )
     stream, version, at, type_ = recorded.originator_id, recorded.originator_version, recorded.at, recorded.type
-    return StoredRow(stream, version, type_, body, at, meta, None, leaf_hash(stream, version, at, type_, body, meta))
+    return body, meta, leaf_hash(stream, version, at, type_, body, meta)
 
 
 class NotReadable(LookupError):
@@ -207,9 +217,26 @@ def append_parameters(
     in_order = sorted(rows, key=_place)  # one order for all, so that two batches cannot deadlock
     firsts = {row.originator_id: row.originator_version for row in reversed(in_order)}
     events = [_given(row, firsts[row.originator_id]) for row in in_order]
-    by_key = sorted(kept, key=lambda one: (one[1].principal, one[1].key))
-    keys = [(stream, *msgspec.structs.astuple(record)) for stream, record in by_key]
-    return _json(events).decode(), _json(keys).decode()
+    return _json(events).decode(), _keys(kept)
+
+
+def batch_parameters(commands: Sequence[tuple[Sequence[Recorded], IdempotencyRecord | None]]) -> tuple[str, str]:
+    """The same of commands, each on a stream of its own: their events, and their records where they have one."""
+    in_order = sorted(commands, key=lambda command: command[0][0].originator_id.int)
+    events = [_given_of(recorded, new[0].originator_version) for new, _ in in_order for recorded in new]
+    return _json(events).decode(), _keys((new[0].originator_id, record) for new, record in commands if record)
+
+
+def _given_of(recorded: Recorded, first: int) -> tuple[Any, ...]:
+    """As `_given`, without a row of the library in between (docs/decisions/0041)."""
+    body, meta, leaf = _encoded(recorded)
+    place = recorded.originator_id, recorded.originator_version, first
+    return *place, recorded.at, recorded.type, msgspec.Raw(body), None, msgspec.Raw(meta), leaf
+
+
+def _keys(kept: Iterable[tuple[UUID | str, IdempotencyRecord]]) -> str:
+    in_order = sorted(kept, key=lambda one: (one[1].principal, one[1].key))
+    return _json([(stream, *msgspec.structs.astuple(record)) for stream, record in in_order]).decode()
 
 
 def _place(row: StoredRow) -> tuple[int, int]:
@@ -218,7 +245,6 @@ def _place(row: StoredRow) -> tuple[int, int]:
 
 
 def _given(row: StoredRow, first: int) -> tuple[Any, ...]:
-    """A row as `_GIVEN` reads it: by place, which costs PostgreSQL less than by name (docs/decisions/0036)."""
     body, meta = msgspec.Raw(row.state), msgspec.Raw(row.meta)
     return row.originator_id, row.originator_version, first, row.at, row.topic, body, row.private, meta, row.leaf
 

@@ -67,7 +67,8 @@ class TicketCommands:
             body = result.body
             ticket = msgspec.json.decode(body, type=TicketVersion)  # the record has nothing but the bytes
         else:
-            body, ticket = answer(result), TicketVersion(result.ticket.ticket_id, result.ticket.version)
+            body = result.answer or answer(result)
+            ticket = TicketVersion(result.ticket.ticket_id, result.ticket.version)
         req.context.ticket_id = ticket.ticket_id
         seconds = prefer_wait(req)
         if seconds is not None and await self._freshness.holds_version(ticket.ticket_id, ticket.version, seconds):
