@@ -157,7 +157,7 @@ def idempotency_key(req: Request) -> str | None:
     if header is None:
         return None
     written = header.strip()
-    if "," in written and sum(name == b"idempotency-key" for name, _ in req.scope["headers"]) > 1:
+    if sum(name == b"idempotency-key" for name, _ in req.scope["headers"]) > 1:
         raise Problem(400, "bad_idempotency_key", "Two keys came, and nobody can tell which one is meant: send one.")
     if not _IDEMPOTENCY_KEY.fullmatch(written):
         detail = "Idempotency-Key takes 1 to 255 printable ASCII characters: a UUID, for example."

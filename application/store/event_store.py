@@ -222,7 +222,7 @@ def append_parameters(
 
 def batch_parameters(commands: Sequence[tuple[Sequence[Recorded], IdempotencyRecord | None]]) -> tuple[str, str]:
     """The same of commands, each on a stream of its own: their events, and their records where they have one."""
-    in_order = sorted(commands, key=lambda command: command[0][0].originator_id.int)
+    in_order = sorted(commands, key=lambda command: command[0][0].originator_id.int)  # that of `append_parameters`
     events = [_given_of(recorded, new[0].originator_version) for new, _ in in_order for recorded in new]
     return _json(events).decode(), _keys((new[0].originator_id, record) for new, record in commands if record)
 
