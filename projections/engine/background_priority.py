@@ -13,16 +13,32 @@ Elsewhere the priority is lowered, and no more.
 
 import ctypes
 import os
+import signal
 import struct
 import sys
 import time
 from contextlib import suppress
+from multiprocessing import parent_process
 from pathlib import Path
+from threading import Thread
 
 NICE = 10
 SLICE_MILLISECONDS = 20  # everybody else's is some 1 to 3
 SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}  # the numbers of the system call: glibc names it from 2.41 on only
 GROUP_TRIES = 10  # in a second: the kernel lets ordinary users change one group in a tenth of a second
+
+
+def begin_background_process() -> None:
+    """Stands back, and ends with its parent: a new process does it first, before it imports what it works with."""
+    os.setsid()  # cores are shared among sessions; and whoever started it decides what an interruption means
+    stand_back(os.getpid())
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    if parent := parent_process():
+        parent.join()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def stand_back(pid: int) -> None:

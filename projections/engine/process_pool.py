@@ -1,21 +1,20 @@
 """Several processes, each with a connection of its own, that do the long tasks of a rebuild side by side.
 
 A task is a function of a module and its arguments, which all have to be picklable. The first argument that it gets is
-the process's connection. The processes are started anew and not forked: the process that wants them may have threads,
-and has a connection that no child may touch.
+the process's connection. The processes are not forked from the one that wants them, which may have threads and has a
+connection that no child may touch, but from a server of `multiprocessing` that has the standard library's part of them:
+so each stands back before it imports the rest (docs/decisions/0019).
 """
 
 import gc
-import os
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from multiprocessing import active_children, get_context, parent_process
+from functools import cache, partial
+from multiprocessing import active_children, get_context
 from pathlib import Path
-from threading import Thread
 from typing import Any, LiteralString, TypeAlias
 
 import psycopg
@@ -24,14 +23,13 @@ from psycopg.conninfo import make_conninfo
 from application.observability.logs import configure
 from application.settings import read_settings
 from application.store.postgres.database import connect
-from projections.engine.background_priority import stand_back
+from projections.engine.background_priority import begin_background_process, stand_back
 
 Task: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...]]
 RunTasks: TypeAlias = Callable[[Iterable[Task]], Iterator[Any]]
 REST_TIMES, LONGEST_REST = 2, 2.0  # beside commands: so many times as long as the task took, at most so many seconds
 RECORDED: LiteralString = "select last_value from events_ord"  # reading it costs the same however many events there are
 _rests: list[float] = []  # seconds: how long it is to rest before the next task
-_connections: list[psycopg.Connection[Any]] = []  # in a process of the pool: the one that it works on
 
 
 class ProcessPoolError(Exception):
@@ -52,9 +50,11 @@ def process_pool(connection: psycopg.Connection[Any], processes: int, settings: 
         with _prepared(url, settings) as own:
             yield lambda tasks: (function(own, *arguments) for function, arguments in tasks)
         return
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), _begin, (url, settings))
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["concurrent.futures.process", "ctypes"])  # nothing of ours: see above
+    pool = ProcessPoolExecutor(processes, context, begin_background_process)
     try:
-        yield lambda tasks: pool.map(_run, tasks)
+        yield lambda tasks: pool.map(partial(_run, url, tuple(settings)), tasks)
     except BaseException as error:
         for process in active_children():
             process.terminate()
@@ -73,23 +73,15 @@ def _prepared(url: str, settings: Iterable[str]) -> psycopg.Connection[Any]:
     return connection
 
 
-def _begin(url: str, settings: Sequence[str]) -> None:
-    """Prepares one process of the pool."""
-    os.setsid()  # cores are shared among sessions; and whoever started it decides what an interruption means
-    stand_back(os.getpid())
-    Thread(target=_end_with_parent, daemon=True).start()
+@cache
+def _own_connection(url: str, settings: tuple[str, ...]) -> psycopg.Connection[Any]:
+    """Made by the first task of a process, which it prepares for all of them."""
     gc.disable()  # what a task makes has no cycles; looking for some takes a tenth of the time
     configure(read_settings().log_level)
     connection = _prepared(url, settings)
-    _connections.append(connection)
     if connection.info.host.startswith("/") and _is_postgres(connection.info.backend_pid):
         stand_back(connection.info.backend_pid)
-
-
-def _end_with_parent() -> None:
-    if parent := parent_process():
-        parent.join()
-    os.kill(os.getpid(), signal.SIGKILL)
+    return connection
 
 
 def _is_postgres(pid: int) -> bool:
@@ -99,18 +91,19 @@ def _is_postgres(pid: int) -> bool:
     return False
 
 
-def _run(task: Task) -> Any:
+def _run(url: str, settings: tuple[str, ...], task: Task) -> Any:
     """Does a task; rests before it when somebody was at work during the last one, who gets more of the machine."""
     time.sleep(_rests.pop() if _rests else 0.0)
+    connection = _own_connection(url, settings)
     function, arguments = task
-    begun, before = time.monotonic(), _recorded()
-    result = function(_connections[0], *arguments)
-    if _recorded() != before:
+    begun, before = time.monotonic(), _recorded(connection)
+    result = function(connection, *arguments)
+    if _recorded(connection) != before:
         _rests.append(min((time.monotonic() - begun) * REST_TIMES, LONGEST_REST))
     return result
 
 
-def _recorded() -> int:
+def _recorded(connection: psycopg.Connection[Any]) -> int:
     """Grows with every event that anybody records."""
-    (last,) = _connections[0].execute(RECORDED).fetchone() or (0,)
+    (last,) = connection.execute(RECORDED).fetchone() or (0,)
     return int(last)

@@ -30,9 +30,7 @@ from application.observability.logs import MOST_WAITING, LineHandler, configure,
 from application.settings import Settings
 from application.store.postgres.database import connect
 from domain.values import Role
-from projections.engine.parking import replay
-from projections.engine.process_pool import process_pool
-from projections.runner import PROJECTIONS, project_all
+from projections.runner import project_all
 from tests.support.running_desk import ROOT, RunningDesk, wait_until
 from tests.support.write_side import opened, poison
 
@@ -266,9 +264,20 @@ def test_what_gunicorn_says_is_a_line_too(shared_desk: RunningDesk) -> None:
     assert "SIGKILL" in said["event"]
 
 
-def test_a_child_of_a_rebuild_logs_as_all_do(
-    desk: HelpDesk, connection: psycopg.Connection, capfd: pytest.CaptureFixture[str]
-) -> None:
+REPLAY = """
+import os
+from application.store.postgres.database import connect
+from projections.engine.parking import replay
+from projections.engine.process_pool import process_pool
+from projections.runner import PROJECTIONS
+
+if __name__ == "__main__":
+    with connect(os.environ["DATABASE_URL"], "parent") as connection, process_pool(connection, 1, ()) as run:
+        list(run([(replay, (PROJECTIONS[0],))]))
+"""
+
+
+def test_a_child_of_a_rebuild_logs_as_all_do(desk: HelpDesk, database: str, connection: psycopg.Connection) -> None:
     """A stream that is parked in a process of a rebuild is a JSON line on standard error, with its trace."""
     ticket = opened(desk)
     poison(connection, ticket)
@@ -277,14 +286,12 @@ def test_a_child_of_a_rebuild_logs_as_all_do(
     query = "update events set meta = meta || jsonb_build_object('traceparent', %s::text) where version = 6"
     connection.execute(query, (trace,))
     project_all(connection)
-    capfd.readouterr()
-    with process_pool(connection, 1, ()) as run:
-        list(run([(replay, (PROJECTIONS[0],))]))
-    said = capfd.readouterr()
-    (line,) = [json.loads(line) for line in said.err.splitlines()]
+    environment = os.environ | {"DATABASE_URL": database}
+    said = subprocess.run([sys.executable, "-c", REPLAY], env=environment, check=True, capture_output=True, text=True)
+    (line,) = [json.loads(line) for line in said.stderr.splitlines()]
     assert (line["event"], line["stream_id"]) == ("a stream is parked: see deskledger replay", str(ticket))
     assert line["trace_id"] == "0af7651916cd43dd8448eb211c80319c"
-    assert said.out == ""
+    assert said.stdout == ""
 
 
 def failing(error: Exception) -> None:
