@@ -27,7 +27,7 @@ from projections.engine.background_priority import begin_background_process, sta
 
 Task: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...]]
 RunTasks: TypeAlias = Callable[[Iterable[Task]], Iterator[Any]]
-REST_TIMES, LONGEST_REST = 2, 2.0  # beside commands: so many times as long as the task took, at most so many seconds
+REST_TIMES, LONGEST_REST = 4, 2.0  # beside commands: so many times as long as the task took, at most so many seconds
 RECORDED: LiteralString = "select last_value from events_ord"  # reading it costs the same however many events there are
 _rests: list[float] = []  # seconds: how long it is to rest before the next task
 
@@ -42,8 +42,8 @@ def process_pool(connection: psycopg.Connection[Any], processes: int, settings: 
 
     `settings` are statements that prepare each connection. The processes stand back behind commands and readers, and
     so do the server's processes for them where the server runs on this machine; while events are recorded, they rest
-    twice as long as they work. They end with the block, and when this process ends in whatever way. With no process,
-    for work that is done sooner than one has begun, the tasks run in this one, on a second connection.
+    four times as long as they work. They end with the block, and when this process ends in whatever way. With no
+    process, for work that is done sooner than one has begun, the tasks run in this one, on a second connection.
     """
     url = make_conninfo("", **connection.info.get_parameters(), password=connection.info.password or None)
     if not processes:

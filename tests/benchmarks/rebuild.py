@@ -24,7 +24,7 @@ from tests.benchmarks.over_http import open_tickets
 from tests.benchmarks.population import populate
 
 COMMAND = [sys.executable, "-m", "api.cli", "rebuild", "ticket_summaries", "queue_stays"]
-TICKETS, REPETITIONS, SECONDS, RATE = 20_000, 5, 2, 100
+TICKETS, REPETITIONS, SECONDS, RATE = 20_000, 5, 6, 100  # alone as long as beside a rebuild: a p99 of as many
 MOST_SECONDS = 20  # of commands in a repetition
 
 
