@@ -46,9 +46,15 @@ class HelpDesk(Application[UUID]):
 
     @classmethod
     @contextmanager
-    def connect(cls, url: str, policy: Policy = DEFAULT_POLICY, size: int = 4) -> Iterator[Self]:
-        """A desk on this database with at most `size` connections of its own, which are closed at the end."""
-        with pool(url, "helpdesk", size) as connections, cls(connections, policy) as desk:
+    def connect(
+        cls, url: str, policy: Policy = DEFAULT_POLICY, size: int = 4, importing: bool = False
+    ) -> Iterator[Self]:
+        """A desk on this database with at most `size` connections of its own, which are closed at the end.
+
+        An event's time is that of the database, give or take 2 s. With `importing` it may be any time of the past; as
+        long as such a desk is open, reads by time are answered 503.
+        """
+        with pool(url, "helpdesk", size, importing) as connections, cls(connections, policy) as desk:
             yield desk
 
     def construct_factory(self, env: Environment) -> InfrastructureFactory:

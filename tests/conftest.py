@@ -21,6 +21,8 @@ from tests.support import postgres_servers as servers
 from tests.support.postgres_servers import Fresh, QuickPostgres, open_directory
 from tests.support.running_desk import RunningDesk
 
+# Most tests write what happened at a made-up time: only those about time hold it against the clock (`strict_database`).
+ANY_TIME = "alter table events drop constraint recorded_in_time, drop constraint not_in_the_future"
 _run = f"deskledger_test_{token_hex(4)}"  # two runs on one server do not meet
 _numbers = count(1)
 
@@ -98,6 +100,7 @@ def template(postgres: str) -> Iterator[str]:
         with connect(url, "template") as connection:
             migrate(connection)
             ensure_projections(connection)
+            connection.execute(ANY_TIME)
         yield f"{_run}_template"
 
 
@@ -106,6 +109,15 @@ def database(postgres: str, template: str) -> Iterator[str]:
     """The URL of a fresh database of the whole schema."""
     with Fresh(postgres, f"{_run}_{next(_numbers)}", template) as url:
         yield url
+
+
+@pytest.fixture
+def strict_database(empty_database: str) -> str:
+    """The URL of a fresh database that takes events of the present alone, as that of any desk does."""
+    with connect(empty_database, "template") as connection:
+        migrate(connection)
+        ensure_projections(connection)
+    return empty_database
 
 
 @pytest.fixture(scope="module")

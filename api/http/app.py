@@ -32,6 +32,7 @@ from application.batching_desk import BatchingDesk
 from application.commands.deciding import Policy
 from application.settings import Settings
 from application.store.read_pool import Readers
+from projections.status.closed_time import ClosedTime
 from projections.status.freshness import Freshness
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json", "/docs", REDOC})  # nobody is asked for a key
@@ -67,7 +68,8 @@ def make_deps(settings: Settings, desk: BatchingDesk) -> ApiDeps:
     readers = Readers(url)
     streams = OpenStreams(url, settings.streams, settings.streams_each, settings.unread_seconds)
     freshness, policy = Freshness(readers.fetch), Policy(settings.four_eyes, settings.reopen_window)
-    return ApiDeps(desk, readers, freshness, streams, policy, TicketCommands(desk, freshness, policy))
+    commands, closed_time = TicketCommands(desk, freshness, policy), ClosedTime(readers.fetch)
+    return ApiDeps(desk, readers, freshness, streams, policy, commands, closed_time)
 
 
 def add_routes(app: App, settings: Settings, deps: ApiDeps, webhooks: Webhooks) -> None:

@@ -12,6 +12,7 @@ import structlog
 from falcon.asgi import Request, Response
 
 from api.http.request_context import names
+from application.commands.command_handler import ClockOff
 from application.commands.idempotency import KeyReused
 from application.observability.logs import error_summary
 from application.store.event_store import NotReadable
@@ -94,6 +95,8 @@ def problem_for(req: Request, error: Exception) -> Problem:
             return Problem(400, "bad_cursor", detail, errors=[{"pointer": "/cursor", "detail": detail}])
         case KeyReused():
             return Problem(422, "idempotency_key_reused", KeyReused.__doc__ or "")
+        case ClockOff():
+            return Problem(503, "clock_off", ClockOff.__doc__ or "", headers={"Retry-After": "10"})
         case NotReadable():
             return _not_readable(req, error)
         # its disk is full, it is shutting down, it is a standby now, …

@@ -1,13 +1,24 @@
 """Load → decide → append, for both shells: each has a store, and the one loop is here."""
 
-from collections.abc import Awaitable, Coroutine, Sequence
-from datetime import datetime
+from collections.abc import Awaitable, Coroutine, Iterator, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from msgspec.structs import replace
+from psycopg.errors import CheckViolation
 
-from application.commands.deciding import NO_TRACE, CommandRequest, Outcome, Trace, decide, decide_client, record_of
+from application.clock import utc_now
+from application.commands.deciding import (
+    NO_TRACE,
+    CommandRequest,
+    Outcome,
+    Trace,
+    decide,
+    decide_client,
+    record_of,
+    time_after,
+)
 from application.commands.idempotency import IdempotencyRequest, StoredAnswer
 from application.store.idempotency_records import FIND_RECORD, IdempotencyRecord
 from application.store.stream_loader import StreamLoader, Streams
@@ -18,7 +29,12 @@ from domain.ticket import fold
 from domain.values import Actor, Principal
 
 MOST_TRIES = 100  # a command without a version is decided again this often before somebody else's haste is reported
+ON_TIME = timedelta(seconds=1)  # an event this young by our own clock, and too old for the database's: ours is wrong
 Result = TypeVar("Result")
+
+
+class ClockOff(Exception):
+    """The clock of this host and the database's are more than 2 s apart: nothing is recorded. Set them right."""
 
 
 class CommandStore(Protocol):
@@ -37,8 +53,17 @@ class CommandStore(Protocol):
     def append_events(self, events: Sequence[Recorded], record: IdempotencyRecord | None) -> Awaitable[bool]:
         """Appends the events of one command, all or none, with its idempotency record.
 
-        False when somebody else came first, or the key is known.
+        False when somebody else came first, or the key is known. Raises CheckViolation when their time is not now.
         """
+
+    async def append_in_time(self, events: Sequence[Recorded], record: IdempotencyRecord | None) -> bool:
+        """As `append_events`; False also when it has taken so long that it has to be decided anew. Raises ClockOff."""
+        try:
+            return await self.append_events(events, record)
+        except CheckViolation as error:
+            if abs(utc_now() - events[-1].at) < ON_TIME:
+                raise ClockOff(ClockOff.__doc__) from error
+            return False
 
     def keep_answer(self, record: IdempotencyRecord) -> Awaitable[None]:
         """Records the answer of a command that had nothing to change."""
@@ -59,9 +84,9 @@ async def handle_command(
     A request that was done before is answered as it was then, whatever could be decided now. Raises StaleVersion when
     the request names a version that is not the current one, the errors of `decide`, and KeyReused.
     """
-    for _ in range(MOST_TRIES):
+    for now in times(request.now):
+        request, command = replace(request, now=now), request.command
         try:
-            command = request.command
             loaded = await store.load_streams(request.reads(), command.takes_number, command.needs_history)
             outcome = decide(request, *loaded)
         except DeskError as error:  # what was done before may be impossible by now
@@ -75,7 +100,7 @@ async def handle_command(
                     )
             raise
         record = idempotency.record(outcome) if idempotency else None
-        if outcome.events and await store.append_events(outcome.events, record):
+        if outcome.events and await store.append_in_time(outcome.events, record):
             return replace(outcome, answer=record.answer) if record else outcome
         if stored := await store.find_answer(idempotency):
             return stored
@@ -91,10 +116,10 @@ async def handle_registration(
 ) -> Client:
     """Makes the directory say `contact` of `user_id`. Raises Forbidden, and StaleVersion as `handle_command` does."""
     stream = client_stream(user_id)
-    for _ in range(MOST_TRIES):
+    for at in times(now):
         streams, _number = await store.load_streams((stream,))
-        client, new = decide_client(user_id, contact, who, now, streams.get(stream, ()), trace)
-        if not new or await store.append_events(new, None):
+        client, new = decide_client(user_id, contact, who, at, streams.get(stream, ()), trace)
+        if not new or await store.append_in_time(new, None):
             return client
     raise StaleVersion(stream)
 
@@ -103,16 +128,23 @@ async def handle_fact(
     store: CommandStore, ticket_id: UUID, event: Event, actor: Actor, now: datetime, trace: Trace = NO_TRACE
 ) -> Recorded:
     """Records what no rule can refuse behind what the ticket has by then. Raises UnknownTicket, and StaleVersion."""
-    for _ in range(MOST_TRIES):
+    for moment in times(now):
         streams, _number = await store.load_streams((ticket_id,))
         ticket = fold(streams.get(ticket_id, ()))
         if ticket is None:
             raise UnknownTicket
-        at = max(now, ticket.updated_at)
+        at = time_after(ticket.updated_at, moment)
         fact = record_of(ticket_id, ticket.version + 1, at, actor, event, trace, ticket.level)
-        if await store.append_events((fact,), None):
+        if await store.append_in_time((fact,), None):
             return fact
     raise StaleVersion(ticket_id)
+
+
+def times(now: datetime) -> Iterator[datetime]:
+    """What time it is at each try of a command: at the first one as it says, at each further one that of the clock."""
+    yield now
+    for _ in range(MOST_TRIES - 1):
+        yield max(now, utc_now())
 
 
 def run_at_once(work: Coroutine[Any, Any, Result]) -> Result:

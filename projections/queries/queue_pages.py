@@ -93,8 +93,9 @@ AS_OF = SQL("""
             where p.stream_id = present.ticket_id and p.projection = 'queue_stays')
     from present where {filters} order by rank, entered_at, ticket_id limit %s""")
 HISTORIES = SQL("""
-    select stream_id, version, at, type, body, meta from events
-    where stream_id = any(%s) and at <= %s order by stream_id, version""")
+    select stream_id, version, at, type, body, meta from unnest(%s::uuid[]) wanted(id) cross join lateral (
+        select max(version) as through from events where stream_id = id and at <= %s) known
+    join events on stream_id = id and version <= through order by stream_id, version""")
 TICKET_OF_CLIENT = SQL("ticket_id in (select ticket_id from ticket_summaries where client_user_id = %s)")
 # a value, not "exists": that can become a join, which may read every ticket that ever was to find those in this queue
 IS_WAITING_ON_CLIENT = SQL("(select waiting_on_client from ticket_summaries t where t.ticket_id = s.ticket_id)")

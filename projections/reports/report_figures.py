@@ -71,7 +71,10 @@ class Flow(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """A metric's answer. `since` is inclusive, `until` is not; `flow` is there for throughput."""
+    """A metric's answer. `since` is inclusive, `until` is not; `flow` is there for throughput.
+
+    Without `until` the window is not over: the figures are of what the desk knows at `position`, and go on changing.
+    """
 
     metric: str
     definition: str
@@ -79,7 +82,7 @@ class Report(msgspec.Struct, frozen=True):
     population: str
     unit: str
     since: datetime | None = msgspec.field(name="from")
-    until: datetime = msgspec.field(name="to")
+    until: datetime | None = msgspec.field(name="to")
     group_by: list[str]
     position: int
     items: list[Cell]
@@ -87,10 +90,18 @@ class Report(msgspec.Struct, frozen=True):
 
 
 async def report(
-    fetch: Fetch, metric: ReportMetric, since: datetime | None, until: datetime, group_by: Sequence[str] = ()
+    fetch: Fetch,
+    metric: ReportMetric,
+    since: datetime | None,
+    until: datetime | None,
+    group_by: Sequence[str] = (),
+    now: datetime | None = None,
 ) -> Report:
-    """The figures of a metric from `since` on and before `until`, and the position that they are of: one statement."""
-    rows = await fetch(_query(metric, group_by), (since, until, READ_MODELS))
+    """The figures of a metric from `since` on and before `until`, and the position that they are of: one statement.
+
+    Without `until`, before `now`.
+    """
+    rows = await fetch(_query(metric, group_by), (since, until or now, READ_MODELS))
     report_cells = _cells(metric, group_by, rows)
     position, opening, ending = rows[0][:3]
     return Report(

@@ -1,6 +1,7 @@
 """What the resources work with, and how they let a caller read what it wrote: once the read side has come so far."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from application.batching_desk import BatchingDesk
 from application.commands.deciding import Policy
 from application.store.read_pool import Readers
 from domain.ticket import Ticket
+from projections.status.closed_time import ClosedTime, is_future
 from projections.status.freshness import Freshness
 
 FRESHNESS_WAIT_SECONDS = 5
@@ -32,6 +34,7 @@ class ApiDeps(msgspec.Struct, frozen=True):
     streams: OpenStreams
     policy: Policy
     commands: TicketCommands
+    closed_time: ClosedTime
 
     async def process_startup(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
         """Runs in each worker, after the fork."""
@@ -58,6 +61,20 @@ class ApiResource:
         """
         if position is not None:
             await wait(req, resp, partial(self.deps.freshness.stands_at, position, names), f"position {position}")
+
+    async def wait_for_time(
+        self, req: Request, resp: Response, name: str, moment: datetime | None, names: Sequence[str]
+    ) -> None:
+        """Waits until the named projections hold everything up to a moment, so that what is read never changes.
+
+        Not at all when the caller names none. Raises Problem: 400 for the future, 503 when they do not in time.
+        """
+        if moment is not None:
+            if is_future(moment):
+                detail = f"{name} must have passed: what will be then is not known. The desk's clock is the Date header."
+                raise Problem(400, "future_time", detail, errors=[{"pointer": f"/{name}", "detail": detail}])
+            holds = partial(self.deps.closed_time.passed, moment, names)
+            await wait(req, resp, holds, f"everything up to {moment.isoformat()}")
 
     async def wait_for_version(self, req: Request, resp: Response, ticket: Ticket, version: int | None) -> None:
         """Waits until lists and queues hold a version of a ticket; not at all when the caller names none.

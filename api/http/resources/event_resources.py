@@ -47,6 +47,7 @@ class EventFeed(ApiResource):
         resp.set_header("Vary", "Accept")
         read = (LOG, *LIST_PROJECTIONS) if asked.client_user_id else (LOG,)  # whose a ticket is, the summaries tell
         await self.wait_for_position(req, resp, asked.min_position, read)
+        await self.wait_for_time(req, resp, "to", asked.until, read)
         if media_type in FORMS:
             await self._stream(req, resp, asked, media_type)
         else:

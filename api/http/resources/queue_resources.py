@@ -66,6 +66,7 @@ class QueueResource(ApiResource):
         if asked.assignee and without:
             raise Forbidden(f"for assignee one of the roles {', '.join(roles.STAFF)}")
         await self.wait_for_position(req, resp, asked.min_position, QUEUE_PROJECTIONS)
+        await self.wait_for_time(req, resp, "as_of", asked.as_of, QUEUE_PROJECTIONS)
         if asked.as_of:
             page = await queue_as_of(self.fetch, name, asked.as_of, asked.cursor, asked.limit)
         else:

@@ -54,14 +54,18 @@ class ReportResource(ApiResource):
     """One metric."""
 
     async def on_get(self, req: Request, resp: Response, metric: str) -> None:
-        """Its figures, one cell for each group: from the beginning, and up to now, unless the caller says otherwise."""
+        """Its figures, one cell for each group: from the beginning, and up to now, unless the caller says otherwise.
+
+        Those up to a moment never change; those up to now do, and have no `to`.
+        """
         asked, wanted = read_query(req, "reports", ReportParameters), known_metric(metric)
         groups = known_groups(wanted, asked.group_by)
-        since, until = in_utc("from", asked.since), in_utc("to", asked.until) or utc_now()
-        if since and since >= until:
+        since, until, now = in_utc("from", asked.since), in_utc("to", asked.until), utc_now()
+        if since and since >= (until or now):
             raise Problem(400, "invalid_parameter", "from must lie before to, and before now when there is no to.")
         await self.wait_for_position(req, resp, asked.min_position, READ_MODELS)
-        found = await report(self.fetch, wanted, since, until, groups)
+        await self.wait_for_time(req, resp, "to", until, READ_MODELS)
+        found = await report(self.fetch, wanted, since, until, groups, now)
         place(req, resp, found.position)
         send(resp, found)
 

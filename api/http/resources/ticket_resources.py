@@ -21,6 +21,7 @@ from projections.queries import ticket_view as views
 from projections.queries.event_feed import log_end
 from projections.queries.pages import DEFAULT_LIMIT, Moment
 from projections.queries.ticket_list import TicketFilters, TicketRow, ticket_page
+from projections.status.freshness import LOG
 
 WITHOUT_TEXT = ("summary", "assignee")  # what lists keep from reporters: an assignee is what somebody typed
 
@@ -83,6 +84,7 @@ class Tickets(ApiResource):
         if roles.sees_no_text(who) and (hidden := "q" if asked.q else "assignee" if asked.assignee else ""):
             raise Forbidden(f"for {hidden} one of the roles {', '.join(roles.STAFF)}")
         await self.wait_for_position(req, resp, asked.min_position, LIST_PROJECTIONS)
+        await self.wait_for_time(req, resp, "created_to", asked.created_to, LIST_PROJECTIONS)
         page = await ticket_page(self.fetch, asked, asked.cursor, asked.limit)
         finish(req, resp, page, TicketList, without=WITHOUT_TEXT if roles.sees_no_text(who) else ())
 
@@ -100,6 +102,7 @@ class TicketResource(ApiResource):
         ticket = visible(fold((await self.deps.desk.load((ticket_id,))).get(ticket_id, ())), who)
         possible: tuple[str, ...] = ()
         if asked.min_version is None and asked != TicketParameters():
+            await self.wait_for_time(req, resp, "as_of", asked.as_of, (LOG,))
             ticket = await self._as_it_was(resp, ticket, asked, who)
         else:
             await self.wait_for_version(req, resp, ticket, asked.min_version)

@@ -22,6 +22,8 @@ MIGRATION_LOCK = 7_365_636_100
 PG_CONNECT_SECONDS = 3
 STATEMENT_SECONDS = 10
 LOOK_UP_OPTIONS = " -c enable_seqscan=off -c plan_cache_mode=force_generic_plan"
+IMPORT_OPTIONS = " -c deskledger.importing=on"
+IMPORT_LOCK = 7_365_636_102  # held, shared, by every session that imports: no figure is final meanwhile
 
 
 class RawJson(Loader):
@@ -38,12 +40,13 @@ CONTEXT = SimpleNamespace(adapters=ADAPTERS, connection=None)  # a psycopg.abc.A
 
 
 def connection_settings(
-    name: str, statement_seconds: int = STATEMENT_SECONDS, look_ups: bool = False
+    name: str, statement_seconds: int = STATEMENT_SECONDS, look_ups: bool = False, importing: bool = False
 ) -> dict[str, Any]:
     """The keyword arguments for every psycopg connection; `name` is what pg_stat_activity shows.
 
     `look_ups` is for connections that only look things up by their keys: a plan that was made while a table was small
-    must not go on reading all of it when it has grown, until PostgreSQL next counts.
+    must not go on reading all of it when it has grown, until PostgreSQL next counts. `importing` lets events of the past
+    in.
     """
     return {
         "autocommit": True,
@@ -52,7 +55,7 @@ def connection_settings(
         "application_name": f"deskledger {name}",
         # where a server compiles queries, as most do unless told otherwise, a sealing pass takes 320 ms instead of 7
         "options": f"-c timezone=UTC -c jit=off -c statement_timeout={statement_seconds * 1000}"
-        f"{LOOK_UP_OPTIONS if look_ups else ''}",
+        f"{LOOK_UP_OPTIONS if look_ups else ''}{IMPORT_OPTIONS if importing else ''}",
     }
 
 
@@ -61,10 +64,16 @@ def connect(url: str, name: str, statement_seconds: int = STATEMENT_SECONDS) -> 
     return psycopg.connect(url, **connection_settings(name, statement_seconds))
 
 
-def pool(url: str, name: str, size: int = 2) -> ConnectionPool[psycopg.Connection[Any]]:
+def pool(url: str, name: str, size: int = 2, importing: bool = False) -> ConnectionPool[psycopg.Connection[Any]]:
     """A pool of connections for look-ups and appends, open inside its `with` block."""
-    settings = connection_settings(name, look_ups=True)
-    return ConnectionPool(url, kwargs=settings, min_size=1, max_size=size, open=False)
+    settings = connection_settings(name, look_ups=True, importing=importing)
+    begin = _hold_import_lock if importing else None
+    return ConnectionPool(url, kwargs=settings, min_size=1, max_size=size, open=False, configure=begin)
+
+
+def _hold_import_lock(connection: psycopg.Connection[Any]) -> None:
+    """For as long as the session lasts, however it ends."""
+    connection.execute("select pg_advisory_lock_shared(%s)", (IMPORT_LOCK,))
 
 
 @cache
