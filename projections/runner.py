@@ -1,11 +1,12 @@
 """Applies the sealed log to every projection: in batches, each with its position in the same transaction."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, LiteralString
 
 import psycopg
 
-from application.store.postgres.database import migration_lock
+from application.store.postgres.database import change_schema, migration_lock
 from projections.engine.parking import CREATE_PARKED_STREAMS, apply_or_park, not_parked, poisons, replay
 from projections.engine.projection import CREATE_CHECKPOINTS, Projection, positions
 from projections.engine.sealed_log import Sealed, last_position, read_after
@@ -49,22 +50,22 @@ def ensure_projections(connection: psycopg.Connection[Any]) -> list[str]:
         known = dict(connection.execute("select name, version from projections").fetchall())
         missing = [projection for projection in PROJECTIONS if projection.name not in known]
         for projection in missing:
-            with connection.transaction():
-                connection.execute(projection.ddl)
-                connection.execute(projection.indexes)
-                connection.execute(
-                    "insert into projections (name, version) values (%s, %s)", (projection.name, projection.version)
-                )
+            change_schema(connection, partial(_create, connection, projection))
         others = [each for each in PROJECTIONS if known.get(each.name, each.version) != each.version]
         outdated = list(dict.fromkeys([*others, *far_behind(connection, PROJECTIONS)]))
         if outdated:
             rebuild(connection, *outdated)
         if missing or not reporting_stands(connection):
-            with connection.transaction():
-                create_reporting(connection)
+            change_schema(connection, partial(create_reporting, connection))
         for projection in PROJECTIONS:
             replay(connection, projection)  # this program may know what an older one did not
     return [projection.name for projection in (*missing, *outdated)]
+
+
+def _create(connection: psycopg.Connection[Any], projection: Projection) -> None:
+    connection.execute(projection.ddl)
+    connection.execute(projection.indexes)
+    connection.execute("insert into projections (name, version) values (%s, %s)", (projection.name, projection.version))
 
 
 def prepare_runner(connection: psycopg.Connection[Any]) -> None:

@@ -16,6 +16,7 @@ from api.cli.command_errors import CommandError
 from application.clock import utc_now
 from application.identity.api_keys import ApiKey, NewKey, create_key, list_keys, revoke_key
 from application.settings import Settings
+from application.store.log_identity import begin_log
 from application.store.postgres.database import STATEMENT_SECONDS, connect, migrate
 from application.store.postgres.embedded_postgres import database_url
 from application.store.snapshots import take_all_snapshots
@@ -37,6 +38,14 @@ def migrate_all(settings: Settings, options: argparse.Namespace) -> None:
         done = [*migrate(connection), *(f"projection {name}" for name in ensure_projections(connection))]
         take_all_snapshots(connection)  # not only of what will change again: the worker may come late
     print("\n".join(f"applied {name}" for name in done) or "the schema is up to date")
+
+
+def restored(settings: Settings, options: argparse.Namespace) -> None:
+    """`deskledger restored`."""
+    with open_database(settings, "restored") as connection:
+        migrate(connection)
+        identity = begin_log(connection)
+    print(f"the log is {identity} now: whoever follows it is told to begin again")
 
 
 def keys_create(settings: Settings, options: argparse.Namespace) -> None:

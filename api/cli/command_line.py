@@ -17,6 +17,7 @@ from api.cli.serve import Supervisor
 from application.identity.api_keys import KeyRefused
 from application.observability.logs import configure
 from application.settings import Settings, SettingsError, read_settings
+from application.store.postgres.database import SchemaLocked
 from application.store.postgres.embedded_postgres import PostgresError
 from domain.values import Level, Role
 from projections.rebuild.rebuild_projections import REBUILD_PROCESSES
@@ -35,6 +36,18 @@ DISK = (
     "The new tables are built beside the old ones, and the old ones are kept until the next rebuild: the disk holds"
     " both, and while the next rebuild runs, all three. --drop-retired gives the space back."
 )
+REACH_IT = "Start it, or mend DATABASE_URL."
+ADVICE = {
+    "08": REACH_IT,  # connection exception
+    "57": REACH_IT,  # starting up, or shutting down
+    "57014": "It took too long: run it again when the database has less to do.",  # query canceled
+    "28": "It does not let this user in: mend DATABASE_URL.",
+    "3D": "There is no such database: create it, or mend DATABASE_URL.",
+    "40": "Others were at it, too, and nothing is done: run it again.",  # deadlock
+    "42": "This user may not do that, or the schema is of another version: run deskledger migrate as its owner.",
+    "53": "It has no room, or no connection left: give it more, and run it again.",  # disk full, too many connections
+    "55": "Others hold what is needed, and nothing is done: run it again when they have ended.",  # lock not available
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,12 +57,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = read_settings(**{name: getattr(options, name, None) for name in ("host", "port", "data_dir")})
         configure(settings.log_level)
         return int(options.run(settings, options) or 0)
-    except (SettingsError, PostgresError, KeyRefused, CommandError) as error:
+    except (SettingsError, PostgresError, KeyRefused, CommandError, SchemaLocked) as error:
         return _complain(str(error))
     except psycopg.Error as error:
-        return _complain(f"the database does not do it: {str(error).strip()}\nStart it, or mend DATABASE_URL.")
+        return _complain(f"the database does not do it: {str(error).strip()}\n{advice(error)}")
     except KeyboardInterrupt:
         return 130
+
+
+def advice(error: psycopg.Error) -> str:
+    """What to do about what the database says, by its SQLSTATE or the class of it; without one it was not reached."""
+    code, otherwise = error.sqlstate or "08", "Nothing is half done. deskledger doctor looks at the whole desk."
+    return ADVICE.get(code) or ADVICE.get(code[:2], otherwise)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -77,6 +96,8 @@ def parser() -> argparse.ArgumentParser:
     _add_rebuild(commands, data)
     parked = _add(commands, "replay", admin.replay_parked, "apply what is parked again, from its first event", data)
     parked.add_argument("projection", nargs="?", help="ticket_summaries, queue_stays or closings (default: all)")
+    says = "after a restore: give the log another identity, so that its followers begin again"
+    _add(commands, "restored", admin.restored, says, data)
     _add(commands, "doctor", doctor, "say what is wrong with this installation, and what to do about it", data)
     return top
 

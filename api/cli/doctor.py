@@ -17,6 +17,8 @@ from projections.status.checkup import Checkup, checkup
 LEAST_POSTGRES = 150000
 MOST_LAG = 10_000
 UNSEALED_FINDING_SECONDS = 30
+MOST_CLOCK_OFF = 1.0
+LONG_WRITE_SECONDS = 10
 SMTP_SECONDS = 5
 MOST_TOLD = 3
 
@@ -57,6 +59,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
     yield from _progress(found)
     make = "make one: deskledger keys create --name admin --role admin"
     yield Finding("admin keys", f"{found.admin_keys} valid", "" if found.admin_keys else make)
+    yield from _time(found)
     yield from _mails(found, settings)
 
 
@@ -77,6 +80,24 @@ def _parked(found: Checkup) -> Finding:
     )
     do = "update the program, or mend what the error names; then run deskledger replay"
     return Finding("parked streams", f"{len(found.parked)}{listed}", do if found.parked else "")
+
+
+def _time(found: Checkup) -> Iterator[Finding]:
+    off = found.clock_off_seconds
+    do = "set this host's clock and the database's right: commands are refused meanwhile"
+    yield Finding("clock", f"{off:+.1f} s against the database's", do if abs(off) > MOST_CLOCK_OFF else "")
+    says = f"the longest writes events for {found.oldest_writer_seconds} s; {found.prepared_transactions} are prepared"
+    waits = found.oldest_writer_seconds > LONG_WRITE_SECONDS or found.prepared_transactions
+    do = "reads by time wait for it: end it, or commit what is prepared (pg_stat_activity, pg_prepared_xacts)"
+    yield Finding("transactions", says, do if waits else "")
+    if found.imports:
+        yield Finding("imports", f"{found.imports} sessions import", "reads by time wait until they are done")
+    names = ", ".join(found.followers_ahead[:MOST_TOLD])
+    do = "the log was restored: run deskledger restored; rebuild projections, replay webhooks from the log's end"
+    yield Finding("followers beyond the log", f"{len(found.followers_ahead)} {names}".strip(), do if names else "")
+    listed = ", ".join(map(str, found.tickets_ahead[:MOST_TOLD]))
+    says = "; a clock was ahead, and their next events are of the present again" if listed else ""
+    yield Finding("tickets of the future", f"{len(found.tickets_ahead)} {listed}".strip() + says)
 
 
 def _mails(found: Checkup, settings: Settings) -> Iterator[Finding]:

@@ -17,7 +17,6 @@ from domain.rules import REOPEN_WINDOW, Given, allowed_commands, require_allowed
 from domain.ticket import Ticket, begin_ticket, evolve, fold
 from domain.values import Actor, Level, Principal, Queue, State
 
-
 MOST_AHEAD = timedelta(seconds=4)  # of two hosts that are each within 2 s of the database's clock
 
 

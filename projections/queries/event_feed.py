@@ -26,6 +26,7 @@ OF_STREAMS = SQL("""
     where position > %s and position <= %s and {filters} order by position limit %s""")
 SLICE = 50_000
 LAST = SQL("select coalesce(max(position), 0) from log")
+SELECT_LOG = SQL("select (select coalesce(max(position), 0) from log), id from log_identity")
 SELECT_SUMMARIES_POSITION = SQL("select position from projections where name = 'ticket_summaries'")
 STREAM_OF_CLIENT = SQL(
     "stream_id in (select ticket_id from ticket_summaries where client_user_id = %s union all select %s)"
@@ -73,6 +74,13 @@ class FeedItem(msgspec.Struct, frozen=True):
 
     event: EventView
     traceparent: str | None
+
+
+class LogStanding(msgspec.Struct, frozen=True):
+    """The highest position of the log, and the log's identity: a restore begins another one."""
+
+    position: int
+    log_id: UUID
 
 
 class FeedPage(msgspec.Struct, frozen=True):
@@ -133,6 +141,11 @@ async def feed_end(fetch: Fetch, filters: EventFilters) -> int:
     if filters.client_user_id is not None:
         return int((await fetch(SELECT_SUMMARIES_POSITION, ()))[0][0])
     return await log_end(fetch)
+
+
+async def log_standing(fetch: Fetch) -> LogStanding:
+    """Which log this is, and where it ends."""
+    return LogStanding(*(await fetch(SELECT_LOG, ()))[0])
 
 
 async def log_end(fetch: Fetch) -> int:

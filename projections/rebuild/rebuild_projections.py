@@ -19,13 +19,13 @@ import msgspec
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from application.store.postgres.database import migration_lock
+from application.store.postgres.database import LOCK_SECONDS, migration_lock
 from projections.engine.parking import CREATE_PARKED_STREAMS, apply_or_park, write_or_park
 from projections.engine.process_pool import RunTasks, Task, process_pool
 from projections.engine.projection import Projection, positions
 from projections.engine.sealed_log import last_position, read_after, read_streams
 from projections.rebuild.comparison import Difference, compare, count
-from projections.rebuild.retired_tables import LOCK_SECONDS, TablesState, put_in_place, swap_tables
+from projections.rebuild.retired_tables import TablesState, put_in_place, swap_tables
 
 SCHEMA = "building"
 CHUNK = 10_000  # events of one task: some tens of megabytes of memory

@@ -10,20 +10,21 @@ from typing import Any, LiteralString
 
 import msgspec
 import psycopg
-from psycopg.errors import LockNotAvailable
+import structlog
+from psycopg.errors import DeadlockDetected, LockNotAvailable
 from psycopg.rows import class_row
 from psycopg.sql import SQL, Identifier
 
-from application.store.postgres.database import migration_lock
+from application.store.postgres.database import LOCK_SECONDS, migration_lock, oldest_transactions
 from projections.engine.parking import move_parked
 from projections.engine.projection import Projection
 from projections.reports.reporting_schema import create_reporting
 
-LOCK_SECONDS = 2  # whoever waits for a lock on a table makes every reader behind it wait
 STOOD: LiteralString = "select version, position from {}"
 KEEP: LiteralString = """
     create table {} as select version, position, now() as retired_at from projections where name = {}"""
 SET_CHECKPOINT: LiteralString = "update projections set version = %s, position = %s, updated_at = now() where name = %s"
+log = structlog.get_logger()
 
 
 class NotRetired(Exception):
@@ -77,7 +78,8 @@ def swap_tables(connection: psycopg.Connection[Any], swap: Callable[[], None]) -
                     create_reporting(connection)
             except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable):
                 connection.execute("drop schema if exists reporting cascade")
-    except LockNotAvailable:
+    except (LockNotAvailable, DeadlockDetected):
+        log.warning("the tables are held by others, trying again", holders=oldest_transactions(connection))
         return False
     return True
 

@@ -22,7 +22,9 @@ TABLES: dict[str, tuple[str, LiteralString]] = {
         ),
         """
         select ticket_id, queue, entered_at, left_at, entered_by, left_by,
-            extract(epoch from left_at - entered_at)::float8 as seconds, level, qualification,
+            case when left_at >= entered_at then extract(epoch from left_at - entered_at)::float8
+                 when left_at is not null then 0 end as seconds,  -- a wrong clock may have written what came first
+            level, qualification,
             nullif(entered_rank, 6)::int as entered_priority, nullif(rank, 6)::int as priority,
             entered_position, left_position
         from queue_stays""",
@@ -67,7 +69,7 @@ REPORTING_SCHEMA_COMMENT = (
 )
 FACTS = SQL("""
     select f.ticket_id, f.at, f.since, f.until, to_char(f.at at time zone 'UTC', 'IYYY-"W"IW') as week, f.level,
-        t.category, f.priority, f.counted, f.value {extra}
+        t.category, f.priority, f.counted, case when f.value < 0 then 0 else f.value end as value {extra}
     from ({facts}) f left join ticket_summaries t using (ticket_id)""")
 IS_REPORTING_SCHEMA_CURRENT = SQL("""
     select from pg_namespace n where nspname = 'reporting' and obj_description(n.oid, 'pg_namespace') = %s

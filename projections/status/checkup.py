@@ -6,10 +6,12 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from application.store.postgres.database import migrations
+from application.clock import utc_now
+from application.store.postgres.database import IMPORT_LOCK, migrations
 from domain.values import Role
 from projections.engine.parking import ParkedStream, parked_streams
 from projections.runner import lag
+from projections.status.readiness import clock_off
 
 SELECT_UNSEALED: LiteralString = """
     select count(*), greatest(coalesce(extract(epoch from now() - min(at)), 0), 0)::int
@@ -17,12 +19,35 @@ SELECT_UNSEALED: LiteralString = """
 COUNT_ADMIN_KEYS: LiteralString = """
     select count(*) from api_keys
     where %s = any(roles) and revoked_at is null and (expires_at is null or expires_at > now())"""
+# Reads by time wait for those who write events, at least for a moment; and for imports until they are done.
+WRITERS: LiteralString = """
+    select
+        coalesce(max(extract(epoch from clock_timestamp() - xact_start)) filter (where locktype = 'relation'), 0)::int,
+        count(*) filter (where locktype = 'advisory')
+    from pg_locks left join pg_stat_activity using (pid)
+    where granted and pg_locks.database = (select oid from pg_database where datname = current_database())
+        and (locktype = 'relation' and relation = 'events'::regclass and mode = 'RowExclusiveLock'
+            or locktype = 'advisory' and objsubid = 1 and classid::bigint << 32 | objid::bigint = %s)"""
+PREPARED: LiteralString = "select count(*) from pg_prepared_xacts where database = current_database()"
+FOLLOWERS_AHEAD: LiteralString = """
+    select name from (
+        select 'projection ' || name, position from projections union all
+        select name, position from followers union all
+        select 'webhook ' || id, position from webhooks where deleted_at is null) follower(name, position)
+    where position > (select coalesce(max(position), 0) from log) order by name"""
+TICKETS_AHEAD: LiteralString = """
+    select ticket_id from ticket_summaries where updated_at > clock_timestamp() + interval '2 seconds'
+    order by updated_at desc limit 100"""
 FAILED: LiteralString = """
     select ticket_id, last_error from closure_mails where state = 'failed' order by settled_at desc limit 3"""
 
 
 class Checkup(msgspec.Struct, frozen=True):
-    """Everything that is worth a look; `lag` counts events, `last_failed` are tickets and what the mail server said."""
+    """Everything that is worth a look; `lag` counts events, `last_failed` are tickets and what the mail server said.
+
+    `oldest_writer_seconds` is since when somebody is in a transaction that writes events; `followers_ahead` stand
+    beyond the end of the log, `tickets_ahead` have events of the future (at most 100).
+    """
 
     server_version: int
     missing_migrations: list[str]
@@ -34,6 +59,12 @@ class Checkup(msgspec.Struct, frozen=True):
     mails_due: int = 0
     mails_failed: int = 0
     last_failed: list[tuple[UUID, str]] = []
+    clock_off_seconds: float = 0.0
+    oldest_writer_seconds: int = 0
+    imports: int = 0
+    prepared_transactions: int = 0
+    followers_ahead: list[str] = []
+    tickets_ahead: list[UUID] = []
 
 
 def checkup(connection: psycopg.Connection[Any]) -> Checkup:
@@ -47,7 +78,15 @@ def checkup(connection: psycopg.Connection[Any]) -> Checkup:
     failed = connection.execute(FAILED).fetchall()
     due, gone = mails.get("due", 0), mails.get("failed", 0)
     behind, parked = lag(connection), parked_streams(connection)
-    return Checkup(version, [], unsealed, seconds, behind, parked, admins, due, gone, failed)
+    asked = utc_now()
+    (clock,) = connection.execute("select clock_timestamp()").fetchone() or (asked,)
+    off = clock_off(asked, clock, utc_now())
+    writing, imports = connection.execute(WRITERS, (IMPORT_LOCK,)).fetchone() or (0, 0)
+    prepared = (connection.execute(PREPARED).fetchone() or (0,))[0]
+    ahead = [name for (name,) in connection.execute(FOLLOWERS_AHEAD).fetchall()]
+    tickets = [ticket for (ticket,) in connection.execute(TICKETS_AHEAD).fetchall()]
+    time = (off, writing, imports, prepared, ahead, tickets)
+    return Checkup(version, [], unsealed, seconds, behind, parked, admins, due, gone, failed, *time)
 
 
 def _missing(connection: psycopg.Connection[Any]) -> list[str]:

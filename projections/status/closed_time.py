@@ -1,6 +1,6 @@
 """Which time is over? For reads by time: a figure for a window that is over never changes.
 
-An append is refused when its event's time is more than 2 s behind the database's clock, which it looks at while it holds
+An append is refused when its event is more than 2 s older than the database's clock, which it looks at while it holds
 its lock on `events`. So: read the clock, list who holds that lock, wait until all of them have ended, look once more at
 what is there, and wait until that has its position. No event of 2 s before that clock can come any more. This goes by
 who writes events, and not by the oldest transaction of the server: no long report and no other database holds it up
@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import msgspec
 from psycopg.sql import SQL
@@ -27,12 +26,14 @@ LATEST = timedelta(seconds=2)  # an event may be this much older than the append
 # The clock is that of the statement's beginning: before the locks are listed. A prepared transaction holds its locks
 # under another name than before it was prepared, so any of them is waited for.
 LOOK = SQL("""
+    with held as materialized (
+        select * from pg_locks
+        where granted and database = (select oid from pg_database where datname = current_database()))
     select now(),
-        (select coalesce(array_agg(virtualtransaction), '{}') from pg_locks
-            where locktype = 'relation' and relation = 'events'::regclass and mode = 'RowExclusiveLock' and granted
-            and database = (select oid from pg_database where datname = current_database())),
-        exists (select from pg_locks where locktype = 'advisory' and objsubid = 1
-            and classid::bigint << 32 | objid::bigint = %s and database = (select oid from pg_database where datname = current_database())),
+        (select coalesce(array_agg(virtualtransaction), '{}') from held
+            where locktype = 'relation' and relation = 'events'::regclass and mode = 'RowExclusiveLock'),
+        exists (select from held
+            where locktype = 'advisory' and objsubid = 1 and classid::bigint << 32 | objid::bigint = %s),
         (select coalesce(max(ord), 0) from events),
         (select coalesce(array_agg(ord), '{}') from unnest(holes) hole
             join lateral (select ord from events where ord >= lower(hole) and ord < upper(hole)) late on true),

@@ -1,9 +1,12 @@
 """How far is everything? For /readyz and /metrics, by one query that looks up what it needs."""
 
+from datetime import datetime
+
 import msgspec
 import psycopg
 from psycopg.sql import SQL
 
+from application.clock import utc_now
 from application.store.postgres.database import migrations
 from projections.queries.pages import Fetch
 
@@ -11,7 +14,7 @@ APPLIED = SQL("select coalesce(array_agg(name), '{}') from schema_migrations")
 # Where more than 1,000 wait, it is enough to know that. Nothing is negative: the clock of whoever recorded an event may
 # be ahead of the database's.
 STANDING = SQL("""
-    select (select coalesce(array_agg(name), '{}') from schema_migrations), jsonb_build_object(
+    select (select coalesce(array_agg(name), '{}') from schema_migrations), clock_timestamp(), jsonb_build_object(
         'position', ending.position,
         'oldest_unsealed_seconds', greatest((select extract(epoch from now() - at) from events
             where ord > (select hi from seal_state) order by ord limit 1), 0),
@@ -60,17 +63,30 @@ class Health(msgspec.Struct, frozen=True):
     webhook_lag: int = 0
     oldest_webhook_seconds: float = 0.0
     webhooks_pending: int = 0
+    clock_off_seconds: float = 0.0
 
 
 async def health(fetch: Fetch) -> Health:
     """What is there and how far it is. Raises Unavailable."""
-    wanted = [name for _, name, _ in migrations()]
+    wanted, asked = [name for _, name, _ in migrations()], utc_now()
     try:
-        applied, found = (await fetch(STANDING, ()))[0]
+        applied, clock, found = (await fetch(STANDING, ()))[0]
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
         return Health(await _missing(fetch, wanted))
     missing = [name for name in wanted if name not in applied]
-    return Health(missing) if missing else msgspec.json.decode(found, type=Health)
+    if missing:
+        return Health(missing)
+    off = clock_off(asked, clock, utc_now())
+    return msgspec.structs.replace(msgspec.json.decode(found, type=Health), clock_off_seconds=off)
+
+
+def clock_off(asked: datetime, clock: datetime, answered: datetime) -> float:
+    """By how many seconds our clock is ahead of another one, at least, or behind (less than 0).
+
+    The other one was read between two looks at ours.
+    """
+    ahead, behind = asked - clock, clock - answered
+    return max(ahead.total_seconds(), 0.0) - max(behind.total_seconds(), 0.0)
 
 
 async def _missing(fetch: Fetch, wanted: list[str]) -> list[str]:

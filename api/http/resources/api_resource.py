@@ -71,7 +71,9 @@ class ApiResource:
         """
         if moment is not None:
             if is_future(moment):
-                detail = f"{name} must have passed: what will be then is not known. The desk's clock is the Date header."
+                detail = (
+                    f"{name} must have passed: what will be then is not known. The desk's clock is the Date header."
+                )
                 raise Problem(400, "future_time", detail, errors=[{"pointer": f"/{name}", "detail": detail}])
             holds = partial(self.deps.closed_time.passed, moment, names)
             await wait(req, resp, holds, f"everything up to {moment.isoformat()}")
@@ -91,6 +93,16 @@ def known_version(ticket: Ticket, version: int) -> None:
     """Raises Problem with status 404 when the ticket has not so many versions."""
     if version > ticket.version:
         raise Problem(404, "unknown_version", f"There is no such version: the ticket is at {ticket.version}.")
+
+
+def known_position(position: int, end: int) -> None:
+    """Raises Problem with status 409 when the log does not go as far as a position that somebody knows."""
+    if position > end:
+        detail = (
+            f"The log ends at {end}. Whoever knows a later position knows it from before a restore, or from another"
+            " desk: begin again, with what the log holds now."
+        )
+        raise Problem(409, "unknown_position", detail)
 
 
 async def wait(req: Request, resp: Response, holds: Callable[[float], Awaitable[bool]], what: str) -> None:

@@ -1,6 +1,7 @@
 """The log over HTTP: every event of the desk, in the one order of all events, in the form that the reader accepts."""
 
 from typing import Annotated
+from uuid import UUID
 
 import msgspec
 from falcon.asgi import Request, Response
@@ -8,10 +9,10 @@ from falcon.asgi import Request, Response
 from api.http.paging import JSON, Limit, Listing, encode, place, send
 from api.http.problems import Problem
 from api.http.request_parsing import MOST_WAIT_SECONDS, read_query
-from api.http.resources.api_resource import LIST_PROJECTIONS, ApiResource, MinPosition
+from api.http.resources.api_resource import LIST_PROJECTIONS, ApiResource, MinPosition, known_position
 from api.http.streaming.event_formats import CLOUD_EVENTS, LINES, NDJSON, SENT, SSE, as_cloud_event
 from api.http.streaming.event_stream import Stream, StreamRequest
-from projections.queries.event_feed import EventFilters, FeedPage, feed_end, feed_page
+from projections.queries.event_feed import EventFilters, FeedPage, feed_end, feed_page, log_standing
 from projections.queries.pages import DEFAULT_LIMIT
 from projections.queries.ticket_view import EventView
 from projections.status.freshness import LOG
@@ -29,12 +30,17 @@ class FeedParameters(EventFilters, frozen=True, forbid_unknown_fields=True):
     limit: Limit = DEFAULT_LIMIT
     wait: Annotated[int, msgspec.Meta(ge=0, le=STREAM_SECONDS)] | None = None
     min_position: MinPosition = None
+    log_id: UUID | None = None
 
 
 class EventPage(Listing[EventView], frozen=True):
-    """A page of the log. `next` is null where it ends for now; `after` is the position to ask from next, always."""
+    """A page of the log. `next` is null where it ends for now; `after` is the position to ask from next, always.
+
+    `log_id` is the log that these positions are of.
+    """
 
     after: Annotated[int, msgspec.Meta(ge=0)]
+    log_id: UUID
 
 
 class EventFeed(ApiResource):
@@ -45,34 +51,39 @@ class EventFeed(ApiResource):
         asked = read_query(req, "events", FeedParameters)
         resp.content_type = media_type = wanted_form(req)
         resp.set_header("Vary", "Accept")
+        if media_type == SSE:
+            asked = msgspec.structs.replace(asked, after=last_event_id(req, asked.after))
+        log = await log_standing(self.fetch)
+        resp.set_header("Deskledger-Log", str(log.log_id))
+        if asked.log_id not in (None, log.log_id):
+            detail = f"That position is of another log: this one is {log.log_id}. Begin again, with what it holds now."
+            raise Problem(409, "unknown_position", detail)
+        known_position(asked.after, log.position)
         read = (LOG, *LIST_PROJECTIONS) if asked.client_user_id else (LOG,)  # whose a ticket is, the summaries tell
         await self.wait_for_position(req, resp, asked.min_position, read)
         await self.wait_for_time(req, resp, "to", asked.until, read)
         if media_type in FORMS:
             await self._stream(req, resp, asked, media_type)
         else:
-            await self._page(req, resp, asked, media_type)
+            await self._page(req, resp, asked, media_type, log.log_id)
 
     async def _stream(self, req: Request, resp: Response, asked: FeedParameters, media_type: str) -> None:
-        after, seconds = asked.after, asked.wait or 0
-        if media_type == SSE:
-            after = last_event_id(req, after)
-            seconds = STREAM_SECONDS if asked.wait is None else asked.wait
+        seconds = STREAM_SECONDS if media_type == SSE and asked.wait is None else asked.wait or 0
         end = await feed_end(self.fetch, asked)
         place(req, resp, end)
         if req.method == "GET":
-            wanted = StreamRequest(asked, after, end, seconds, FORMS[media_type])
+            wanted = StreamRequest(asked, asked.after, end, seconds, FORMS[media_type])
             resp.stream = Stream(self.deps.streams, self.deps.streams.take(req), wanted)
 
-    async def _page(self, req: Request, resp: Response, asked: FeedParameters, media_type: str) -> None:
+    async def _page(self, req: Request, resp: Response, asked: FeedParameters, media_type: str, log_id: UUID) -> None:
         page = await self._when_there(req, asked)
         following = str(page.after) if page.more else None
         place(req, resp, page.position, after=following)
         resp.set_header("Deskledger-After", str(page.after))
         if media_type == CLOUD_EVENTS:
-            resp.data = encode([as_cloud_event(item) for item in page.items])
+            resp.data = encode([as_cloud_event(item, log_id) for item in page.items])
         else:
-            send(resp, EventPage([item.event for item in page.items], following, page.after))
+            send(resp, EventPage([item.event for item in page.items], following, page.after, log_id))
 
     async def _when_there(self, req: Request, asked: FeedParameters) -> FeedPage:
         """The page; where nothing is there and the reader waits, the page as soon as something is."""

@@ -9,7 +9,14 @@ from falcon.asgi import Request, Response
 from api.http.paging import Limit, Listing, finish, send
 from api.http.problems import Problem
 from api.http.request_parsing import read_query
-from api.http.resources.api_resource import LIST_PROJECTIONS, ApiResource, MinPosition, Version, known_version
+from api.http.resources.api_resource import (
+    LIST_PROJECTIONS,
+    ApiResource,
+    MinPosition,
+    Version,
+    known_position,
+    known_version,
+)
 from application.clock import utc_now
 from application.commands.procedure_commands import OpenTicket, ReceiveRequest
 from domain import roles
@@ -114,7 +121,9 @@ class TicketResource(ApiResource):
 
     async def _as_it_was(self, resp: Response, now: Ticket, asked: TicketParameters, who: Principal) -> Ticket:
         """The ticket of the past; who may see it is decided by whose it is now."""
-        resp.set_header("Deskledger-Position", str(await log_end(self.fetch)))
+        end = await log_end(self.fetch)
+        resp.set_header("Deskledger-Position", str(end))
+        known_position(asked.position or 0, end)
         version = asked.version
         if version is not None:
             known_version(now, version)

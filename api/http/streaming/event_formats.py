@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Literal, NamedTuple
+from uuid import UUID
 
 import msgspec
 
@@ -14,7 +15,6 @@ NDJSON = "application/x-ndjson"
 CLOUD_EVENTS = "application/cloudevents-batch+json"
 SSE = "text/event-stream"
 RETRY_MILLISECONDS = 1000
-SOURCE = "/v1/events"
 CLOUD_TYPE = "org.deskledger."
 
 
@@ -67,12 +67,15 @@ LINES = Form(NDJSON, b"", as_line, passed_line)
 SENT = Form(SSE, b"retry: %d\n\n" % RETRY_MILLISECONDS, as_sent, passed_sent)
 
 
-def as_cloud_event(item: FeedItem) -> CloudEvent:
-    """An event as a CloudEvent: its position is its id, and written with zeros before it, its place in the sequence."""
+def as_cloud_event(item: FeedItem, log_id: UUID) -> CloudEvent:
+    """An event as a CloudEvent: its position is its id, and written with zeros before it, its place in the sequence.
+
+    Its source is the log: of each position there is one in it, and no other desk has the same.
+    """
     event = item.event
     return CloudEvent(
         f"{event.position}",
-        SOURCE,
+        log_id.urn,
         "1.0",
         CLOUD_TYPE + event.type,
         event.at,

@@ -1,8 +1,9 @@
 """Connections and migrations. Every connection is in autocommit mode, in UTC, and gives JSON as bytes to msgspec."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 from runpy import run_path
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any, LiteralString
 
 import psycopg
+import structlog
 from psycopg.abc import Buffer
 from psycopg.adapt import AdaptersMap, Loader
 from psycopg_pool import ConnectionPool
@@ -19,11 +21,23 @@ LEDGER: LiteralString = """
     create table if not exists schema_migrations (number int primary key, name text not null,
         sha256 text not null, applied_at timestamptz not null default now())"""
 MIGRATION_LOCK = 7_365_636_100
+OLDEST_TRANSACTIONS: LiteralString = """
+    select pid, coalesce(nullif(application_name, ''), usename, 'unknown'),
+        extract(epoch from clock_timestamp() - xact_start)::int
+    from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and xact_start is not null
+    order by xact_start limit 3"""
+LOCK_SECONDS = 2  # whoever waits for a lock on a table makes every reader behind it wait
+SCHEMA_TRIES = 30
 PG_CONNECT_SECONDS = 3
 STATEMENT_SECONDS = 10
 LOOK_UP_OPTIONS = " -c enable_seqscan=off -c plan_cache_mode=force_generic_plan"
 IMPORT_OPTIONS = " -c deskledger.importing=on"
 IMPORT_LOCK = 7_365_636_102  # held, shared, by every session that imports: no figure is final meanwhile
+log = structlog.get_logger()
+
+
+class SchemaLocked(Exception):
+    """Others hold what is to be changed for too long."""
 
 
 class RawJson(Loader):
@@ -45,8 +59,8 @@ def connection_settings(
     """The keyword arguments for every psycopg connection; `name` is what pg_stat_activity shows.
 
     `look_ups` is for connections that only look things up by their keys: a plan that was made while a table was small
-    must not go on reading all of it when it has grown, until PostgreSQL next counts. `importing` lets events of the past
-    in.
+    must not go on reading all of it when it has grown, until PostgreSQL next counts. `importing` is for events of the
+    past.
     """
     return {
         "autocommit": True,
@@ -89,17 +103,46 @@ def migrate(connection: psycopg.Connection[Any], folder: Path = MIGRATIONS) -> l
         connection.execute(LEDGER)
         done = {row[0] for row in connection.execute("select number from schema_migrations").fetchall()}
         missing = [migration for migration in migrations(folder) if migration[0] not in done]
-        for number, name, text in missing:
-            with connection.transaction():
-                if name.endswith(".py"):  # it commits nothing by itself
-                    run_path(str(folder / name))["migrate"](connection)
-                else:
-                    connection.execute(text.encode())
-                connection.execute(
-                    "insert into schema_migrations (number, name, sha256) values (%s, %s, %s)",
-                    (number, name, sha256(text.encode()).hexdigest()),
-                )
+        for migration in missing:
+            change_schema(connection, partial(_apply, connection, folder, *migration))
     return [name for _, name, _ in missing]
+
+
+def _apply(connection: psycopg.Connection[Any], folder: Path, number: int, name: str, text: str) -> None:
+    if name.endswith(".py"):  # it commits nothing by itself
+        run_path(str(folder / name))["migrate"](connection)
+    else:
+        connection.execute(text.encode())
+    connection.execute(
+        "insert into schema_migrations (number, name, sha256) values (%s, %s, %s)",
+        (number, name, sha256(text.encode()).hexdigest()),
+    )
+
+
+def change_schema(connection: psycopg.Connection[Any], change: Callable[[], None], tries: int = SCHEMA_TRIES) -> None:
+    """Changes the schema in one transaction. It waits 2 s for a lock, then lets those through who wait behind it, and
+    tries again. Raises SchemaLocked when somebody holds the lock for longer than all the tries.
+    """
+    for tried in range(1, tries + 1):
+        try:
+            with connection.transaction():
+                connection.execute(f"set local lock_timeout to '{LOCK_SECONDS}s'")
+                change()
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
+            holders = oldest_transactions(connection)
+            if tried == tries:
+                detail = "the schema cannot be changed while others hold it; nothing is changed. End their transactions"
+                raise SchemaLocked(f"{detail} and run it again: {holders}") from error
+            log.warning("the schema is held by others, trying again", holders=holders)
+            time.sleep(LOCK_SECONDS)
+        else:
+            return
+
+
+def oldest_transactions(connection: psycopg.Connection[Any]) -> str:
+    """Who has been in a transaction for longest, in words: those who may hold what others wait for."""
+    rows = connection.execute(OLDEST_TRANSACTIONS).fetchall()
+    return "; ".join(f"process {pid} ({name}), {seconds} s in a transaction" for pid, name, seconds in rows)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from api.http.problems import Problem
 from application.observability.logs import error_summary
 from application.store.postgres.pg_connection import Unavailable
 from application.store.read_pool import Readers
+from projections.status.closed_time import LATEST
 from projections.status.readiness import Health, health
 
 UNSEALED_UNREADY_SECONDS = 30.0
@@ -42,7 +43,7 @@ class Readyz:
         self._readers = readers
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        """200 with how far everything is; 503 when the database or the migrations are missing, or nobody seals."""
+        """200 with how far everything is; 503 when the database or migrations are missing, nobody seals, or a clock is off."""
         try:
             found = await health(self._readers.fetch)
         except Unavailable as error:
@@ -52,6 +53,10 @@ class Readyz:
             raise unready(f"migrations: missing: {missing}; run deskledger migrate", health=found)
         if (seconds := found.oldest_unsealed_seconds) > UNSEALED_UNREADY_SECONDS:
             raise unready(f"sealer: an event waits for {seconds:.0f} s; start deskledger work", health=found)
+        if abs(off := found.clock_off_seconds) > LATEST.total_seconds():
+            way = "ahead of" if off > 0 else "behind"
+            complaint = f"clock: this host's is {abs(off):.1f} s {way} the database's; set both right"
+            raise unready(complaint, health=found)
         send(resp, Ready(**msgspec.structs.asdict(found)))
 
 
