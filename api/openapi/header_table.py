@@ -46,6 +46,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "Idempotency-Replayed": _header("This is the first answer, to a repetition.", "^true$", required=False),
     "Link": _header('The next page, as `rel="next"`.', required=False),
     "Deskledger-After": _header("The position to ask from next.", NUMBER, required=False),
+    "Deskledger-Log": _header("The identity of the log: positions are of this one, and a restore begins another."),
     "X-Request-Id": _header("The name of this request in the desk's logs: the caller's own, if it sent one."),
     "RateLimit": _header('`"default";r=499;t=1`: 499 requests are left, all are back in a second.', required=False),
     "RateLimit-Policy": _header('`"default";q=500;w=10`: 500 requests may be sent in 10 seconds.', required=False),

@@ -126,7 +126,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         query=FeedParameters,
         takes=("Last-Event-ID",),
         answers={200: {JSON: EventPage, CLOUD_EVENTS: list[CloudEvent], NDJSON: str, SSE: str}},
-        gives=("Link", "Deskledger-After"),
+        gives=("Link", "Deskledger-After", "Deskledger-Log"),
     ),
     Endpoint(
         name="list_metrics",
@@ -138,7 +138,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         name="get_report",
         path="/v1/reports/{metric}",
-        says="One cell for each group: from the beginning and up to now, unless `from` and `to` say otherwise.",
+        says="One cell for each group: from the beginning and up to now, unless `from` and `to` say otherwise. The"
+        " figures up to a `to` never change; without one, `to` is null, and they do.",
         who=MAY_READ["reports"],
         query=ReportParameters,
         answers={200: Report},

@@ -28,7 +28,7 @@ WRITERS: LiteralString = """
     where granted and pg_locks.database = (select oid from pg_database where datname = current_database())
         and (locktype = 'relation' and relation = 'events'::regclass and mode = 'RowExclusiveLock'
             or locktype = 'advisory' and objsubid = 1 and classid::bigint << 32 | objid::bigint = %s)"""
-PREPARED: LiteralString = "select count(*) from pg_prepared_xacts where database = current_database()"
+COUNT_PREPARED: LiteralString = "select count(*) from pg_prepared_xacts where database = current_database()"
 FOLLOWERS_AHEAD: LiteralString = """
     select name from (
         select 'projection ' || name, position from projections union all
@@ -82,7 +82,7 @@ def checkup(connection: psycopg.Connection[Any]) -> Checkup:
     (clock,) = connection.execute("select clock_timestamp()").fetchone() or (asked,)
     off = clock_off(asked, clock, utc_now())
     writing, imports = connection.execute(WRITERS, (IMPORT_LOCK,)).fetchone() or (0, 0)
-    prepared = (connection.execute(PREPARED).fetchone() or (0,))[0]
+    prepared = (connection.execute(COUNT_PREPARED).fetchone() or (0,))[0]
     ahead = [name for (name,) in connection.execute(FOLLOWERS_AHEAD).fetchall()]
     tickets = [ticket for (ticket,) in connection.execute(TICKETS_AHEAD).fetchall()]
     time = (off, writing, imports, prepared, ahead, tickets)

@@ -87,7 +87,7 @@ def test_a_cloud_event_has_what_the_specification_asks_for(desk: RunningDesk) ->
     assert found.pop("traceparent")[:36] == TRACE[:36]  # the trace is the caller's, the span in it the desk's
     assert found == {
         "id": str(event["position"]),
-        "source": "/v1/events",
+        "source": f"urn:uuid:{desk.get('/v1/events').json['log_id']}",
         "specversion": "1.0",
         "type": "org.deskledger.Ticket.RequestReceived",
         "subject": ticket,

@@ -695,18 +695,17 @@ def test_a_report(api: RunningDesk, reporter: str, desk_of_twenty: psycopg.Conne
 
 def test_a_report_of_everything(api: RunningDesk, reporter: str) -> None:
     """Without a window: from the beginning up to now."""
-    before = datetime.now(UTC)
     told = api.get("/v1/reports/time_to_close", reporter).json
-    assert told["from"] is None
-    assert datetime.fromisoformat(told["to"]) >= before
+    assert (told["from"], told["to"]) == (None, None)
     assert {"value", "numerator", "denominator", "tickets", "mean", "p50", "p90", "group"} == set(told["items"][0])
 
 
 def test_the_edges_of_time(api: RunningDesk, reporter: str) -> None:
-    """The first and the last moment that can be written are moments like any other; what lies beyond is refused."""
+    """The first moment that can be written is one like any other; the future and what lies beyond are refused."""
     for metric in BY_NAME:
-        path = f"/v1/reports/{metric}?from=0001-01-01T00:00:00Z&to=9999-12-31T23:59:59.999999Z"
-        assert api.get(path, reporter).status == 200
+        path = f"/v1/reports/{metric}?from=0001-01-01T00:00:00Z&to="
+        assert api.get(f"{path}2020-01-01T00:00:00Z", reporter).status == 200
+        problem(api.get(f"{path}9999-12-31T23:59:59.999999Z", reporter), 400, "future_time")
     for wrong in ("from=0001-01-01T00:00:00%2B01:00", "to=9999-12-31T23:59:59-01:00"):
         assert api.get(f"/v1/reports/backlog?{wrong}", reporter).status == 400
 

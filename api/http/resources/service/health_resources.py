@@ -43,7 +43,7 @@ class Readyz:
         self._readers = readers
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        """200 with how far everything is; 503 when the database or migrations are missing, nobody seals, or a clock is off."""
+        """200 with how far everything is; 503 without database or migrations, when nobody seals, or a clock is off."""
         try:
             found = await health(self._readers.fetch)
         except Unavailable as error:
