@@ -20,6 +20,7 @@ UNSEALED_FINDING_SECONDS = 30
 MOST_CLOCK_OFF = 1.0
 LONG_WRITE_SECONDS = 10
 SMTP_SECONDS = 5
+FOLLOWER_AHEAD = "the log was restored: run deskledger restored; rebuild projections, replay webhooks from its end"
 MOST_TOLD = 3
 
 
@@ -93,8 +94,8 @@ def _time(found: Checkup) -> Iterator[Finding]:
     if found.imports:
         yield Finding("imports", f"{found.imports} sessions import", "reads by time wait until they are done")
     names = ", ".join(found.followers_ahead[:MOST_TOLD])
-    do = "the log was restored: run deskledger restored; rebuild projections, replay webhooks from the log's end"
-    yield Finding("followers beyond the log", f"{len(found.followers_ahead)} {names}".strip(), do if names else "")
+    says = f"{len(found.followers_ahead)} {names}".strip()
+    yield Finding("followers beyond the log", says, FOLLOWER_AHEAD if names else "")
     listed = ", ".join(map(str, found.tickets_ahead[:MOST_TOLD]))
     says = "; a clock was ahead, and their next events are of the present again" if listed else ""
     yield Finding("tickets of the future", f"{len(found.tickets_ahead)} {listed}".strip() + says)

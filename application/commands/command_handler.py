@@ -61,7 +61,7 @@ class CommandStore(Protocol):
         try:
             return await self.append_events(events, record)
         except CheckViolation as error:
-            if abs(utc_now() - events[-1].at) < ON_TIME:
+            if utc_now() - events[-1].at < ON_TIME:
                 raise ClockOff(ClockOff.__doc__) from error
             return False
 

@@ -56,7 +56,7 @@ class Proof(msgspec.Struct):
     late: Sequence[int] = ()
 
 
-class Standing(msgspec.Struct, frozen=True):
+class ClosedUpTo(msgspec.Struct, frozen=True):
     """The time that is over, the position of the last event before it, and where everything stands."""
 
     closed: datetime
@@ -68,7 +68,7 @@ class Standing(msgspec.Struct, frozen=True):
         return self.closed > moment and min(self.positions.get(name, 0) for name in names) >= self.position
 
 
-NOTHING_CLOSED = Standing(datetime.min.replace(tzinfo=UTC), 0, {})
+NOTHING_CLOSED = ClosedUpTo(datetime.min.replace(tzinfo=UTC), 0, {})
 
 
 class ClosedTime:
@@ -76,7 +76,7 @@ class ClosedTime:
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
-        self._look: Batcher[None, Standing] = Batcher(self._step, name="closed_time")
+        self._look: Batcher[None, ClosedUpTo] = Batcher(self._step, name="closed_time")
         self._pause: asyncio.Task[None] | None = None
         self._closed, self._position = NOTHING_CLOSED.closed, 0
         self._proof: Proof | None = None
@@ -101,7 +101,7 @@ class ClosedTime:
                 return True
         return False
 
-    async def _step(self, asked: list[None]) -> list[Standing]:
+    async def _step(self, asked: list[None]) -> list[ClosedUpTo]:
         """One look for all who ask, and what it proves; nothing while the database does not answer."""
         found = NOTHING_CLOSED
         with suppress(Unavailable):
@@ -120,7 +120,7 @@ class ClosedTime:
         still_late: Sequence[int],
         positions: bytes | None,
         end: int,
-    ) -> Standing:
+    ) -> ClosedUpTo:
         """What a look shows; each of its statements sees what was there when it began."""
         proof = self._proof
         if importing:  # the past is being written: nothing is over
@@ -136,7 +136,7 @@ class ClosedTime:
             if highest_seen >= proof.last and not still_late:
                 self._closed, self._position, self._proof = max(self._closed, proof.clock - LATEST), end, None
         known = msgspec.json.decode(positions or b"{}", type=dict[str, int])
-        return Standing(self._closed, self._position, known | {LOG: end})
+        return ClosedUpTo(self._closed, self._position, known | {LOG: end})
 
 
 def is_future(moment: datetime) -> bool:

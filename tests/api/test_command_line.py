@@ -6,12 +6,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from uuid import UUID
 
 import psycopg
 import pytest
 
+from api.cli.command_line import advice
+from api.cli.doctor import FOLLOWER_AHEAD
 from application.helpdesk import HelpDesk
 from application.identity.api_keys import hash_of
+from application.store.postgres.database import connect
 from application.store.sealing import seal_all
 from application.store.snapshots import FOLD
 from projections.runner import project_all
@@ -139,6 +143,56 @@ def test_doctor_says_what_to_do(deskledger: Run, connection: psycopg.Connection)
     assert all(wrong.values())
     assert "550 no such user" in ill.stdout
     assert ill.returncode == 1
+
+
+def test_doctor_looks_at_times(deskledger: Run, connection: psycopg.Connection, database: str) -> None:
+    """A transaction that writes for long, an import, a follower beyond the log's end; a ticket of the future is named."""
+    connection.execute("update followers set position = 99")
+    connection.execute("""
+        insert into ticket_summaries (ticket_id, version, position, state, channel, escalations, waiting_on_client,
+            created_at, updated_at)
+        select lpad('7', 32, '0')::uuid, 1, 1, 'received', 'phone', 0, false, now(), now() + interval '1 year'""")
+    with HelpDesk.connect(database, importing=True) as desk, connect(database, "writer") as writer:
+        desk.recorder.fetch("select 1")
+        writer.autocommit = False
+        writer.execute("lock table events in row exclusive mode")
+        ill = deskledger("doctor")
+        writer.rollback()
+    found = {line.split("\t")[1]: line.split("\t") for line in ill.stdout.splitlines() if "\t" in line}
+    assert found["clock"][0] == "ok"
+    assert found["followers beyond the log"][2:] == ["1 closure_mail", FOLLOWER_AHEAD]
+    assert found["imports"][2].endswith("sessions import")
+    assert str(UUID(int=7)) in found["tickets of the future"][2]
+    assert found["transactions"][2].startswith("the longest writes events for 0 s")
+
+
+def test_restored_gives_the_log_another_identity(deskledger: Run, connection: psycopg.Connection) -> None:
+    """It prints the new one."""
+    known = connection.execute("select id from log_identity").fetchone()[0]
+    told = deskledger("restored")
+    new = connection.execute("select id from log_identity").fetchone()[0]
+    assert (told.returncode, str(new) in told.stdout, new != known) == (0, True, True)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (psycopg.OperationalError(), "mend DATABASE_URL"),
+        (psycopg.errors.DeadlockDetected(), "run it again"),
+        (psycopg.errors.LockNotAvailable(), "run it again"),
+        (psycopg.errors.QueryCanceled(), "took too long"),
+        (psycopg.errors.DiskFull(), "no room"),
+        (psycopg.errors.InsufficientPrivilege(), "run deskledger migrate"),
+        (psycopg.errors.AdminShutdown(), "Start it"),
+        (psycopg.errors.InvalidPassword(), "mend DATABASE_URL"),
+        (psycopg.errors.CheckViolation(), "deskledger doctor"),
+    ],
+)
+def test_the_advice_fits_the_error(error: psycopg.Error, says: str) -> None:
+    """Only who cannot reach the database is told to mend its address."""
+    assert says in advice(error)
+    unreached = error.sqlstate in (None, "57P01", "28P01")
+    assert ("mend DATABASE_URL" in advice(error)) == unreached
 
 
 def test_doctor_of_an_empty_or_absent_database(empty_database: str) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from application.store.postgres.database import connect, migrate, migrations, pool
+from application.store.postgres.database import SchemaLocked, change_schema, connect, migrate, migrations, pool
 from projections.runner import PROJECTIONS, ensure_projections
+from tests.support.write_side import beside, wait_for_locks
 
 SCHEMA = """
     select table_schema, table_name, column_name, data_type, is_nullable, column_default
@@ -124,3 +125,42 @@ def test_a_connection_commits_by_itself_in_utc_and_leaves_json_raw(database: str
         assert (moment, raw) == (datetime(2026, 3, 2, 8, tzinfo=UTC), b'{"a": 1}')
         with connections.connection() as pooled:
             assert pooled.execute("""select '[]'::jsonb""").fetchone() == (b"[]",)
+
+
+def test_a_change_of_the_schema_gives_way_and_tries_again(empty_database: str, tmp_path: Path) -> None:
+    """While somebody reads what it wants to change, others who read it get through; it is done when they have ended."""
+    with connect(empty_database, "changing") as connection, connect(empty_database, "reading") as reader:
+        connection.execute("create table wanted (x int)")
+        (tmp_path / "0001_change.sql").write_text("alter table wanted add column y int")
+        reader.autocommit = False
+        reader.execute("select * from wanted")
+        with beside(lambda: migrate(connection, tmp_path)) as (change,):
+            with connect(empty_database, "other") as other:
+                wait_for_locks(other, 1)
+                for _ in range(3):  # behind the change in the queue for the lock, and yet not for long
+                    assert other.execute("select count(*) from wanted").fetchone() == (0,)
+            assert not change.done()
+            reader.commit()
+        assert change.result() == ["0001_change.sql"]
+
+
+def test_a_change_of_the_schema_ends_in_vain_and_names_the_holder(empty_database: str) -> None:
+    """Nothing is changed, and whoever holds it is named with what to do."""
+    with connect(empty_database, "changing") as connection, connect(empty_database, "holder") as reader:
+        connection.execute("create table wanted (x int)")
+        reader.autocommit = False
+        reader.execute("select * from wanted")
+        with pytest.raises(SchemaLocked, match=r"run it again: process \d+ \(deskledger holder\), \d+ s"):
+            change_schema(connection, lambda: connection.execute("drop table wanted"), tries=2)
+        assert connection.execute("select count(*) from wanted").fetchone() == (0,)
+        reader.rollback()
+
+
+def test_no_two_advisory_locks_are_the_same() -> None:
+    """Each has a number of its own, in the whole program."""
+    root = Path(__file__).parents[2]
+    sources = [
+        path.read_text() for room in ("application", "projections", "api") for path in (root / room).rglob("*.py")
+    ]
+    numbers = [number for source in sources for number in re.findall(r"^[A-Z_]*LOCK = ([0-9_]+)", source, re.MULTILINE)]
+    assert len(numbers) == len(set(numbers)) >= 3

@@ -265,3 +265,22 @@ def unreadable(stream_id: UUID, type_: str, body: bytes) -> list[StoredRow]:
 def logged(directory: Path, said: str) -> int:
     """How often the API has logged this."""
     return (directory / "api.log").read_text().count(said)
+
+
+@pytest.mark.parametrize("accept", [JSON, CLOUD_EVENTS, NDJSON, SSE])
+def test_a_position_of_another_log_is_refused(desk: RunningDesk, accept: str) -> None:
+    """One beyond the end, and any that comes with another log's identity; the right identity is taken."""
+    known = desk.get("/v1/events?limit=1")
+    end, log_id = int(known.headers["Deskledger-Position"]), known.json["log_id"]
+    assert known.headers["Deskledger-Log"] == log_id
+    for query in (f"after={end + 1000}", f"after=1&log_id={uuid4()}"):
+        refused = desk.request("GET", f"/v1/events?wait=0&{query}", headers={"Accept": accept})
+        problem(refused, 409, "unknown_position")
+    with stream(desk, accept, f"wait=0&after=1&log_id={log_id}") as response:
+        assert (response.status, response.headers["Deskledger-Log"]) == (200, log_id)
+
+
+def test_a_last_event_id_of_another_log_is_refused(desk: RunningDesk) -> None:
+    """An EventSource that comes back after a restore is told, too."""
+    headers = {"Accept": SSE, "Last-Event-ID": str(10**9)}
+    problem(desk.request("GET", "/v1/events", headers=headers), 409, "unknown_position")

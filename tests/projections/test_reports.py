@@ -22,6 +22,7 @@ from projections.reports.report_figures import Cell, Figures, Flow, Report, repo
 from projections.reports.report_metrics import BY_NAME, METRIC_COLUMNS, REPORT_METRICS
 from projections.reports.reporting_schema import ROLE, create_reporting, grant_reading, reporting_stands
 from projections.runner import ensure_projections
+from tests.support.api_requests import problem
 from tests.support.report_cases import Story, hour, open_tickets, random_walk, record, twenty_tickets
 from tests.support.running_desk import RunningDesk
 

@@ -97,6 +97,14 @@ class BatchingShell:
         """One command."""
         return self._loop.run(self._desk.execute(wanted, idempotency))
 
+    def execute_all(self, wanted: Iterable[CommandRequest]) -> None:
+        """Several commands at once."""
+
+        async def execute() -> None:
+            await asyncio.gather(*(self._desk.execute(each) for each in wanted))
+
+        self._loop.run(execute())
+
     def register_client(self, user_id: str, contact: Contact, who: Principal, now: datetime) -> Client:
         """One client."""
         return self._loop.run(self._desk.register_client(user_id, contact, who, now))
