@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PARALLEL := --numprocesses 3 --dist loadfile --durations 20
 PYTEST ?=
 
-.PHONY: run test system test-busy test-postgres lint format lock bench bench-growth bench-trees bench-long lines manners hostile streams contract faults chaos mutations help clean
+.PHONY: run test system test-busy test-postgres lint format lock bench bench-growth bench-trees bench-long lines manners hostile streams edge contract faults chaos mutations help clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -59,6 +59,9 @@ hostile: $(VENV)/installed  ## how long others wait beside slow and bad connecti
 
 streams: $(VENV)/installed  ## commands beside 50 idle streams, and the memory that a million events take
 	@$(BIN)/python -m tests.benchmarks.streams idle && $(BIN)/python -m tests.benchmarks.streams memory
+
+edge: $(VENV)/installed  ## reads by time at the edge of the present, each asked again: READS=10000
+	@$(BIN)/python -m tests.benchmarks.edge_of_time $(READS)
 
 faults: $(VENV)/installed  ## kills, failovers and restores under load, each checked; SEED=1 repeats the choices of a run
 	@$(BIN)/python -m tests.faults.run $(if $(SEED),--seed $(SEED))

@@ -146,7 +146,7 @@ def test_doctor_says_what_to_do(deskledger: Run, connection: psycopg.Connection)
 
 
 def test_doctor_looks_at_times(deskledger: Run, connection: psycopg.Connection, database: str) -> None:
-    """A transaction that writes for long, an import, a follower beyond the log's end; a ticket of the future is named."""
+    """A transaction that writes for long, an import, a follower beyond the log; a ticket of the future is named."""
     connection.execute("update followers set position = 99")
     connection.execute("""
         insert into ticket_summaries (ticket_id, version, position, state, channel, escalations, waiting_on_client,
