@@ -20,9 +20,8 @@ from projections.runner import ensure_projections
 from tests.support import postgres_servers as servers
 from tests.support.postgres_servers import Fresh, QuickPostgres, open_directory
 from tests.support.running_desk import RunningDesk
+from tests.support.write_side import make_schema
 
-# Most tests write what happened at a made-up time: only those about time hold it against the clock (`strict_database`).
-ANY_TIME = "alter table events drop constraint recorded_in_time, drop constraint not_in_the_future"
 _run = f"deskledger_test_{token_hex(4)}"  # two runs on one server do not meet
 _numbers = count(1)
 
@@ -98,9 +97,8 @@ def template(postgres: str) -> Iterator[str]:
     """A database with the whole schema, made once."""
     with Fresh(postgres, f"{_run}_template") as url:
         with connect(url, "template") as connection:
-            migrate(connection)
+            make_schema(connection)
             ensure_projections(connection)
-            connection.execute(ANY_TIME)
         yield f"{_run}_template"
 
 

@@ -19,7 +19,7 @@ from application.commands.command_handler import MOST_TRIES, run_at_once
 from application.commands.deciding import Policy, Trace, answer, new_stream_id
 from application.helpdesk import HelpDesk
 from application.store.event_store import to_row
-from application.store.postgres.database import connect, migrate, pool
+from application.store.postgres.database import connect, pool
 from domain import errors
 from domain.client import ContactChanged, Registered, client_stream
 from domain.events import ClosureEmailSent, NoteAdded, Recorded
@@ -39,6 +39,7 @@ from tests.support.write_side import (
     append,
     beside,
     history,
+    make_schema,
     notes,
     opened,
     request,
@@ -149,7 +150,7 @@ def walk(desk: Shell, steps: list[Step]) -> Iterator[tuple[Any, ...]]:
 def test_both_shells_record_and_answer_the_same(desk: HelpDesk, empty_database: str) -> None:
     """Every command of the desk, and many refusals: both shells answer and record the same, to the letter."""
     with connect(empty_database, "test migrate") as connection:
-        migrate(connection)
+        make_schema(connection)
     combining = BatchingShell(empty_database)
     journeys = []
     for shell in (desk, combining):

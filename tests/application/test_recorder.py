@@ -23,13 +23,13 @@ from application.helpdesk import HelpDesk
 from application.store.event_store import HIGHEST_VERSION, LOAD_AND_NUMBERS, StoredRow
 from application.store.idempotency_records import FIND_RECORD, IdempotencyRecord
 from application.store.postgres import database as databases
-from application.store.postgres.database import connect, migrate
+from application.store.postgres.database import connect
 from application.store.postgres.embedded_postgres import EmbeddedPostgres
 from application.store.recorder import EventRecorder, Factory
 from application.store.sealing import seal, seal_all
 from application.store.snapshots import FOLD
 from tests.support.running_desk import ROOT, free_port, wait_until
-from tests.support.write_side import NOW, append, beside, history, opened, rows, wait_for_locks
+from tests.support.write_side import NOW, append, beside, history, make_schema, opened, rows, wait_for_locks
 
 Pool = ConnectionPool[psycopg.Connection[Any]]
 NO_POSITIONS = "positions of followers lie with the rows of the follower (projections/runner.py), not in a recorder"
@@ -364,7 +364,7 @@ def test_a_backend_that_is_killed_is_the_librarys_operational_error(own_postgres
     """Its connection ends without a word, in the middle of a statement; inserts work again when PostgreSQL does."""
     url, stream = own_postgres.url, uuid4()
     with connect(url, "test") as connection, databases.pool(url, "test recorder", size=4) as pool:
-        migrate(connection)
+        make_schema(connection)
         recorder = EventRecorder(pool)
         recorder.insert_events(rows(uuid4()))
         with closing(connect(url, "test rival")) as rival:

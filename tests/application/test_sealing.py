@@ -18,10 +18,10 @@ import psycopg
 import pytest
 
 from application.store.postgres import embedded_postgres as postgres
-from application.store.postgres.database import connect, migrate
+from application.store.postgres.database import connect
 from application.store.sealing import IS_SEALING_PENDING, SEAL, delay, seal, seal_all
 from tests.support.running_desk import ROOT, wait_until
-from tests.support.write_side import append, beside, own_postgres, rows, sealed, wait_for_locks
+from tests.support.write_side import append, beside, make_schema, own_postgres, rows, sealed, wait_for_locks
 
 HOLES = "select holes::text from seal_state"
 SEALER = """
@@ -387,7 +387,7 @@ def test_sealing_resumes_after_a_crash_of_the_database() -> None:
     """What was acknowledged before a crash is there after it; holes of cut-off writers are dropped; nothing is lost."""
     with own_postgres() as own:
         with closing(connect(own.url, "test")) as connection, closing(connect(own.url, "test cut off")) as writer:
-            migrate(connection)
+            make_schema(connection)
             append(connection, rows(uuid4(), 1, 5))
             seal(connection)
             writer.execute("begin")
@@ -427,7 +427,7 @@ def test_a_prepared_transaction_stalls_nothing(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(postgres.POSTGRES_SETTINGS, "max_prepared_transactions", "1")
     late = uuid4()
     with own_postgres() as own, connect(own.url, "test") as connection:
-        migrate(connection)
+        make_schema(connection)
         connection.execute("begin")
         append(connection, rows(late))
         connection.execute("prepare transaction 'late'")

@@ -535,6 +535,7 @@ def _store(url: str, plan: Plan, positions: list[int], processes: int, progress:
 def store_clients(url: str, plan: Plan) -> None:
     """Copies the clients' events; they come first."""
     with connect(url, "population", 3600) as connection:
+        connection.execute("set deskledger.importing to on")
         copy_lines(connection, client_lines(plan), 1)
 
 
@@ -543,6 +544,7 @@ def store_block(url: str, plan: Plan, block: range, position: int) -> None:
     lines, mails = block_lines(plan, block)
     with connect(url, "population", 3600) as connection:
         _tune(connection)
+        connection.execute("set deskledger.importing to on")
         copy_lines(connection, lines, position)
         names = SQL(", ").join(map(Identifier, MailRow.__struct_fields__))
         with connection.cursor().copy(SQL("copy closure_mails ({}) from stdin").format(names)) as copy:

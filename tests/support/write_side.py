@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
@@ -21,6 +21,7 @@ from application.commands.supporting_commands import RegisterClient
 from application.helpdesk import HelpDesk
 from application.store.event_store import APPEND, StoredRow, append_parameters, to_row
 from application.store.idempotency_records import IdempotencyRecord
+from application.store.postgres.database import migrate
 from application.store.postgres.embedded_postgres import EmbeddedPostgres
 from application.store.sealing import seal_all
 from domain.client import Client, Contact
@@ -29,6 +30,8 @@ from domain.values import Actor, Channel, Grade, Level, Principal, Role, Visibil
 from tests.support.postgres_servers import own_server
 from tests.support.running_desk import wait_until
 
+# Most tests write what happened at a made-up time: only those about time hold it against the clock (`strict_database`).
+ANY_TIME: LiteralString = "alter table events drop constraint recorded_in_time, drop constraint not_in_the_future"
 NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 UNKNOWN = ("Ticket.FromTheFuture", b"{}")
 STAFF = Principal(
@@ -138,6 +141,12 @@ def wait_for_locks(connection: psycopg.Connection[Any], count: int) -> None:
     query = """select count(*) from pg_stat_activity
         where datname = current_database() and wait_event_type = 'Lock'"""
     wait_until(lambda: connection.execute(query).fetchone() == (count,), f"{count} connections wait for a lock")
+
+
+def make_schema(connection: psycopg.Connection[Any]) -> None:
+    """The schema of a server of one's own, which takes what happened at a made-up time."""
+    migrate(connection)
+    connection.execute(ANY_TIME)
 
 
 @contextmanager
