@@ -320,7 +320,7 @@ def test_only_who_may_registers_clients(shell: Shell) -> None:
 
 
 def test_a_clock_set_back_does_not_turn_a_history_round(shell: Shell) -> None:
-    """An event is not earlier than the one before it, on tickets and in the directory, if a clock is a little behind."""
+    """No event is earlier than the one before it, on tickets and in the directory, if a clock is a little behind."""
     ticket_id, before = opened(shell), NOW - timedelta(seconds=1)
     shell.execute(request(ticket_id, NOTE, now=before))
     shell.register_client("client-1", msgspec.structs.replace(CONTACT, phone=None), STAFF, before)
@@ -421,8 +421,8 @@ def test_a_program_has_the_policy_that_it_names(database: str) -> None:
 
 
 def test_a_fact_goes_behind_what_is_there(desk: HelpDesk, connection: psycopg.Connection, database: str) -> None:
-    """What cannot be refused is recorded whatever the ticket's state, at its level; who is overtaken goes behind, at the
-    time of then; a ticket that does not exist gets nothing."""
+    """What cannot be refused is recorded whatever the ticket's state, at its level; who is overtaken goes behind, at
+    the time of then; a ticket that does not exist gets nothing."""
     ticket_id, by, fact = opened(desk), Actor("x", "X", Role.SYSTEM), ClosureEmailSent(5, "<5@desk>", 1)
     with connect(database, "test rival") as other:
         other.execute("begin")
