@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Callable, Iterator
+from copy import copy
 from datetime import datetime, timedelta
 from email.message import EmailMessage
 from functools import partial
@@ -166,10 +167,18 @@ def close(desk: HelpDesk, ticket_id: UUID, trace: Trace = NO_TRACE) -> None:
         desk.execute(request(ticket_id, command, who, trace=trace))
 
 
+def unchecked(struct: Any, **texts: str) -> Any:
+    """The struct with texts that are not looked at: an earlier version took them."""
+    made = copy(struct)
+    for field, text in texts.items():
+        msgspec.structs.force_setattr(made, field, text)
+    return made
+
+
 def closed(desk: HelpDesk, contact: Contact = CONTACT, summary: str = ISSUE.summary, trace: Trace = NO_TRACE) -> UUID:
     """A ticket that was closed with its version 9."""
     desk.register_client("client-1", contact, STAFF, NOW)
-    issue = msgspec.structs.replace(ISSUE, summary=summary)
+    issue = unchecked(ISSUE, summary=summary)
     ticket_id = uuid4()
     desk.execute(request(ticket_id, msgspec.structs.replace(OPEN, issue=issue)))
     close(desk, ticket_id, trace)
@@ -539,7 +548,7 @@ def test_a_name_cannot_add_headers_or_recipients(
     desk: HelpDesk, connection: psycopg.Connection, mailer: ClosureMailer, server: MailServer, name: str
 ) -> None:
     """Whatever a client's name is, the mail goes to the one address, under the headers that the desk writes."""
-    closed(desk, msgspec.structs.replace(CONTACT, name=name))
+    closed(desk, unchecked(CONTACT, name=name))
     queue(connection)
     mailer.send_next(NOW)
     check_headers(server)
