@@ -11,6 +11,7 @@ from typing import Any, LiteralString
 import msgspec
 import psycopg
 
+from application.commands.text_types import USER_ID_PATTERN
 from domain.errors import BlankText, UnfitText
 from domain.text import accept_line
 from domain.values import Level, Principal, Role
@@ -97,6 +98,8 @@ def _check(wanted: NewKey) -> str:
         raise KeyRefused(
             "the role client and a client's user ID belong together: name the client that the key stands for"
         )
+    if wanted.client_user_id and not re.search(USER_ID_PATTERN, wanted.client_user_id):
+        raise KeyRefused("a client's user ID has letters, digits and . _ @ + - and begins with a letter or digit")
     return name
 
 
