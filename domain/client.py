@@ -68,7 +68,7 @@ class Contact(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         """Keeps each text as it is to be stored."""
         for field in ("name", "phone", "organisation"):
-            if given := getattr(self, field):
+            if (given := getattr(self, field)) is not None:
                 force_setattr(self, field, accept_line(field, given))
 
 

@@ -11,7 +11,7 @@ from psycopg.sql import SQL
 
 from domain import events as e
 from domain.procedure import queue_of, standing_after
-from domain.text import folded
+from domain.text import folded, normalised
 from domain.values import Channel, Grade, Level, Priority, Qualification, Queue, State
 from projections.engine.projection import Projection
 from projections.engine.sealed_log import Sealed, of_tickets
@@ -182,7 +182,7 @@ def _take(row: TicketSummary, sealed: Sealed) -> None:
         case e.Created(number):
             row.number = number
         case e.IssueDocumented(summary, _, category, impact, urgency, priority):
-            row.summary, row.category = summary, category
+            row.summary, row.category = summary, normalised(category)  # reports group by it
             row.impact, row.urgency, row.priority = impact, urgency, priority
         case e.PriorityChanged(impact, urgency, priority):
             row.impact, row.urgency, row.priority = impact, urgency, priority

@@ -271,5 +271,10 @@ def test_programs_are_held_to_the_same():
             CancelTicket(wrong)
     with pytest.raises(UnfitText, match="at most 500 characters"):
         Contact("x" * 501, "a@example.org")
+    for blank in ("", "\u200b"):
+        with pytest.raises(BlankText):
+            Contact(blank, "a@example.org")
+        with pytest.raises(BlankText):
+            Contact("A", "a@example.org", phone=blank)
     assert AddNote("a\x1b[2J\u202e\n\tb").text == "a\x1b[2J\u202e\n\tb"  # shown with signs, kept as it is
     assert CancelTicket("one\r\ntwo\tthree").reason == "one\r\ntwo\tthree"
