@@ -2,7 +2,6 @@
 
 import ssl
 from collections.abc import Callable, Iterator
-from copy import copy
 from datetime import datetime, timedelta
 from email.message import EmailMessage
 from functools import partial
@@ -57,6 +56,7 @@ from tests.support.write_side import (
     notes,
     opened,
     request,
+    unchecked,
     wait_for_locks,
 )
 
@@ -165,14 +165,6 @@ def close(desk: HelpDesk, ticket_id: UUID, trace: Trace = NO_TRACE, actions: str
     ]
     for command, who in commands:
         desk.execute(request(ticket_id, command, who, trace=trace))
-
-
-def unchecked(struct: Any, **texts: str) -> Any:
-    """The struct with texts that are not looked at: an earlier version took them."""
-    made = copy(struct)
-    for field, text in texts.items():
-        msgspec.structs.force_setattr(made, field, text)
-    return made
 
 
 def closed(
