@@ -25,6 +25,7 @@ INVISIBLE_BEYOND = (  # in 16 bits; ECMA-262 reads these only with the flag u
 FORMATTING = r"\x7f-\x9f\u2028-\u202e\u2066-\u206f\ufff9-\ufffb"
 HIDDEN = r"\x00-\x1f" + FORMATTING
 HIDDEN_IN_LINES = r"\x00-\x08\x0b\x0c\x0e-\x1f" + FORMATTING  # all of them but tabs and line breaks
+MOST_IN_LINE = 500
 MOST_MARKS = 30  # on one letter, as in UAX #15's Stream-Safe Text Format: ordering n of them takes n² steps
 
 _SHOWN = re.compile(f"[^{INVISIBLE}{INVISIBLE_BEYOND}{HIDDEN}]")
@@ -69,6 +70,8 @@ def _sign(found: re.Match[str]) -> str:
 
 
 def _accept(field: str, text: str, *, most: int, barred: re.Pattern[str], why: str, identifies: bool = False) -> str:
+    if text.isascii() and text.isprintable() and len(text) <= MOST_IN_LINE and text.strip():
+        return text  # most texts, at a quarter of the cost
     if not shows_something(text):
         raise BlankText(field)
     if not text.isascii():
@@ -93,7 +96,9 @@ def _require_storable(field: str, text: str) -> None:
 
 
 _NO_HIDDEN = "must not hold control characters or characters that change the direction of the text"
-_accept_line = partial(_accept, most=500, barred=re.compile(f"[{HIDDEN}]"), why=f"must be one line, and {_NO_HIDDEN}")
+_accept_line = partial(
+    _accept, most=MOST_IN_LINE, barred=re.compile(f"[{HIDDEN}]"), why=f"must be one line, and {_NO_HIDDEN}"
+)
 # Each takes a field's name and what came for it, and returns what is kept. They raise BlankText and UnfitText.
 accept_line: Accept = partial(_accept_line, identifies=False)
 accept_identifier: Accept = partial(_accept_line, identifies=True)
