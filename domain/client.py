@@ -5,9 +5,10 @@ from functools import lru_cache
 from uuid import UUID, uuid5
 
 import msgspec
-from msgspec.structs import astuple
+from msgspec.structs import astuple, force_setattr
 
 from domain.events import TICKET_EVENTS, Event, Recorded
+from domain.text import accept_line
 
 _DIRECTORY = UUID("6f1e4c1a-5d0b-5c58-9d3c-0c7f3a1f2b7e")
 
@@ -57,12 +58,18 @@ class Client(msgspec.Struct, frozen=True):
 
 
 class Contact(msgspec.Struct, frozen=True):
-    """What the directory is to say of a client."""
+    """What the directory is to say of a client. Raises BlankText and UnfitText."""
 
     name: str
     email: str
     phone: str | None = None
     organisation: str | None = None
+
+    def __post_init__(self) -> None:
+        """Keeps each text as it is to be stored."""
+        for field in ("name", "phone", "organisation"):
+            if (given := getattr(self, field)) is not None:
+                force_setattr(self, field, accept_line(field, given))
 
 
 def register(client: Client | None, user_id: str, contact: Contact) -> list[Event]:

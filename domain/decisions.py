@@ -1,10 +1,9 @@
 """The decisions: a ticket, what is wanted, and what is given, in; events out.
 
 A decision that finds its wish already true returns no event. One that the procedure forbids raises the rule's error.
-Nothing here reads a clock or changes anything. That a text says something was required before (`Command.decide`).
+Nothing here reads a clock or changes anything. That a text says something is required before (`domain/text.py`).
 """
 
-from hashlib import sha256
 from uuid import UUID
 
 from msgspec.structs import asdict
@@ -12,10 +11,12 @@ from msgspec.structs import asdict
 from domain import errors
 from domain import events as e
 from domain.client import Client
+from domain.events import DossierEntry
 from domain.procedure import DOSSIER_STANDS, NEXT_RUNG, RETURN_TARGETS
 from domain.rules import Given, refusal_for, require_allowed
 from domain.ticket import Issue, Link, Ticket
 from domain.values import PRIORITIES, Channel, Grade, Level, Qualification, Queue, Relation, State, Visibility
+from domain.words import canonical_digest
 
 Events = list[e.Event]
 
@@ -129,13 +130,12 @@ def close(ticket: Ticket, given: Given) -> Events:
     return [e.Closed(_level(ticket))]
 
 
-def compile_dossier(ticket: Ticket, given: Given, summary: str, lines: tuple[str, ...]) -> Events:
+def compile_dossier(ticket: Ticket, given: Given, summary: str, entries: tuple[DossierEntry, ...]) -> Events:
     """Step 16: all activity so far, in words, under one hash."""
     if ticket.state in DOSSIER_STANDS and ticket.dossier and ticket.dossier.summary == summary:
         return []
     require_allowed("compile_dossier", ticket, given)
-    digest = sha256("\n".join(lines).encode()).hexdigest()
-    return [e.DossierCompiled(summary, digest, ticket.version, lines)]
+    return [e.DossierCompiled(summary, canonical_digest(entries), ticket.version, (), entries)]
 
 
 def approve(ticket: Ticket, given: Given, dossier_sha256: str, confirmed_via: Channel) -> Events:

@@ -10,7 +10,8 @@ DeskError
 │   ├── NotResolved, NotVerified, DetailsMissing, FourEyes                      quality control and closing
 │   ├── AtDecisionPoint, NotAtDecisionPoint, NoCurrentDossier, DossierMismatch, NotApproved   the IT manager
 │   └── ClientNotAwaited, WrongRoute, WrongLevel
-├── Unacceptable            well-formed, but it cannot be meant: BlankText, UnknownClient, LinkToSelf, UnknownOther
+├── Unacceptable            well-formed, but it cannot be meant: UnknownClient, LinkToSelf, UnknownOther
+│   └── TextFault           BlankText, UnfitText
 ├── Forbidden, NotFound     a role, a level or a client is lacking; UnknownTicket, UnknownUserId
 └── StaleVersion            somebody else came first
 """
@@ -167,12 +168,23 @@ class Unacceptable(DeskError):
     pointer: str | None = None
 
 
-class BlankText(Unacceptable):
+class TextFault(Unacceptable, ValueError):
+    """A text cannot be taken as it is. A ValueError, so that whoever decodes a body learns where it stands."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field} {reason}.")
+        self.field, self.reason, self.pointer = field, reason, f"/{field}"
+
+
+class BlankText(TextFault):
     """A text that must say something is blank."""
 
     def __init__(self, field: str) -> None:
-        super().__init__(f"{field} must not be blank: say it in words.")
-        self.pointer = f"/{field}"
+        super().__init__(field, "must not be blank: say it in words")
+
+
+class UnfitText(TextFault):
+    """A text holds characters that cannot stand there, or too many."""
 
 
 class UnknownClient(Unacceptable):

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from domain.values import Actor, Channel, Grade, Level, Priority, Relation, Sender, Visibility
+from domain.values import Actor, Channel, Grade, Level, Priority, Relation, Role, Sender, Visibility
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -140,16 +140,32 @@ class ClosureEmailFailed(Event, frozen=True):
     reason: str
 
 
-class DossierCompiled(Event, frozen=True):
+class DossierEntry(msgspec.Struct, frozen=True):
+    """An event as a dossier shows it to the client.
+
+    `at` has six digits of a second; `sha256` is of what the event says, and null where that is withheld.
+    """
+
+    version: int
+    at: str
+    actor: str
+    role: Role
+    words: str
+    sha256: str | None
+
+
+class DossierCompiled(Event, frozen=True, omit_defaults=True):
     """Step 16: the complete details of all activity up to `through_version`, frozen for the client's approval.
 
-    `sha256` is the hash of `lines` joined by newlines, in UTF-8.
+    `sha256` is the hash of `entries` as canonical JSON. One that version 0.2 or an earlier one compiled has `lines` of
+    text in place of entries, and the hash of those, joined by newlines, in UTF-8.
     """
 
     summary: str
     sha256: str
     through_version: int
     lines: tuple[str, ...]
+    entries: tuple[DossierEntry, ...] = ()
 
 
 class ClientApproved(Event, frozen=True):

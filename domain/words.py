@@ -8,7 +8,8 @@ import msgspec
 
 from domain import events as e
 from domain.client import ContactChanged, Registered
-from domain.events import Event, Recorded
+from domain.events import DossierEntry, Event, Recorded
+from domain.text import in_one_line
 from domain.values import Level, Role, Visibility
 
 LEVEL_NAMES = {
@@ -57,11 +58,12 @@ SENTENCES: dict[type[Event], str] = {
 
 
 def words(event: Event) -> str:
-    """What happened, in a sentence without the time and the actor."""
+    """What happened, in a sentence without the time and the actor: one line, whatever stands in a text."""
     sentence = SENTENCES.get(type(event))
     if sentence is None:
-        return f"{event.stored_as}: {msgspec.json.encode(event).decode()}"
-    return sentence.format_map({field: _in_words(value) for field, value in msgspec.structs.asdict(event).items()})
+        return in_one_line(f"{event.stored_as}: {msgspec.json.encode(event).decode()}")
+    fields = {field: _in_words(value) for field, value in msgspec.structs.asdict(event).items()}
+    return in_one_line(sentence.format_map(fields))
 
 
 def _in_words(value: object) -> object:
@@ -75,24 +77,47 @@ def _in_words(value: object) -> object:
     return value
 
 
-def dossier_lines(history: Sequence[Recorded], client: str | None) -> tuple[str, ...]:
-    """The lines of a dossier: version, time, actor and role, words, and the hash of all that the event holds.
+def dossier_entries(history: Sequence[Recorded], client: str | None) -> tuple[DossierEntry, ...]:
+    """The entries of a dossier: version, time, actor and role, words, and the hash of all that the event says.
 
     The client of the ticket reads them: they have neither the desk's own notes and links nor whoever else was taken for
-    the client, nor what that one wrote. Such a line has no hash: who can guess a short text could prove it by that.
+    the client, nor what that one wrote. Such an entry has no hash: who can guess a short text could prove it by that.
     """
     settled = identified_at(history)
-    return tuple(_dossier_line(recorded, client, by_mistake(recorded, settled)) for recorded in history)
+    return tuple(_dossier_entry(recorded, client, by_mistake(recorded, settled)) for recorded in history)
 
 
-def _dossier_line(recorded: Recorded, client: str | None, mistaken: bool) -> str:
-    actor = recorded.actor
-    by = f"somebody else ({actor.role})" if mistaken else f"{actor.name} ({actor.role})"
-    head = f"{recorded.originator_version}. {recorded.at:%Y-%m-%dT%H:%M:%S.%fZ} {by}: "
-    if withheld := "Said by mistake." if mistaken else _withheld(recorded.event, client):
-        return f"{head}{withheld} [withheld]"
-    digest = sha256(msgspec.json.encode(recorded, order="sorted")).hexdigest()
-    return f"{head}{words(recorded.event)} [sha256 {digest}]"
+def _dossier_entry(recorded: Recorded, client: str | None, mistaken: bool) -> DossierEntry:
+    actor = "somebody else" if mistaken else in_one_line(recorded.actor.name)
+    withheld = "Said by mistake." if mistaken else _withheld(recorded.event, client)
+    return DossierEntry(
+        recorded.originator_version,
+        f"{recorded.at:%Y-%m-%dT%H:%M:%S.%fZ}",
+        actor,
+        recorded.actor.role,
+        withheld or words(recorded.event),
+        None if withheld else event_digest(recorded),
+    )
+
+
+def event_digest(recorded: Recorded) -> str:
+    """The SHA-256 of what an event says, as the history shows it: canonical JSON of these members (RFC 8785)."""
+    members = {
+        "actor": recorded.actor,
+        "at": recorded.at,
+        "causation_id": recorded.causation_id,
+        "correlation_id": recorded.correlation_id,
+        "data": recorded.event,
+        "ticket_id": recorded.originator_id,
+        "type": recorded.type,
+        "version": recorded.originator_version,
+    }
+    return canonical_digest(members)
+
+
+def canonical_digest(value: object) -> str:
+    """The SHA-256 of a value as canonical JSON (RFC 8785): keys sorted, no white space, UTF-8."""
+    return sha256(msgspec.json.encode(value, order="sorted")).hexdigest()
 
 
 def _withheld(event: Event, client: str | None) -> str:

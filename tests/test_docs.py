@@ -238,8 +238,8 @@ def test_the_pictures_show_the_procedure() -> None:
 # ── The reference names all that there is ───────────────────────────────────────────────────────────────────
 
 FORMS = [("SingleLine", forms.SingleLine), ("Text", forms.Text), ("UserId", forms.UserId), ("Email", forms.Email)]
-FORMS += [("Sha256", forms.Sha256)]
-PLAIN = {str: "text", int: "number", bool: "true or false", type(None): "null", UUID: "UUID", tuple: "list of text"}
+FORMS += [("Sha256", forms.Sha256), ("Identifier", forms.Identifier), ("Reason", forms.Reason)]
+PLAIN = {str: "text", int: "number", bool: "true or false", type(None): "null", UUID: "UUID"}
 
 
 def in_words(type_: Any) -> str:
@@ -251,7 +251,9 @@ def in_words(type_: Any) -> str:
         return " or ".join(in_words(part) for part in get_args(type_))
     if get_origin(type_) is Literal:
         return f"{get_args(type_)[0]} to {get_args(type_)[-1]}"
-    return PLAIN.get(get_origin(type_) or type_) or type_.__name__
+    if get_origin(type_) is tuple:
+        return f"list of {in_words(get_args(type_)[0])}"
+    return PLAIN.get(type_) or type_.__name__
 
 
 def fields(struct: type[msgspec.Struct]) -> str:

@@ -20,6 +20,7 @@ from application.store.log_identity import begin_log
 from application.store.postgres.database import STATEMENT_SECONDS, connect, migrate
 from application.store.postgres.embedded_postgres import database_url
 from application.store.snapshots import take_all_snapshots
+from domain.text import in_one_line
 from projections.engine.parking import replay
 from projections.engine.projection import Projection
 from projections.runner import PROJECTIONS, ensure_projections
@@ -124,7 +125,8 @@ def known_projections(names: Sequence[str]) -> list[Projection]:
 
 
 def show(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """A table where somebody is looking, tab-separated lines elsewhere."""
+    """A table where somebody is looking, tab-separated lines elsewhere; nothing in a cell can end it, or colour it."""
+    rows = [tuple(map(in_one_line, row)) for row in rows]
     if not sys.stdout.isatty():
         print("\n".join("\t".join(row) for row in [header, *rows]))
         return

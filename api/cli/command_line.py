@@ -19,6 +19,7 @@ from application.observability.logs import configure
 from application.settings import Settings, SettingsError, read_settings
 from application.store.postgres.database import SchemaLocked
 from application.store.postgres.embedded_postgres import PostgresError
+from domain.text import with_visible_controls
 from domain.values import Level, Role
 from projections.rebuild.rebuild_projections import REBUILD_PROCESSES
 
@@ -170,7 +171,7 @@ def _number(kind: type[int] | type[float], least: int, most: int, says: str) -> 
 
 
 def _complain(message: str) -> int:
-    print(f"deskledger: {message}", file=sys.stderr)
+    print(f"deskledger: {with_visible_controls(message)}", file=sys.stderr)
     return 1
 
 

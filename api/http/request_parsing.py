@@ -14,15 +14,17 @@ from api.http.problems import Problem
 from api.http.request_context import traceparent
 from application.commands.deciding import Outcome, Trace
 from application.commands.idempotency import IdempotencyRequest
-from application.commands.text_types import ADDRESS, ONE_LINE, SAYS_SOMETHING, SHA256, USER_ID_PATTERN
+from application.commands.text_types import ADDRESS, ONE_LINE, REASON, SAYS_SOMETHING, SHA256, USER_ID_PATTERN
 from domain import roles
+from domain.errors import TextFault
 
 MOST_BYTES = 1024 * 1024
 MOST_QUOTED = 300  # of what came in, an answer repeats no more than this
 Wanted = TypeVar("Wanted", bound=msgspec.Struct)
 PATTERNS_IN_WORDS = {  # what msgspec says of a pattern, for people
-    SAYS_SOMETHING: "it must say something: not blank, and without NUL characters",
-    ONE_LINE: "it must be one line that says something, without control characters",
+    SAYS_SOMETHING: "it must say something that can be seen, and hold no NUL characters",
+    REASON: "it must say something that can be seen, without characters that control or turn the text around them",
+    ONE_LINE: "it must be one line that says something that can be seen, without characters that control or turn it",
     ADDRESS: "it must be an e-mail address like name@example.org",
     USER_ID_PATTERN: "a user ID has letters, digits and . _ @ + - and begins with a letter or digit",
     SHA256: "it must be a SHA-256: 64 digits from 0-9 and a-f",
@@ -79,7 +81,9 @@ def invalid(status: int, error: msgspec.ValidationError, wanted: type[msgspec.St
     detail = text[: found.start()] if found else text
     pointer = found["path"].removeprefix("$").replace("[...]", "/-").replace("[", "/").replace("]", "") if found else ""
     pointer = pointer.replace(".", "/")
-    if field := _FIELD.search(detail):
+    if isinstance(fault := error.__cause__, TextFault):
+        pointer, detail = f"{pointer}/{fault.field}", f"it {fault.reason}"
+    elif field := _FIELD.search(detail):
         pointer += "/" + field["name"].replace("~", "~0").replace("/", "~1")
         detail = "there is no such field" if field["fault"] == "unknown" else "it is required"
     detail = next((plain for pattern, plain in PATTERNS_IN_WORDS.items() if repr(pattern) in detail), detail)

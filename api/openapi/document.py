@@ -77,7 +77,7 @@ def openapi_document() -> JsonObject:
     paths: dict[str, JsonObject] = {}
     for endpoint in ENDPOINTS:
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, schemas)
-    return {
+    document = {
         "openapi": "3.1.0",
         "info": {
             "title": "Deskledger",
@@ -96,6 +96,20 @@ def openapi_document() -> JsonObject:
             "headers": GIVEN,
         },
     }
+    return {name: _as_ecma(part) for name, part in document.items()}
+
+
+def _as_ecma(part: Any) -> Any:
+    """A part of the document, with the end of a pattern as ECMA-262 writes it; Python's `$` fits before a last line
+    break too."""
+    match part:
+        case {"pattern": str() as pattern}:
+            return part | {"pattern": pattern.replace(r"\Z", "$")}
+        case dict():
+            return {name: _as_ecma(each) for name, each in part.items()}
+        case list():
+            return [_as_ecma(each) for each in part]
+    return part
 
 
 def _schemas() -> dict[str, JsonObject]:

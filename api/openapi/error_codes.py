@@ -22,7 +22,7 @@ CODES_OF_PARTS: dict[str, Codes] = {
         400: ("malformed_json", "body_cut_off"),
         413: ("body_too_large",),
         415: ("not_json", "unsupported_media_type"),
-        422: ("invalid_body", "blank_text"),
+        422: ("invalid_body", "blank_text", "unfit_text"),
         503: ("clock_off",),
     },
     "Idempotency-Key": {400: ("bad_idempotency_key",), 422: ("idempotency_key_reused",)},

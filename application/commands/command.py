@@ -7,8 +7,9 @@ from uuid import UUID
 import msgspec
 from msgspec.structs import asdict
 
+from application.commands.text_types import WithTexts
 from domain.client import Client, client_stream, fold_client
-from domain.errors import BlankText, UnknownClient
+from domain.errors import UnknownClient
 from domain.events import Event, Recorded, RequestReceived
 from domain.rules import Given
 from domain.ticket import Snapshot, Ticket
@@ -41,7 +42,7 @@ class Loaded(msgspec.Struct, frozen=True):
         return client
 
 
-class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Wish(WithTexts, frozen=True, forbid_unknown_fields=True):
     """What somebody wants: something of a ticket, or a new one. Few need more of its history than the ticket."""
 
     name: ClassVar[str]
@@ -51,12 +52,6 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def reads(self) -> tuple[UUID, ...]:
         """The streams that the decision needs beside the ticket's own."""
         return ()
-
-    def require_text(self) -> None:
-        """Raises BlankText for the first text that says nothing."""
-        for field, value in asdict(self).items():
-            if isinstance(value, str) and not value.strip():
-                raise BlankText(field)
 
 
 Decision = Callable[..., list[Event]]
@@ -72,8 +67,7 @@ class Command(Wish, frozen=True):
         return asdict(self)
 
     def decide(self, ticket: Ticket, loaded: Loaded) -> list[Event]:
-        """The events that fulfil the wish. Raises BlankText, and what the decision raises."""
-        self.require_text()
+        """The events that fulfil the wish. Raises what the decision raises."""
         return type(self).decision(ticket, loaded.given, **self.takes(ticket, loaded))
 
 

@@ -121,7 +121,6 @@ def decide(request: CommandRequest, streams: Mapping[UUID, Sequence[Recorded]], 
 
 def _open(request: CommandRequest, opening: Opening, loaded: Loaded) -> Outcome:
     """The outcome of a command that begins a ticket: its first event, and then what the commands decide that follow."""
-    opening.require_text()
     first = record_of(request.ticket_id, 1, loaded.given.now, loaded.actor, opening.begin(), request.trace)
     return _outcome(request, loaded, begin_ticket(first), opening.then(), first)
 

@@ -3,21 +3,20 @@
 from typing import Any
 from uuid import UUID
 
-import msgspec
 from msgspec.structs import asdict
 
 from application.commands.command import Command, CommandTable, Loaded, Opening, decided_by
 from application.commands.supporting_commands import SUPPORTING
-from application.commands.text_types import Email, Sha256, SingleLine, Text, UserId
+from application.commands.text_types import Email, Reason, Sha256, SingleLine, Text, UserId, WithTexts
 from domain import decisions
 from domain import events as e
 from domain.client import client_stream
 from domain.ticket import Issue, Ticket
 from domain.values import Channel, Grade, Level, Sender
-from domain.words import dossier_lines
+from domain.words import dossier_entries
 
 
-class RequestSender(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RequestSender(WithTexts, frozen=True, forbid_unknown_fields=True):
     """Who sent a request, as far as the channel tells."""
 
     name: SingleLine | None = None
@@ -110,13 +109,13 @@ class QualifyTicket(Command, frozen=True):
     """Steps T1-4, 8, 12: can the issue be resolved here?"""
 
     can_resolve: bool
-    rationale: Text
+    rationale: Reason
 
 
 class EscalateTicket(Command, frozen=True):
     """Steps T1-4, 8, 12, 16: one rung up."""
 
-    reason: Text
+    reason: Reason
 
 
 class ResolveTicket(Command, frozen=True):
@@ -130,7 +129,7 @@ class VerifyTicket(Command, frozen=True):
 
     satisfied: bool
     confirmed_via: Channel
-    comment: Text
+    comment: Reason
 
 
 class DocumentResolution(Command, frozen=True):
@@ -149,11 +148,11 @@ class CompileDossier(Command, frozen=True):
     """Step 16: the complete details of all activity so far, frozen for the client's approval."""
 
     needs_history = True
-    summary: Text
+    summary: Reason
 
     def takes(self, ticket: Ticket, loaded: Loaded) -> dict[str, Any]:
-        """The lines of the dossier too."""
-        return {"summary": self.summary, "lines": dossier_lines(loaded.history, ticket.client_user_id)}
+        """The entries of the dossier too."""
+        return {"summary": self.summary, "entries": dossier_entries(loaded.history, ticket.client_user_id)}
 
 
 class ApproveDossier(Command, frozen=True):
@@ -168,7 +167,7 @@ class DeclineDossier(Command, frozen=True):
 
     dossier_sha256: Sha256
     confirmed_via: Channel
-    reason: Text
+    reason: Reason
 
 
 STEP_COMMANDS: CommandTable = decided_by(

@@ -3,11 +3,10 @@
 from typing import Any
 from uuid import UUID
 
-import msgspec
 from msgspec.structs import asdict
 
 from application.commands.command import Command, CommandTable, Loaded, decided_by
-from application.commands.text_types import Email, SingleLine, Text
+from application.commands.text_types import Email, Identifier, Reason, SingleLine, Text, WithTexts
 from domain import decisions
 from domain.client import Contact
 from domain.errors import UnknownOther
@@ -18,7 +17,7 @@ from domain.values import Grade, Level, Queue, Relation, Role, Visibility
 class AssignTicket(Command, frozen=True):
     """Takes the ticket, or gives it to somebody."""
 
-    assignee: SingleLine | None = None
+    assignee: Identifier | None = None
 
     def takes(self, ticket: Ticket, loaded: Loaded) -> dict[str, Any]:
         """Who asks, where nobody else is named."""
@@ -40,7 +39,7 @@ class ReturnToLevel(Command, frozen=True):
     """From the IT manager to a level, or from the NOC to the IT manager."""
 
     level: Level
-    reason: Text
+    reason: Reason
 
 
 class AddNote(Command, frozen=True):
@@ -61,13 +60,13 @@ class ChangePriority(Command, frozen=True):
 
     impact: Grade
     urgency: Grade
-    reason: Text
+    reason: Reason
 
 
 class AwaitClient(Command, frozen=True):
     """The level cannot go on without the client."""
 
-    reason: Text
+    reason: Reason
 
 
 class ClientResponds(Command, frozen=True):
@@ -79,13 +78,13 @@ class ClientResponds(Command, frozen=True):
 class CancelTicket(Command, frozen=True):
     """The request is withdrawn."""
 
-    reason: Text
+    reason: Reason
 
 
 class ReopenTicket(Command, frozen=True):
     """The client says, within the window, that it is not fixed."""
 
-    reason: Text
+    reason: Reason
 
 
 class LinkTicket(Command, frozen=True):
@@ -105,7 +104,7 @@ class LinkTicket(Command, frozen=True):
         return asdict(self)
 
 
-class RegisterClient(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RegisterClient(WithTexts, frozen=True, forbid_unknown_fields=True):
     """A client's directory entry as it is to read."""
 
     name: SingleLine

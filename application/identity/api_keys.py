@@ -11,6 +11,9 @@ from typing import Any, LiteralString
 import msgspec
 import psycopg
 
+from application.commands.text_types import USER_ID_PATTERN
+from domain.errors import BlankText, UnfitText
+from domain.text import accept_line
 from domain.values import Level, Principal, Role
 
 API_KEY_PREFIX = "dl_"
@@ -64,11 +67,11 @@ def create_key(connection: psycopg.Connection[Any], wanted: NewKey, now: datetim
 
     Raises KeyRefused when name, roles, levels and client do not fit together.
     """
-    _check(wanted)
-    id_, key = _id(wanted.name), API_KEY_PREFIX + token_urlsafe(32)
+    name = _check(wanted)
+    id_, key = _id(name), API_KEY_PREFIX + token_urlsafe(32)
     expires_at = now + wanted.expires_in if wanted.expires_in else None
     roles, levels = [str(role) for role in wanted.roles], [str(level) for level in wanted.levels]
-    values = (id_, hash_of(key), wanted.name, roles, levels, wanted.client_user_id, now, expires_at)
+    values = (id_, hash_of(key), name, roles, levels, wanted.client_user_id, now, expires_at)
     connection.execute(INSERT_KEY, values)
     return id_, key
 
@@ -79,9 +82,14 @@ def _id(name: str) -> str:
     return f"{plain}-{token_hex(3)}"
 
 
-def _check(wanted: NewKey) -> None:
-    if not wanted.name.strip():
-        raise KeyRefused("a key needs a name: say whom or what it is for")
+def _check(wanted: NewKey) -> str:
+    """The name as it is kept."""
+    try:
+        name = accept_line("name", wanted.name)
+    except BlankText:
+        raise KeyRefused("a key needs a name: say whom or what it is for") from None
+    except UnfitText as error:
+        raise KeyRefused(f"the name {error.reason}") from None
     if Role.SYSTEM in wanted.roles:
         raise KeyRefused("no key can carry the role system")
     if (Role.AGENT in wanted.roles) != bool(wanted.levels):
@@ -90,6 +98,9 @@ def _check(wanted: NewKey) -> None:
         raise KeyRefused(
             "the role client and a client's user ID belong together: name the client that the key stands for"
         )
+    if wanted.client_user_id and not re.search(USER_ID_PATTERN, wanted.client_user_id):
+        raise KeyRefused("a client's user ID has letters, digits and . _ @ + - and begins with a letter or digit")
+    return name
 
 
 def list_keys(connection: psycopg.Connection[Any]) -> list[ApiKey]:

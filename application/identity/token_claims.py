@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from application.commands.text_types import ONE_LINE, USER_ID_PATTERN
+from domain.text import normalised
 from domain.values import Level, Principal, Role
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -77,7 +78,7 @@ def principal_of(token: Mapping[str, Any], claims: Claims, grants: Grants) -> Pr
         roles.discard(Role.CLIENT)
     return Principal(
         f"{NAMESPACE}{subject}",
-        name if _one_line(name, MOST_NAME) else str(subject),
+        normalised(name) if _one_line(name, MOST_NAME) else str(subject),
         frozenset(roles),
         frozenset(levels - {Level.IT_MANAGER}) if Role.AGENT in roles else frozenset(),
         user_id if Role.CLIENT in roles else None,

@@ -7,6 +7,7 @@ from email.utils import format_datetime, parseaddr
 from html import escape
 
 from domain.client import Client
+from domain.text import in_one_line, with_visible_controls
 from domain.ticket import Ticket
 
 SPECIALS = str.maketrans(dict.fromkeys('()<>@,;:\\"[]', " "))
@@ -25,7 +26,7 @@ def closure_message(
     message["Message-ID"] = message_id
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no machine is to answer it
     message["X-Auto-Response-Suppress"] = "All"
-    paragraphs = _paragraphs(ticket, client, reopen_window)
+    paragraphs = [(title, with_visible_controls(text)) for title, text in _paragraphs(ticket, client, reopen_window)]
     message.set_content("\n\n".join(text if not title else f"{title}: {text}" for title, text in paragraphs) + "\n")
     message.add_alternative(_html(paragraphs), subtype="html")
     return message
@@ -33,9 +34,12 @@ def closure_message(
 
 def _paragraphs(ticket: Ticket, client: Client, reopen_window: timedelta) -> list[tuple[str, str]]:
     """The mail's paragraphs: title (or none) and text."""
-    paragraphs = [("", f"Dear {client.name},"), ("", f"your support request {ticket.number} is resolved and closed.")]
+    paragraphs = [
+        ("", f"Dear {in_one_line(client.name)},"),
+        ("", f"your support request {ticket.number} is resolved and closed."),
+    ]
     if ticket.issue:
-        paragraphs.append(("Your request", ticket.issue.summary))
+        paragraphs.append(("Your request", in_one_line(ticket.issue.summary)))
     if ticket.resolution:
         paragraphs.append(("What was done", ticket.resolution.text))
     if ticket.details:
@@ -69,4 +73,4 @@ def _address(name: str, address: str) -> Address:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())[:200]
+    return in_one_line(" ".join(text.split()))[:200]

@@ -11,6 +11,7 @@ from psycopg.sql import SQL
 
 from domain import events as e
 from domain.procedure import queue_of, standing_after
+from domain.text import folded, normalised
 from domain.values import Channel, Grade, Level, Priority, Qualification, Queue, State
 from projections.engine.projection import Projection
 from projections.engine.sealed_log import Sealed, of_tickets
@@ -84,7 +85,7 @@ class TicketSummaries(Projection):
     """Keeps `ticket_summaries`, and `ticket_words`, which searches look into."""
 
     name = "ticket_summaries"
-    version = 2
+    version = 3
     tables = ("ticket_summaries", "ticket_words")
     ddl = """
         create table ticket_summaries (
@@ -181,7 +182,7 @@ def _take(row: TicketSummary, sealed: Sealed) -> None:
         case e.Created(number):
             row.number = number
         case e.IssueDocumented(summary, _, category, impact, urgency, priority):
-            row.summary, row.category = summary, category
+            row.summary, row.category = summary, normalised(category)  # reports group by it
             row.impact, row.urgency, row.priority = impact, urgency, priority
         case e.PriorityChanged(impact, urgency, priority):
             row.impact, row.urgency, row.priority = impact, urgency, priority
@@ -202,16 +203,17 @@ def _take(row: TicketSummary, sealed: Sealed) -> None:
 
 
 def searchable(event: e.Event) -> dict[str, str]:
-    """The words of an event that a search finds the ticket by; later ones of a kind take the place of earlier ones."""
+    """The words of an event that a search finds the ticket by, folded as those of the search are; later ones of a kind
+    take the place of earlier ones."""
     match event:
         case e.RequestReceived(_, text):
-            return {"request": text[:MOST_WORDS]}
+            return {"request": folded(text[:MOST_WORDS])}
         case e.ClientIdentified(user_id, name):
-            return {"client": f"{user_id} {name}"}
+            return {"client": folded(f"{user_id} {name}")}
         case e.Created(number):
             return {"number": number}
         case e.IssueDocumented(summary, description, category):
-            return {"issue": f"{summary} {category} {description[:MOST_WORDS]}"}
+            return {"issue": folded(f"{summary} {category} {description[:MOST_WORDS]}")}
     return {}
 
 

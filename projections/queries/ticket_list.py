@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 from psycopg.sql import SQL, Identifier
 
+from domain.text import folded
 from domain.values import Channel, Level, Priority, Qualification, Queue, State
 from projections.queries.pages import BadCursor, Fetch, Filters, Moment, Page, Rank, cut, read_cursor, write_cursor
 
@@ -80,7 +81,8 @@ async def ticket_page(fetch: Fetch, filters: TicketFilters, cursor: str | None, 
     if filters.created_to:
         conditions.add(SQL("created_at < %s"), filters.created_to)
     if filters.q:
-        conditions.add(MATCHES_WORDS if filters.q.count("-") <= MOST_MINUSES else MATCHES_PLAIN_WORDS, filters.q)
+        q = folded(filters.q)
+        conditions.add(MATCHES_WORDS if q.count("-") <= MOST_MINUSES else MATCHES_PLAIN_WORDS, q)
     of_a_time = bool(filters.created_from or filters.created_to)
     if behind := read_cursor(cursor, TicketCursor):
         _go_on(conditions, behind, of_a_time)

@@ -350,16 +350,16 @@ def test_a_client_sees_the_client_visible_history(shared_desk: RunningDesk, keys
 def test_the_dossier_that_a_client_approves_holds_no_internal_note(
     shared_desk: RunningDesk, keys: dict[str, str]
 ) -> None:
-    """Every event is a line with its hash, and an internal note says only that there is one."""
+    """Every event is an entry with its hash, and an internal note says only that there is one."""
     ticket = brought(shared_desk, "deciding")
     give(shared_desk, ticket, "add_note", text="SECRET opinion")
     give(shared_desk, ticket, "add_note", text="open word", visibility="client")
     give(shared_desk, ticket, "compile_dossier")
     seen = shared_desk.get(f"/v1/tickets/{ticket}/history", keys["own"])
-    lines = seen.json["items"][-1]["data"]["lines"]
-    assert len(lines) == version(shared_desk, ticket) - 1
-    assert "Internal note added." in lines[-2]
-    assert "open word" in lines[-1]
+    entries = seen.json["items"][-1]["data"]["entries"]
+    assert len(entries) == version(shared_desk, ticket) - 1
+    assert (entries[-2]["words"], entries[-2]["sha256"]) == ("Internal note added.", None)
+    assert "open word" in entries[-1]["words"]
     assert b"SECRET" not in seen.data
 
 

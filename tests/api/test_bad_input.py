@@ -92,6 +92,14 @@ def with_field(body: dict[str, Any], pointer: str, value: Any) -> dict[str, Any]
     return changed
 
 
+# What shows nothing: zero-width space and joiners, a byte order mark, fillers of Hangul, the blank Braille pattern, a
+# soft hyphen, variation selectors, tags, what is ignored by default, bidi isolates.
+UNSEEN = [
+    *("\u200b", "\u200c\u200d", "\ufeff", "\u115f\u1160", "\u3164", "\uffa0", "\u2800", "\xad", "\ufe0f", "\U000e0100"),
+    *("\U000e0001\U000e0041", "\U000e0fff", "\u2066\u2069", " \u200b\n"),
+]
+MARKED = "e" + "\u0301\u0323" * 16  # 32 marks on one letter
+HIDDEN = ["\x07", "\x1b[2J", "\x85", "\x9b", "\u2028", "\u2029", "\u202e", "\u2066", "\u206a", "\ufffb"]
 TEXT_WRONG: list[Any] = [
     None,
     7,
@@ -107,8 +115,15 @@ TEXT_WRONG: list[Any] = [
     "a\0b",
     "\0",
     "x" * 100_001,
+    "\u0958" * 50_001,  # two characters each in NFC
+    MARKED,
+    *UNSEEN,
 ]
+REASON_WRONG: list[Any] = [*TEXT_WRONG, *(f"too{sign} late" for sign in HIDDEN)]
 LINE_WRONG: list[Any] = [None, 7, [], {}, "", "  ", "two\nlines", "tab\there", "nul\0", "\x7f", "\u2028", "x" * 501]
+LINE_WRONG += [*UNSEEN, MARKED, *(f"An{sign}na" for sign in HIDDEN), "ends\n"]
+GROWS = "\u0958" * 251  # two characters each in NFC
+LINE_WRONG.append(GROWS)
 USER_WRONG: list[Any] = [None, 7, [], "", " ", "a b", "a/b", "-a", "é", "a\n", "a\0", "x" * 201]
 GRADE_WRONG: list[Any] = [None, 1, "", "HIGH", "urgent", [], {}]
 HASH_WRONG: list[Any] = [None, 1, "", "a" * 63, "a" * 65, "A" * 64, "g" * 64, "a" * 64 + "\n"]
@@ -168,22 +183,22 @@ FIELDS: dict[str, list[tuple[str, list[Any]]]] = {
     "identify_client": [("/client_user_id", USER_WRONG)],
     "document_issue": [("/summary", LINE_WRONG), ("/description", TEXT_WRONG), ("/impact", GRADE_WRONG)],
     "route": [("/to", ["", "tier9", 1, []])],
-    "assign": [("/assignee", LINE_WRONG[1:])],
-    "qualify": [("/can_resolve", BOOL_WRONG), ("/rationale", TEXT_WRONG)],
-    "escalate": [("/reason", TEXT_WRONG)],
+    "assign": [("/assignee", [wrong for wrong in LINE_WRONG[1:] if wrong != GROWS])],
+    "qualify": [("/can_resolve", BOOL_WRONG), ("/rationale", REASON_WRONG)],
+    "escalate": [("/reason", REASON_WRONG)],
     "resolve": [("/resolution", TEXT_WRONG)],
-    "verify": [("/satisfied", BOOL_WRONG), ("/confirmed_via", [None, "fax"]), ("/comment", TEXT_WRONG)],
+    "verify": [("/satisfied", BOOL_WRONG), ("/confirmed_via", [None, "fax"]), ("/comment", REASON_WRONG)],
     "document_resolution": [("/cause", TEXT_WRONG), ("/actions", TEXT_WRONG), ("/checked_by_method", TEXT_WRONG)],
-    "compile_dossier": [("/summary", TEXT_WRONG)],
+    "compile_dossier": [("/summary", REASON_WRONG)],
     "approve": [("/dossier_sha256", HASH_WRONG), ("/confirmed_via", [None, "fax"])],
-    "decline": [("/dossier_sha256", HASH_WRONG), ("/reason", TEXT_WRONG)],
-    "return_to_level": [("/level", [None, "", "tier9"]), ("/reason", TEXT_WRONG)],
+    "decline": [("/dossier_sha256", HASH_WRONG), ("/reason", REASON_WRONG)],
+    "return_to_level": [("/level", [None, "", "tier9"]), ("/reason", REASON_WRONG)],
     "add_note": [("/text", TEXT_WRONG), ("/visibility", ["", "public", 1])],
-    "change_priority": [("/impact", GRADE_WRONG), ("/urgency", GRADE_WRONG), ("/reason", TEXT_WRONG)],
-    "await_client": [("/reason", TEXT_WRONG)],
+    "change_priority": [("/impact", GRADE_WRONG), ("/urgency", GRADE_WRONG), ("/reason", REASON_WRONG)],
+    "await_client": [("/reason", REASON_WRONG)],
     "client_responded": [("/text", TEXT_WRONG)],
-    "cancel": [("/reason", TEXT_WRONG)],
-    "reopen": [("/reason", TEXT_WRONG)],
+    "cancel": [("/reason", REASON_WRONG)],
+    "reopen": [("/reason", REASON_WRONG)],
     "link": [("/other_ticket_id", ID_WRONG), ("/relation", [None, "", "twin_of"])],
 }
 

@@ -13,6 +13,7 @@ import pytest
 
 from api.cli.command_line import advice
 from api.cli.doctor import FOLLOWER_AHEAD
+from api.cli.demo.screen import Screen
 from application.helpdesk import HelpDesk
 from application.identity.api_keys import hash_of
 from application.store.postgres.database import connect
@@ -56,6 +57,30 @@ def test_keys_are_listed_and_revoked(deskledger: Run) -> None:
         1,
         f"deskledger: no valid key has the id {row[0]}: see deskledger keys list\n",
     )
+
+
+def test_what_is_stored_cannot_steer_a_terminal(
+    deskledger: Run, connection: psycopg.Connection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name of before may hold anything: in a list it stays in its cell, and no escape sequence is sent. So in the
+    demo."""
+    deskledger("keys", "create", "--name", "x", "--role", "admin")
+    connection.execute("update api_keys set name = %s", ("a\x1b]0;owned\x07\tb\nforged\u202e",))
+    listed = deskledger("keys", "list").stdout
+    assert len(listed.splitlines()) == 2
+    assert listed.splitlines()[1].split("\t")[1] == "a␛]0;owned␇␉b⏎forged<U+202E>"
+    Screen().say("a\x1b[2J\n", ("b\u202e\x9b", "bold"))
+    assert capsys.readouterr().out == "a␛[2J⏎b<U+202E><U+009B>\n"
+
+
+def test_half_characters_of_a_shell_are_refused(deskledger: Run) -> None:
+    """Bytes that are no UTF-8 reach Python as half surrogate pairs: one line says so, and nothing is made."""
+    for words in (["--name", "a\udcff"], ["--name", "\u200b"], ["--name", "x", "--client", "a\udcff"]):
+        role = "client" if "--client" in words else "admin"
+        refused = deskledger("keys", "create", *words, "--role", role)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert refused.stderr.startswith("deskledger: ")
+        assert len(refused.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

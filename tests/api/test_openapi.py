@@ -108,6 +108,29 @@ def test_the_struct_of_the_table_is_the_one_that_is_decoded(
     assert wanted_by(monkeypatch, endpoint) is (endpoint.body or endpoint.query)
 
 
+# What ECMA-262 reads with the flag u, too: classes, counts, alternatives, and escapes that mean something there.
+_ESCAPE = r"\\(?:[dDwWsSbBfnrtv0^$\\.*+?()\[\]{}|/]|x[0-9a-f]{2}|u[0-9a-f]{4})"
+_ECMA = re.compile(rf"(?:{_ESCAPE}|\[\^?(?:{_ESCAPE}|[^\\\]])+\]|\((?!\?)|[^\\\[(])*")
+
+
+def patterns(part: Any) -> Iterator[str]:
+    """Every pattern in a part of the document."""
+    if isinstance(part, dict) and isinstance(pattern := part.get("pattern"), str):
+        yield pattern
+    if isinstance(part, dict | list):
+        for each in part.values() if isinstance(part, dict) else part:
+            yield from patterns(each)
+
+
+def test_patterns_are_those_of_ecma_262() -> None:
+    """T4: no look-arounds, no named groups, no escape that is none there, and an end that is `$`: `\\Z` is Python's."""
+    found = set(patterns(openapi_document()))
+    assert len(found) > 10
+    assert [pattern for pattern in found if not _ECMA.fullmatch(pattern)] == []
+    wrong = ("(?=a)", "(?!a)", "(?<!a)", r"[\"]", r"a\"b", r"a\Z", r"\A", "(?P<n>a)", r"[\@-]", r"\u12")
+    assert [pattern for pattern in wrong if _ECMA.fullmatch(pattern)] == []
+
+
 def test_operations_have_names_of_their_own() -> None:
     """A generated client has one function for each operation, with a name that reads like the procedure."""
     names = [operation["operationId"] for _, _, operation in operations()]

@@ -83,3 +83,28 @@ def test_a_key_that_makes_no_sense_is_refused(connection: psycopg.Connection, wa
     with pytest.raises(KeyRefused, match=says):
         create_key(connection, wanted, NOW)
     assert list_keys(connection) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("", "needs a name"),
+        ("\u200b\u3164", "needs a name"),
+        ("a\x1b]0;owned\x07", "must be one line"),
+        ("two\nlines", "must be one line"),
+        ("a\u202eb", "must be one line"),
+        ("x" * 501, "at most 500 characters"),
+        ("half\udc80", "must be Unicode text"),
+    ],
+)
+def test_a_name_that_hides_something_makes_no_key(connection: psycopg.Connection, name: str, says: str) -> None:
+    """A name stands in the history and on terminals: it can be seen, and it holds nothing else."""
+    with pytest.raises(KeyRefused, match=says):
+        create_key(connection, NewKey(name, [Role.ADMIN]), NOW)
+    assert connection.execute("select count(*) from api_keys").fetchone() == (0,)
+
+
+def test_a_name_is_kept_in_one_form(connection: psycopg.Connection) -> None:
+    """However the terminal has written it."""
+    _, key = create_key(connection, NewKey("Zoe\u0308", [Role.ADMIN]), NOW)
+    assert found(connection, key).name == "Zoë"

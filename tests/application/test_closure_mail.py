@@ -56,6 +56,7 @@ from tests.support.write_side import (
     notes,
     opened,
     request,
+    unchecked,
     wait_for_locks,
 )
 
@@ -154,25 +155,31 @@ def mailer_with(connections: Pool, send: Send) -> ClosureMailer:
     return ClosureMailer(connections, send, FROM, WINDOW)
 
 
-def close(desk: HelpDesk, ticket_id: UUID, trace: Trace = NO_TRACE) -> None:
+def close(desk: HelpDesk, ticket_id: UUID, trace: Trace = NO_TRACE, actions: str = "toner replaced") -> None:
     """From in support to closed: four versions."""
     commands = [
         (ResolveTicket("new toner"), STAFF),
         (VerifyTicket(True, Channel.PHONE, "It prints."), CHECKER),
-        (DocumentResolution("no toner", "toner replaced", "test page"), STAFF),
+        (DocumentResolution("no toner", actions, "test page"), STAFF),
         (CloseTicket(), STAFF),
     ]
     for command, who in commands:
         desk.execute(request(ticket_id, command, who, trace=trace))
 
 
-def closed(desk: HelpDesk, contact: Contact = CONTACT, summary: str = ISSUE.summary, trace: Trace = NO_TRACE) -> UUID:
+def closed(
+    desk: HelpDesk,
+    contact: Contact = CONTACT,
+    summary: str = ISSUE.summary,
+    trace: Trace = NO_TRACE,
+    actions: str = "toner replaced",
+) -> UUID:
     """A ticket that was closed with its version 9."""
     desk.register_client("client-1", contact, STAFF, NOW)
-    issue = msgspec.structs.replace(ISSUE, summary=summary)
+    issue = unchecked(ISSUE, summary=summary)
     ticket_id = uuid4()
     desk.execute(request(ticket_id, msgspec.structs.replace(OPEN, issue=issue)))
-    close(desk, ticket_id, trace)
+    close(desk, ticket_id, trace, actions)
     return ticket_id
 
 
@@ -539,7 +546,7 @@ def test_a_name_cannot_add_headers_or_recipients(
     desk: HelpDesk, connection: psycopg.Connection, mailer: ClosureMailer, server: MailServer, name: str
 ) -> None:
     """Whatever a client's name is, the mail goes to the one address, under the headers that the desk writes."""
-    closed(desk, msgspec.structs.replace(CONTACT, name=name))
+    closed(desk, unchecked(CONTACT, name=name))
     queue(connection)
     mailer.send_next(NOW)
     check_headers(server)
@@ -554,6 +561,24 @@ def test_a_summary_cannot_add_headers(
     queue(connection)
     mailer.send_next(NOW)
     check_headers(server)
+
+
+def test_what_is_hidden_in_a_text_is_seen_in_the_mail(
+    desk: HelpDesk, connection: psycopg.Connection, mailer: ClosureMailer, server: MailServer
+) -> None:
+    """Controls and bidi overrides are shown as signs, in the subject too: they cannot steer who reads. Lines stay."""
+    hidden = "\x1b[2Jgone\u202egnp.exe"
+    closed(desk, unchecked(CONTACT, name=f"Eve{hidden}"), hidden, actions=f"one{hidden}\n\ttwo")
+    queue(connection)
+    mailer.send_next(NOW)
+    (mail,) = server.mailbox.messages
+    shown = "␛[2Jgone<U+202E>gnp.exe"
+    assert mail["Subject"] == f"[T-000001] Closed: {shown}"
+    words = mail.get_body(("plain",)).get_content().replace("\r\n", "\n")
+    for said in (f"Dear Eve{shown},", f"Your request: {shown}", f"Actions: one{shown}\n\ttwo"):
+        assert said in words
+    for part in mail.iter_parts():
+        assert not {"\x1b", "\u202e"} & set(part.get_content())
 
 
 def check_headers(server: MailServer) -> None:

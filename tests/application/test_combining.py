@@ -33,11 +33,12 @@ from tests.support.write_side import (
     notes,
     own_postgres,
     request,
+    unchecked,
     wait_for_locks,
 )
 
 NOTE = AddNote("looked at it")
-NOT_STORABLE = AddNote("PostgreSQL cannot store \0")
+NOT_STORABLE = unchecked(AddNote("x"), text="PostgreSQL cannot store \0")
 HELD = UUID(int=1)
 Task = asyncio.Task[Outcome]
 

@@ -139,7 +139,7 @@ def test_a_dossier_has_all_of_the_history(connection: psycopg.Connection, shell:
     take_all_snapshots(connection)
     assert made(connection)[ticket] == [25, 50]
     dossier = shell.execute(request(ticket, CompileDossier("all of it"))).events[0].event
-    assert len(dossier.lines) >= 60
+    assert len(dossier.entries) >= 60
     take_all_snapshots(connection)  # one for the dossier, which is as long as everything before it
     assert (made(connection)[ticket], loaded(connection, ticket)) == ([25, 50, 73], [("Snapshot", 73)])
 

@@ -19,6 +19,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "stream.json"
 LINES = [line.rstrip(b",") for line in GOLDEN.read_bytes().splitlines() if line.startswith(b'{"at"')]
 STREAMS = {"ticket": UUID("0190f3a0-0000-7000-8000-00000000000a"), "client": client_stream("client-a")}
 SHA256 = "9d6b8e786682da5785420cc38a9630ca517b6433131588efbcb511e38019ef23"
+ENTRY = e.DossierEntry(1, "2026-11-02T09:01:00.000000Z", "Client Ä", Role.CLIENT, "one⏎two", None)
 INTAKE, ADMIN, DESK, CLIENT, QUALITY = (
     Actor(name, name, role)
     for name, role in [
@@ -76,6 +77,7 @@ WRITTEN: list[tuple[e.Event, Actor, Level | None]] = [
     (e.RequestReceived(Channel.WEB, "help", Sender("walk-in", None, None)), INTAKE, None),
     (Registered("client-a", "Client Ä", "a@example.org", "+000", "Org A"), ADMIN, None),
     (ContactChanged("client-a", "Client Ä", "b@example.org"), INTAKE, None),
+    (e.DossierCompiled("with entries", SHA256, 1, (), (ENTRY,)), MANAGER, L.IT_MANAGER),
 ]
 NAMES = {
     "Ticket.RequestReceived",
@@ -136,7 +138,9 @@ def read(line: bytes) -> e.Recorded:
 def written(number: int) -> e.Recorded:
     """What a golden line says, in the words of today's code."""
     event, actor, level = WRITTEN[number]
-    stream, version = ("ticket", number + 1) if number < 29 else ("client", number - 28)
+    stream, version = (
+        ("ticket", number + 1) if number < 29 else ("client", number - 28) if number < 31 else ("ticket", 30)
+    )
     at = datetime(2026, 11, 2, 9, 0, tzinfo=UTC) + timedelta(minutes=version, microseconds=42 * (number == 25))
     trace = ("journey-1", "command-3", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
     recorded = e.Recorded(STREAMS[stream], version, at, actor, event, level=level)
@@ -176,7 +180,7 @@ def test_every_stored_name_is_in_the_golden_file():
     """Every name of either table is in the golden file, and the names are these and no others, for ever."""
     assert {json.loads(line)["type"] for line in LINES} == NAMES
     assert e.TICKET_EVENTS.keys() | CLIENT_EVENTS.keys() == EVENTS.keys() == NAMES
-    assert len(LINES) == len(WRITTEN) == 31
+    assert len(LINES) == len(WRITTEN) == 32
     assert json.loads(GOLDEN.read_bytes()) == {
         "ticket": str(STREAMS["ticket"]),
         "client": str(STREAMS["client"]),
@@ -203,7 +207,9 @@ def test_renaming_a_class_or_moving_a_module_changes_no_stored_byte(number: int)
     event = type(recorded.event)
     fields = [(f.name, f.type) if f.required else (f.name, f.type, f.default) for f in msgspec.structs.fields(event)]
     namespace = {"stored_as": event.stored_as}
-    moved = msgspec.defstruct("Renamed", fields, bases=(e.Event,), module="elsewhere", namespace=namespace, frozen=True)
+    omits = event.__struct_config__.omit_defaults
+    config = {"module": "elsewhere", "namespace": namespace, "frozen": True, "omit_defaults": omits}
+    moved = msgspec.defstruct("Renamed", fields, bases=(e.Event,), **config)
     again = moved(*msgspec.structs.astuple(recorded.event))
     assert (moved.__name__, moved.__module__) == ("Renamed", "elsewhere")
     assert to_row(msgspec.structs.replace(recorded, event=again)) == to_row(recorded)

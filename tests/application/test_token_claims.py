@@ -112,3 +112,12 @@ def test_only_asymmetric_algorithms_can_be_named() -> None:
     for text in ("HS256", "none", "RS256,HS512", "", "rs256", "RS256,"):
         with pytest.raises(ValueError, match="one or more of RS256"):
             read_algorithms(text)
+
+
+def test_a_name_of_a_token_shows_and_is_kept_in_one_form() -> None:
+    """The name stands in the history: one that cannot be seen gives way to the subject, which is compared as it is."""
+    decomposed = "Zoe\u0308"
+    assert who(name=decomposed).name == "Zoë"
+    assert (who(sub=decomposed).id, who(sub=decomposed).name) == (f"oidc:{decomposed}", decomposed)
+    for unseen in ("\u2800", "\u3164", "\u200b", " ", "a\u202eb", "a\nb"):
+        assert who(name=unseen).name == "s-1"

@@ -19,7 +19,6 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from hashlib import sha256
 from itertools import accumulate
 from multiprocessing import get_context
 from random import Random
@@ -42,7 +41,7 @@ from domain import events as e
 from domain.client import client_stream
 from domain.ticket import Ticket, evolve
 from domain.values import Channel, Grade, Level, Principal, Role, Visibility
-from domain.words import dossier_lines
+from domain.words import canonical_digest, dossier_entries
 from projections.queries.closure_mail_list import MailRow
 from projections.rebuild.rebuild_projections import REBUILD_SIZES, rebuild
 from projections.runner import PROJECTIONS, ensure_projections, lag, project
@@ -357,9 +356,8 @@ def _compiled(body: bytes, told: Sequence[e.Recorded]) -> e.DossierCompiled:
     """The dossier of what was told so far, as `compile_dossier` makes it."""
     known = msgspec.json.decode(body, type=e.DossierCompiled)
     identified = [one.event.client_user_id for one in told if isinstance(one.event, e.ClientIdentified)]
-    lines = dossier_lines(told, identified[-1])
-    digest = sha256("\n".join(lines).encode()).hexdigest()
-    return e.DossierCompiled(known.summary, digest, len(told), lines)
+    entries = dossier_entries(told, identified[-1])
+    return e.DossierCompiled(known.summary, canonical_digest(entries), len(told), (), entries)
 
 
 def _line(stream_id: UUID, version: int, at: datetime, type_: str, body: bytes, meta: bytes) -> Line:

@@ -11,8 +11,6 @@ import pytest
 
 from application.commands import procedure_commands as c
 from application.commands import supporting_commands as s
-from application.commands.command import Opening
-from application.commands.deciding import CommandRequest, decide
 from domain import client, errors, rules, values
 from domain import decisions as d
 from domain import events as e
@@ -43,7 +41,7 @@ CLIENT_A, CLIENT_B = (
 ISSUE = Issue("No print", "It does not print.", "printing", Grade.MEDIUM, Grade.HIGH)
 OTHER = UUID("0190f3a0-0000-7000-8000-000000000002")
 ALWAYS = ("assign", "release", "add_note", "cancel", "link")
-BLANK = ["", " ", "\t\n", "\u00a0\u2003"]
+BLANK = ["", " ", "\t\n", "\u00a0\u2003", "\u200b", "\u3164\u2800\ufe0f", "\U000e0041"]
 
 
 def refused(decision: Any, ticket: Ticket, *wanted: Any, error: type[errors.Refused], **given: Any) -> errors.Refused:
@@ -395,9 +393,12 @@ def test_rule_7_the_outcome_of_the_closing_mail_is_an_event():
 
 # ── Step 16: the dossier ────────────────────────────────────────────────────────────────────────────────────
 
-LINES = ("1. first", "2. zweitens – ä")
-LINES_SHA256 = "9d6b8e786682da5785420cc38a9630ca517b6433131588efbcb511e38019ef23"  # printf '%s\n%s' … | sha256sum
-EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+ENTRIES = (
+    e.DossierEntry(1, "2026-11-02T09:00:00.000000Z", "Intake", Role.INTAKE, "first", "a" * 64),
+    e.DossierEntry(2, "2026-11-02T09:01:00.000000Z", "Client – ä", Role.CLIENT, "zweitens", None),
+)
+ENTRIES_SHA256 = "598f09aa7d932597204fcff989cd02f5a2d3a8a817b223802c48aa3d756dbcb3"  # of [{"actor":"Intake",…
+EMPTY_SHA256 = "4f53cda18c2baa0c0354bb5f9a3ecbe5ed12ab4d8e11ba873c2f11161202b945"  # of []
 ACTIVITY = [
     e.Assigned("it-manager"),
     e.Released("it-manager"),
@@ -409,22 +410,22 @@ ACTIVITY = [
 ]
 
 
-def test_rule_8_the_dossier_has_the_hash_of_its_lines_and_the_version_it_covers():
-    """Rule 8: the hash is the SHA-256 of the lines joined by newlines in UTF-8; it covers the ticket's version."""
+def test_rule_8_the_dossier_has_the_hash_of_its_entries_and_the_version_it_covers():
+    """Rule 8: the hash is the SHA-256 of the entries as canonical JSON; it covers the ticket's version."""
     ticket = ticket_in(S.DECIDING)
     assert ticket.version == 12
-    compiled = e.DossierCompiled("all", LINES_SHA256, 12, LINES)
-    assert decided(d.compile_dossier, ticket, "all", LINES) == [compiled]
+    compiled = e.DossierCompiled("all", ENTRIES_SHA256, 12, (), ENTRIES)
+    assert decided(d.compile_dossier, ticket, "all", ENTRIES) == [compiled]
     assert decided(d.compile_dossier, ticket, "all", ()) == [e.DossierCompiled("all", EMPTY_SHA256, 12, ())]
-    assert after(ticket, [compiled]).dossier == Dossier(LINES_SHA256, 12, START + timedelta(minutes=13), "all", None)
+    assert after(ticket, [compiled]).dossier == Dossier(ENTRIES_SHA256, 12, START + timedelta(minutes=13), "all", None)
 
 
 @pytest.mark.parametrize("state", [S.AWAITING_APPROVAL, S.APPROVED])
 def test_a_dossier_that_stands_is_not_compiled_again(state: State):
     """Rule 10: the dossier that stands, under the same summary, is there already; another summary makes another one."""
-    assert decided(d.compile_dossier, ticket_in(state), "all of it", LINES) == []
-    (anew,) = decided(d.compile_dossier, ticket_in(state), "more", LINES)
-    assert anew == e.DossierCompiled("more", LINES_SHA256, ticket_in(state).version, LINES)
+    assert decided(d.compile_dossier, ticket_in(state), "all of it", ENTRIES) == []
+    (anew,) = decided(d.compile_dossier, ticket_in(state), "more", ENTRIES)
+    assert anew == e.DossierCompiled("more", ENTRIES_SHA256, ticket_in(state).version, (), ENTRIES)
     assert after(ticket_in(state), [anew]).state is S.AWAITING_APPROVAL
 
 
@@ -457,10 +458,10 @@ def test_rule_8_the_client_declines_with_a_reason():
 def test_a_dossier_that_does_not_stand_is_compiled_again_in_the_same_words():
     """Rule 8: after a decline the same summary makes a new dossier; what the NOC has is no dossier to be compiled."""
     declined = ticket_in(S.AWAITING_APPROVAL, L.TIER1, e.ClientDeclined(HASH, Channel.WEB, "no"))
-    assert decided(d.compile_dossier, declined, "all of it", LINES) == [
-        e.DossierCompiled("all of it", LINES_SHA256, 14, LINES)
+    assert decided(d.compile_dossier, declined, "all of it", ENTRIES) == [
+        e.DossierCompiled("all of it", ENTRIES_SHA256, 14, (), ENTRIES)
     ]
-    refused(d.compile_dossier, ticket_in(S.IN_SUPPORT, L.NOC), "all of it", LINES, error=errors.NotAtDecisionPoint)
+    refused(d.compile_dossier, ticket_in(S.IN_SUPPORT, L.NOC), "all of it", ENTRIES, error=errors.NotAtDecisionPoint)
 
 
 @pytest.mark.parametrize("event", ACTIVITY, ids=lambda event: type(event).__name__)
@@ -643,7 +644,7 @@ TWICE = [
     (d.verify, ticket_in(S.RESOLVED), True, Channel.WEB, "yes"),
     (d.document_resolution, ticket_in(S.RESOLVED), *DETAILS),
     (d.close, ticket_in(S.VERIFIED, L.TIER1, e.ResolutionDocumented(L.TIER1, *DETAILS))),
-    (d.compile_dossier, ticket_in(S.DECIDING), "all", LINES),
+    (d.compile_dossier, ticket_in(S.DECIDING), "all", ENTRIES),
     (d.approve, ticket_in(S.AWAITING_APPROVAL), HASH, Channel.WEB),
     (d.decline, ticket_in(S.AWAITING_APPROVAL), HASH, Channel.WEB, "no"),
     (d.change_priority, ticket_in(S.IN_SUPPORT), Grade.LOW, Grade.LOW, "alone"),
@@ -711,11 +712,8 @@ TEXTS = [
 @pytest.mark.parametrize(("field", "wish"), TEXTS)
 def test_a_text_that_must_say_something_is_not_blank(field: str, wish: Any, blank: str):
     """Rules 4, 5, 6, 8: a reason, a comment, a cause that says nothing is refused before the procedure is asked."""
-    command = wish(blank)
-    begin = CommandRequest(TICKET_ID, command, given_by().who, LATER)
-    say = partial(decide, begin, {}) if isinstance(command, Opening) else partial(command.decide, None, None)
     with pytest.raises(errors.BlankText) as caught:
-        say()
+        wish(blank)
     assert (caught.value.pointer, caught.value.code) == (f"/{field}", "blank_text")
     assert caught.value.detail == f"{field} must not be blank: say it in words."
 

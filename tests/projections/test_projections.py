@@ -5,20 +5,24 @@ import threading
 from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
 
 from application.helpdesk import HelpDesk
+from application.store.event_store import to_row
 from application.store.postgres.database import connect
 from application.store.sealing import seal_all
+from domain.events import IssueDocumented, Recorded, RequestReceived
 from domain.ticket import fold
-from domain.values import Queue
+from domain.values import Actor, Channel, Grade, Queue, Role
 from projections.engine.projection import positions
 from projections.queries.queue_pages import QueueFilters, overview, queue_as_of, queue_page
 from projections.runner import lag, project, project_all
 from tests.support.random_walk import Walk
 from tests.support.read_models import contents, fetcher, start_again
+from tests.support.write_side import NOW, append
 
 
 @pytest.fixture
@@ -143,3 +147,18 @@ def test_a_projection_that_lags_catches_up_beside_the_others(desk: HelpDesk, con
     project_all(connection, 10)
     assert contents(connection) == before
     assert len(set(positions(connection).values())) == 1
+
+
+def test_a_category_is_one_however_it_was_written(connection: psycopg.Connection) -> None:
+    """Earlier versions stored texts as they came: reports count composed and decomposed ones as one category."""
+    by, composed, decomposed = Actor("old", "Old", Role.INTAKE), "Caf\u00e9", "Cafe\u0301"
+    for category in (composed, decomposed):
+        ticket = uuid4()
+        issue = IssueDocumented("s", "d", category, Grade.LOW, Grade.LOW, 5)
+        events = [RequestReceived(Channel.WEB, "x"), issue]
+        append(connection, [to_row(Recorded(ticket, n, NOW, by, event)) for n, event in enumerate(events, 1)])
+    seal_all(connection)
+    project_all(connection)
+    assert connection.execute("select category, count(*) from ticket_summaries group by 1").fetchall() == [
+        (composed, 2)
+    ]

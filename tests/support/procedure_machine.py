@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -259,9 +260,9 @@ def lawful(history: list[e.Recorded], new: e.Recorded) -> None:
         case e.Closed():  # rule 6
             assert {"QCVerified", "ResolutionDocumented"} <= set(since)
             assert not {"QCFailed", "Reopened", "Closed"} & set(since)
-        case e.DossierCompiled(_, digest, through, lines):  # rule 8
-            assert digest == sha256("\n".join(lines).encode()).hexdigest()
-            assert through == len(lines) == len(history) == new.originator_version - 1
+        case e.DossierCompiled(_, digest, through, _, entries):  # rule 8
+            assert digest == sha256(msgspec.json.encode(entries, order="sorted")).hexdigest()
+            assert through == len(entries) == len(history) == new.originator_version - 1
         case e.ClientApproved(digest) | e.ClientDeclined(digest):
             assert (names[-1], history[-1].event.sha256) == ("DossierCompiled", digest)
         case e.Reopened(level):  # rule 9

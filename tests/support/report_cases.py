@@ -92,7 +92,7 @@ STEPS: dict[str, Step] = {
     "fail": lambda t, g, _: decide.verify(t, given_by(CHECKER, g.now), False, Channel.PHONE, "It does not."),
     "document": lambda t, g, _: decide.document_resolution(t, g, "wear", "replaced", "test"),
     "close": lambda t, g, _: decide.close(t, g),
-    "dossier": lambda t, g, _: decide.compile_dossier(t, g, f"after {t.version}", ("all of it",)),
+    "dossier": lambda t, g, _: decide.compile_dossier(t, g, f"after {t.version}", ()),
     "approve": lambda t, g, _: decide.approve(t, g, t.dossier.sha256 if t.dossier else "", Channel.EMAIL),
     "decline": lambda t, g, _: decide.decline(t, g, t.dossier.sha256 if t.dossier else "", Channel.EMAIL, "too dear"),
     "return": lambda t, g, to: decide.return_to_level(t, g, Level(to), "back"),

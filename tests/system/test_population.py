@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import psycopg
 import pytest
 
@@ -158,10 +159,10 @@ def test_a_dossier_tells_of_its_own_ticket(populated: psycopg.Connection[Any]) -
         compiled = None
         for recorded in told:
             match recorded.event:
-                case e.DossierCompiled(_, digest, through, lines) as compiled:
-                    assert (through, len(lines)) == (recorded.originator_version - 1,) * 2
-                    assert sha256("\n".join(lines).encode()).hexdigest() == digest
-                    assert told[2].event.number in lines[2]  # type: ignore[attr-defined]
+                case e.DossierCompiled(_, digest, through, _, entries) as compiled:
+                    assert (through, len(entries)) == (recorded.originator_version - 1,) * 2
+                    assert sha256(msgspec.json.encode(entries, order="sorted")).hexdigest() == digest
+                    assert told[2].event.number in entries[2].words  # type: ignore[attr-defined]
                 case e.ClientApproved(digest) | e.ClientDeclined(digest):
                     assert compiled
                     assert compiled.sha256 == digest

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from api.cli.demo.script import Move
+from domain.text import in_one_line
 
 PRIORITY_STYLES = {"1": "bold red", "2": "yellow", "3": "green", "4": "cyan", "5": "blue", "none": "dim"}
 
@@ -28,8 +29,12 @@ class Screen:
         self._live.stop()
 
     def say(self, *words: str | tuple[str, str]) -> None:
-        """One line of texts and texts with their style, at once: whoever follows the pipe sees it."""
-        self._console.print(Text.assemble(*words))
+        """One line of texts and texts with their style, at once: whoever follows the pipe sees it.
+
+        What would steer the terminal is shown as a sign.
+        """
+        shown = (in_one_line(each) if isinstance(each, str) else (in_one_line(each[0]), each[1]) for each in words)
+        self._console.print(Text.assemble(*shown))
 
     def heading(self, title: str) -> None:
         """What the next lines are about, below an empty one."""

@@ -40,17 +40,30 @@ class TicketCommands:
             raise Problem(404, "unknown_command", f"There is no command {command!r}: {', '.join(sorted(COMMANDS))}.")
         free = command in COMMANDS_WITHOUT_VERSION and req.get_header("If-Match") is None
         version = None if free else expected_version(req)
-        request = self.request(req, ticket_id, await read_json(req, kind), version)
-        result = await self.desk.execute(request, idempotency_request(req, command_answer))
+        result = await self._execute(req, kind, ticket_id, version)
         await self.complete_response(req, resp, result, command_answer)
 
     async def open_ticket(self, req: Request, resp: Response, kind: type[Opening]) -> None:
         """A command that begins a ticket: 201, with its address."""
-        request = self.request(req, new_stream_id(utc_now()), await read_json(req, kind))
-        result = await self.desk.execute(request, idempotency_request(req, command_answer))
+        result = await self._execute(req, kind, new_stream_id(utc_now()))
         ticket = await self.complete_response(req, resp, result, command_answer)
         resp.status = 201
         resp.set_header("Location", f"/v1/tickets/{ticket.ticket_id}")
+
+    async def _execute(
+        self, req: Request, kind: type[Command | Opening], ticket_id: UUID, version: int | None = None
+    ) -> Outcome | StoredAnswer:
+        """Does what the body asks for. A body that an earlier, less strict version has taken keeps its first answer."""
+        try:
+            command = await read_json(req, kind)
+        except Problem as problem:
+            if problem.status == 422 and (
+                stored := await self.desk.find_answer(idempotency_request(req, command_answer))
+            ):
+                return stored
+            raise
+        request = self.request(req, ticket_id, command, version)
+        return await self.desk.execute(request, idempotency_request(req, command_answer))
 
     def request(
         self, req: Request, ticket_id: UUID, command: Command | Opening, version: int | None = None

@@ -10,15 +10,15 @@ from msgspec.structs import replace
 
 from api.http.paging import Listing, Paging
 from application.clock import utc_now
-from application.commands.text_types import ONE_LINE, SingleLine, UserId
+from application.commands.text_types import ONE_LINE, SingleLine, UserId, WithTexts
 from application.webhooks.address_rules import MOST_URL
 from application.webhooks.delivery import DeliveryRow, DeliveryState
 from application.webhooks.subscriptions import Subscription, WebhookView
 from domain.client import EVENTS
 from domain.values import Level
 
-URL = r"^https?://[!-~]+$(?!\n)"
-EVENT_TYPE = f"^({'|'.join(map(re.escape, EVENTS))})$(?!\\n)"
+URL = r"^https?://[!-~]+\Z"
+EVENT_TYPE = f"^({'|'.join(map(re.escape, EVENTS))})\\Z"
 Url = Annotated[str, msgspec.Meta(min_length=9, max_length=MOST_URL, pattern=URL, examples=["https://example.org/in"])]
 EventType = Annotated[str, msgspec.Meta(pattern=EVENT_TYPE, examples=["Ticket.Closed"])]
 EventTypes = Annotated[list[EventType], msgspec.Meta(max_length=len(EVENTS))]
@@ -26,7 +26,7 @@ ActorId = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=ONE_
 Position = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
 
-class CreateWebhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class CreateWebhook(WithTexts, frozen=True, forbid_unknown_fields=True):
     """Who is to be told what. Without filters, of everything; from `after` on, else from now on."""
 
     url: Url
@@ -39,7 +39,7 @@ class CreateWebhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     after: Position | None = None
 
 
-class ChangeWebhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ChangeWebhook(WithTexts, frozen=True, forbid_unknown_fields=True):
     """What is to be different; what is left out stays as it is, and null takes a filter away."""
 
     url: Url | UnsetType = UNSET
@@ -57,7 +57,7 @@ class RotateSecret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     overlap_hours: Annotated[int, msgspec.Meta(ge=0, le=168)] = 24
 
 
-class DisableWebhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DisableWebhook(WithTexts, frozen=True, forbid_unknown_fields=True):
     """Why, for whoever looks at it later."""
 
     reason: SingleLine | None = None
