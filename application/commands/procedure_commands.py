@@ -7,6 +7,7 @@ import msgspec
 from msgspec.structs import asdict
 
 from application.commands.command import Command, CommandTable, Loaded, Opening, decided_by
+from application.commands.email_addresses import require_address
 from application.commands.supporting_commands import SUPPORTING
 from application.commands.text_types import Email, Sha256, SingleLine, Text, UserId
 from domain import decisions
@@ -23,6 +24,9 @@ class RequestSender(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: SingleLine | None = None
     email: Email | None = None
     phone: SingleLine | None = None
+
+    def __post_init__(self) -> None:
+        require_address("email", self.email)
 
 
 class ReceiveRequest(Opening, frozen=True):

@@ -7,6 +7,7 @@ import msgspec
 from msgspec.structs import asdict
 
 from application.commands.command import Command, CommandTable, Loaded, decided_by
+from application.commands.email_addresses import require_address
 from application.commands.text_types import Email, SingleLine, Text
 from domain import decisions
 from domain.client import Contact
@@ -112,6 +113,9 @@ class RegisterClient(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     email: Email
     phone: SingleLine | None = None
     organisation: SingleLine | None = None
+
+    def __post_init__(self) -> None:
+        require_address("email", self.email)
 
     def contact(self) -> Contact:
         """The entry in the domain's words."""

@@ -12,7 +12,8 @@ SingleLine = Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=O
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=100_000, pattern=SAYS_SOMETHING)]
 USER_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._@+-]*$(?!\n)"
 UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=USER_ID_PATTERN)]
-ADDRESS = r"^[^\x00-\x1f\x7f\s@<>,;:\"()\[\]\\]+@[^\x00-\x1f\x7f\s@<>,;:\"()\[\]\\]+$(?!\n)"
+# The form of an address; whether it can be one is for `email_addresses.py` to say.
+ADDRESS = r"^([^\x00-\x1f\x7f\s@<>,;:\"()\[\]\\]+|\"[^\x00-\x1f\x7f\"\\]+\")@[^\x00-\x1f\x7f\s@<>,;:\"()\[\]\\]+$(?!\n)"
 Email = Annotated[str, msgspec.Meta(min_length=3, max_length=254, pattern=ADDRESS)]
 SHA256 = r"^[0-9a-f]{64}$(?!\n)"
 Sha256 = Annotated[str, msgspec.Meta(pattern=SHA256)]
