@@ -19,6 +19,7 @@ from application.mail.smtp_replies import MailRefused, Phase
 DELIVERY_SECONDS = 60.0  # connecting, TLS, every command, and the data
 CONNECT_SECONDS = 15.0  # of these, for one of the server's addresses
 QUIT_SECONDS = 5.0  # for the end of the connection, by when the outcome is known
+KNOWS_NO_EHLO = (500, 502)
 MOST_REPLY_BYTES, MOST_REPLY_LINES = 8192, 20
 
 
@@ -67,12 +68,12 @@ class SmtpSender:
             try:
                 self._greet(smtp, guard)
                 yield smtp
-            except (OSError, SMTPException):
-                if guard.error:
+            except (OSError, SMTPException, MailRefused):
+                if guard.error:  # what was cut off may look like an answer
                     raise guard.error from None
                 raise
             finally:  # a server that does not say goodbye changes nothing, and is not waited for
-                guard.restart(QUIT_SECONDS)
+                guard.restart(min(QUIT_SECONDS, self._seconds))
                 with suppress(OSError, SMTPException, ValueError):
                     smtp.quit()
 
@@ -179,8 +180,8 @@ def require_reply(phase: Phase, reply: tuple[int, bytes], least: int = 200) -> N
 
 
 def _say_hello(smtp: SMTP) -> None:
-    if smtp.ehlo()[0] // 100 != 2:
-        require_reply(Phase.EHLO, smtp.helo())
+    reply = smtp.ehlo()
+    require_reply(Phase.EHLO, smtp.helo() if reply[0] in KNOWS_NO_EHLO else reply)
 
 
 def _log_in(smtp: SMTP, user: str, password: str) -> None:
@@ -216,10 +217,10 @@ def _require_accepted(smtp: SMTP) -> None:
     digits = answer.read(3)
     if digits.startswith(b"2"):
         return
-    if not digits:
-        raise SMTPServerDisconnected("the connection was closed before the server said whether it has the mail")
     lines = [answer.readline(MOST_REPLY_BYTES)]
     while lines[-1].startswith(b"-") and len(lines) < MOST_REPLY_LINES:
         lines.append(answer.readline(MOST_REPLY_BYTES)[3:])
+    if not lines[-1].endswith(b"\n"):
+        raise SMTPServerDisconnected("the connection was closed before the server had said whether it has the mail")
     code = int(digits) if digits.isdigit() else -1
     raise MailRefused(Phase.END, code, b"\n".join(line[1:].strip() for line in lines))
