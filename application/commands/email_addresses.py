@@ -4,6 +4,8 @@ The rules are those of the library email-validator (docs/decisions/0045). Nothin
 its form alone.
 """
 
+from contextlib import suppress
+
 import email_validator
 from email_validator import ValidatedEmail, validate_email
 
@@ -22,6 +24,13 @@ def read_address(text: str, in_house: bool = False) -> ValidatedEmail:
 def wire_address(address: ValidatedEmail) -> str:
     """The address with its domain in A-labels; what stands before the @ is beyond ASCII only where it has to be."""
     return address.ascii_email or f"{address.local_part}@{address.ascii_domain}"
+
+
+def is_address(text: str) -> bool:
+    """Whether mail could be sent there."""
+    with suppress(ValueError):
+        return bool(read_address(text))
+    return False
 
 
 def require_address(field: str, text: str | None) -> None:

@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 
+from application.commands.email_addresses import is_address
 from application.store.postgres.database import migrations
 from domain.values import Role
 from projections.engine.parking import ParkedStream, parked_streams
@@ -20,9 +21,23 @@ COUNT_ADMIN_KEYS: LiteralString = """
 FAILED: LiteralString = """
     select ticket_id, last_error from closure_mails where state = 'failed' order by settled_at desc limit 3"""
 
+WAITING: LiteralString = """
+    select ticket_id, last_error from closure_mails
+    where state = 'due' and last_error is not null and (needs_desk or first_refused_at < now() - interval '1 hour')
+    order by needs_desk desc, queued_at limit 3"""
+# What is plain to see is not handed over: an address is rarely anything else.
+UNUSUAL_ADDRESSES: LiteralString = """
+    select address.user_id, address.email from (
+        select distinct on (stream_id) body ->> 'user_id' as user_id, body ->> 'email' as email from events
+        where type in ('Client.Registered', 'Client.ContactChanged') order by stream_id, version desc) address
+    where length(email) > 64 or email !~ '^[A-Za-z0-9_+-]+([.][A-Za-z0-9_+-]+)*@([A-Za-z0-9]+[.])+[A-Za-z]+$'"""
+
 
 class Checkup(msgspec.Struct, frozen=True):
-    """Everything that is worth a look; `lag` counts events, `last_failed` are tickets and what the mail server said."""
+    """Everything that is worth a look; `lag` counts events, `last_failed` are tickets and what the mail server said.
+
+    `waiting` are tickets whose mail waits for the desk, or for an hour already; `wrong_addresses` are user IDs.
+    """
 
     server_version: int
     missing_migrations: list[str]
@@ -34,6 +49,8 @@ class Checkup(msgspec.Struct, frozen=True):
     mails_due: int = 0
     mails_failed: int = 0
     last_failed: list[tuple[UUID, str]] = []
+    waiting: list[tuple[UUID, str]] = []
+    wrong_addresses: list[tuple[str, str]] = []
 
 
 def checkup(connection: psycopg.Connection[Any]) -> Checkup:
@@ -44,10 +61,16 @@ def checkup(connection: psycopg.Connection[Any]) -> Checkup:
     unsealed, seconds = connection.execute(SELECT_UNSEALED).fetchone() or (0, 0)
     admins = (connection.execute(COUNT_ADMIN_KEYS, (Role.ADMIN,)).fetchone() or (0,))[0]
     mails = dict(connection.execute("select state, count(*) from closure_mails group by state").fetchall())
-    failed = connection.execute(FAILED).fetchall()
+    failed, waiting = connection.execute(FAILED).fetchall(), connection.execute(WAITING).fetchall()
     due, gone = mails.get("due", 0), mails.get("failed", 0)
     behind, parked = lag(connection), parked_streams(connection)
-    return Checkup(version, [], unsealed, seconds, behind, parked, admins, due, gone, failed)
+    wrong = wrong_addresses(connection)
+    return Checkup(version, [], unsealed, seconds, behind, parked, admins, due, gone, failed, waiting, wrong)
+
+
+def wrong_addresses(connection: psycopg.Connection[Any]) -> list[tuple[str, str]]:
+    """The clients whose address in the directory cannot be one: their user ID and the address."""
+    return [(user_id, email) for user_id, email in connection.execute(UNUSUAL_ADDRESSES) if not is_address(email)]
 
 
 def _missing(connection: psycopg.Connection[Any]) -> list[str]:
