@@ -18,7 +18,9 @@ def read_address(text: str, in_house: bool = False) -> ValidatedEmail:
 
     Raises ValueError, which says what is wrong with it.
     """
-    return validate_email(text, check_deliverability=False, allow_quoted_local=True, globally_deliverable=not in_house)
+    return validate_email(
+        text, strict=True, check_deliverability=False, allow_quoted_local=True, globally_deliverable=not in_house
+    )
 
 
 def wire_address(address: ValidatedEmail) -> str:

@@ -44,7 +44,6 @@ TRY_TO_RECORD_AGAIN = (psycopg.OperationalError, OperationalError, StaleVersion)
 DESK_ACTOR = Actor("deskledger", "Deskledger", Role.SYSTEM)
 
 Send = Callable[[OutgoingMail], None]
-Clock = Callable[[], datetime]
 log = structlog.get_logger()
 
 
@@ -64,7 +63,7 @@ class ClosureMailer:
         self._mail_from, self._reopen_window = mail_from, reopen_window
         self._counting = Lock()  # a metric is counted by one thread at a time
 
-    def send_next(self, clock: Clock) -> bool:
+    def send_next(self, clock: Callable[[], datetime]) -> bool:
         """Sends the mail that is due longest and records what became of it. Returns False when none is due."""
         with self._pool.connection() as connection:
             mail = lease_mail(connection, clock())

@@ -73,26 +73,26 @@ OF_DESK = {*range(500, 505), 521, 530, 534, 535, 538, 552, 555}
 _ENHANCED = re.compile(r"#?(?P<class>[245])\.(?P<code>\d{1,3}\.\d{1,3})\b")
 
 
-def trouble_with(refused: MailRefused) -> Trouble:
+def trouble_with(refusal: MailRefused) -> Trouble:
     """Whom a refusal concerns."""
-    enhanced = _ENHANCED.match(refused.text.lstrip())
-    if not 500 <= refused.code <= 599 or (enhanced and enhanced["class"] == "4"):
+    enhanced = _ENHANCED.match(refusal.text.lstrip())
+    if not 500 <= refusal.code <= 599 or (enhanced and enhanced["class"] == "4"):
         return LATER
-    found = _by_code(enhanced["code"] if enhanced and enhanced["class"] == "5" else "0.0", refused)
-    if refused.phase in (Phase.RCPT, Phase.DATA, Phase.END):
+    found = _by_code(enhanced["code"] if enhanced and enhanced["class"] == "5" else "0.0", refusal)
+    if refusal.phase in (Phase.RCPT, Phase.DATA, Phase.END):
         return found
-    of_this_mail = refused.phase is Phase.MAIL and found is CONTENT  # before RCPT nobody spoke of the recipient
+    of_this_mail = refusal.phase is Phase.MAIL and found is CONTENT  # before RCPT nobody spoke of the recipient
     return CONTENT if of_this_mail else DESK
 
 
-def _by_code(code: str, refused: MailRefused) -> Trouble:
+def _by_code(code: str, refusal: MailRefused) -> Trouble:
     if UNSPECIFIC.fullmatch(code):
-        words = next((trouble for trouble, form in WORDS if re.search(form, refused.text, re.IGNORECASE)), None)
-        return words or (DESK if code.startswith("7") else _by_phase(refused))
-    return DETAILS.get(code) or SUBJECTS.get(code.partition(".")[0]) or _by_phase(refused)
+        words = next((trouble for trouble, form in WORDS if re.search(form, refusal.text, re.IGNORECASE)), None)
+        return words or (DESK if code.startswith("7") else _by_phase(refusal))
+    return DETAILS.get(code) or SUBJECTS.get(code.partition(".")[0]) or _by_phase(refusal)
 
 
-def _by_phase(refused: MailRefused) -> Trouble:
-    if refused.phase is Phase.END:
-        return DESK if refused.code in OF_DESK else CONTENT
-    return RECIPIENT if refused.code in OF_RECIPIENT else DESK
+def _by_phase(refusal: MailRefused) -> Trouble:
+    if refusal.phase is Phase.END:
+        return DESK if refusal.code in OF_DESK else CONTENT
+    return RECIPIENT if refusal.code in OF_RECIPIENT else DESK
