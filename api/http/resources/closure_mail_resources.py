@@ -43,8 +43,8 @@ class ClosureMails(ApiResource):
         finish(req, resp, page, ClosureMailList)
 
 
-class MailCommands(ApiResource):
-    """What is done to one e-mail."""
+class MailRetry(ApiResource):
+    """One e-mail is sent again."""
 
     def __init__(self, settings: Settings, deps: ApiDeps) -> None:
         super().__init__(deps)
@@ -54,11 +54,9 @@ class MailCommands(ApiResource):
         """Closes the connection when a process of the API ends."""
         await self._retries.close()
 
-    async def on_post(self, req: Request, resp: Response, message_id: str, command: str) -> None:
-        """`:retry`: one that has failed is due again; the answer is how it stands then."""
+    async def on_post(self, req: Request, resp: Response, message_id: str) -> None:
+        """One that has failed is due again; the answer is how it stands then."""
         roles.require_manage(req.context.who, "closure_mails")
-        if command != "retry":
-            raise Problem(404, "unknown_command", f"There is no command {command!r}: retry.")
         await read_json(req, NoFields)
         request = idempotency_request(req, lambda _: b"")
         before = await self.deps.desk.find_answer(request)
