@@ -26,7 +26,7 @@ from application.mail.closure_mail import ClosureMailer, mail_backoff, reason_of
 from application.mail.mail_message import OutgoingMail
 from application.mail.mail_outbox import LEASE, queue_due_mails
 from application.mail.mail_text import closure_message
-from application.mail.smtp import DeliveryStopped, NeedsSmtputf8, SmtpSender
+from application.mail.smtp import DELIVERY_SECONDS, DeliveryStopped, NeedsSmtputf8, SmtpSender
 from application.mail.smtp_replies import MailRefused, Phase, Trouble
 from application.store.event_store import StoredRow
 from application.store.postgres import database as databases
@@ -514,12 +514,19 @@ def test_a_mailer_that_cannot_record_says_so(
     """After some attempts it gives up: the mail is due again when its lease has run out."""
     closed(desk)
     queue(connection)
-
-    def send(mail: OutgoingMail) -> None:
-        connection.execute("alter table closure_mails rename to gone")
-
-    with pytest.raises(psycopg.errors.UndefinedTable):
-        mailer_with(connections, send).send_next(at(NOW))
+    connection.execute("""
+        create function busy() returns trigger language plpgsql as
+            $$ begin raise 'busy' using errcode = 'too_many_connections'; end $$;
+        create trigger busy before update on closure_mails for each row when (new.state = 'sent')
+            execute function busy()""")
+    pauses: list[float] = []
+    sender = SmtpSender(f"smtp://{server.place}")
+    with pytest.raises(psycopg.OperationalError, match="busy"):
+        ClosureMailer(connections, sender.send, FROM, WINDOW, pauses.append).send_next(at(NOW))
+    assert pauses == sorted(pauses)
+    assert len(pauses) > 3
+    assert sum(pauses) < (LEASE - timedelta(seconds=DELIVERY_SECONDS)).total_seconds()
+    assert outbox(connection) == [(9, "due", 0, None)]
 
 
 def test_no_transaction_is_open_while_the_server_is_waited_for(

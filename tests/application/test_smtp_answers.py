@@ -110,6 +110,8 @@ END       | 550 5.7.1 no                                                 | desk
 END       | 552 5.2.3 too long for the mailbox                           | failed
 END       | 552 5.3.4 too big                                            | failed
 END       | 552 system storage exceeded                                  | desk
+END       | 552 no                                                       | desk
+END       | 554 no                                                       | failed
 END       | 554 5.3.0 something                                          | desk
 END       | 554 5.6.0 bad content                                        | failed
 END       | 554 5.7.0 Try again later                                    | desk
