@@ -4,8 +4,6 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
-from email.errors import HeaderParseError
-from email.headerregistry import Address
 from email.utils import parseaddr
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -16,6 +14,7 @@ import msgspec
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from application.commands.email_addresses import read_address
 from application.identity.token_claims import Claims, read_algorithms, read_claims, read_grants
 from application.webhooks.address_rules import read_hosts
 from application.webhooks.signing import read_keys
@@ -33,7 +32,7 @@ def _accepts(accepts: str) -> Callable[[Reader], Reader]:
 
     def complete(reader: Reader) -> Reader:
         def read(text: str) -> Any:
-            with suppress(ValueError, psycopg.Error, HeaderParseError, IndexError):
+            with suppress(ValueError, psycopg.Error, IndexError):
                 if (value := reader(text)) is not None:
                     return value
             raise ValueError(accepts)
@@ -94,11 +93,10 @@ def https_url(text: str) -> str | None:
     return text if _is_url(text, "http" if at_home else "https") else None
 
 
-@_accepts("an e-mail address, with or without a name: Service desk <desk@example.org>")
+@_accepts("an e-mail address, with or without a name, in ASCII before its @: Service desk <desk@example.org>")
 def _sender(text: str) -> str | None:
-    name, address = parseaddr(text)
-    Address(name, addr_spec=address)  # raises, if it is none
-    return text if "@" in address else None
+    address = read_address(parseaddr(text)[1], in_house=True)  # raises, if it is none
+    return text if address.ascii_email else None  # a mail server may well be unable to send from another
 
 
 @_accepts("origins like https://desk.example.org, separated by commas, or * for every one")

@@ -105,7 +105,10 @@ MAY_READ: dict[str, tuple[Role, ...]] = {
     "closure_mails": (Role.QUALITY, Role.IT_MANAGER, Role.AUDITOR, Role.ADMIN),
     "webhooks": (Role.AUDITOR, Role.ADMIN),
 }
-MAY_MANAGE: dict[str, tuple[Role, ...]] = {"webhooks": (Role.ADMIN,)}
+MAY_MANAGE: dict[str, tuple[Role, ...]] = {
+    "webhooks": (Role.ADMIN,),
+    "closure_mails": (Role.QUALITY, Role.IT_MANAGER, Role.ADMIN),
+}
 
 QUEUE_WORKERS: dict[Queue, Role] = {
     Queue.INTAKE: Role.INTAKE,

@@ -1,14 +1,17 @@
 """`deskledger doctor`: what is wrong with this installation, and what to do about it."""
 
 import argparse
-import smtplib
 from collections.abc import Iterator
+from smtplib import SMTPException
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 import psycopg
 
 from api.cli.admin_commands import show
+from application.mail.smtp import SmtpSender
+from application.mail.smtp_replies import MailRefused
 from application.settings import Settings
 from application.store.postgres.database import connect
 from application.store.postgres.embedded_postgres import database_url
@@ -19,7 +22,8 @@ MOST_LAG = 10_000
 UNSEALED_FINDING_SECONDS = 30
 MOST_CLOCK_OFF = 1.0
 LONG_WRITE_SECONDS = 10
-SMTP_SECONDS = 5
+SMTP_SECONDS = 5.0
+DOCTOR_STATEMENT_SECONDS = 60
 FOLLOWER_AHEAD = "the log was restored: run deskledger restored; rebuild projections, replay webhooks from its end"
 MOST_TOLD = 3
 
@@ -45,7 +49,7 @@ def doctor(settings: Settings, options: argparse.Namespace) -> int:
 def _database(settings: Settings) -> Iterator[Finding]:
     source = "DATABASE_URL" if settings.database_url else f"embedded in {settings.data_dir}"
     try:
-        with database_url(settings.database_url, settings.data_dir) as url, connect(url, "doctor") as connection:
+        with database_url(settings.database_url, settings.data_dir) as url, _connect(url) as connection:
             found = checkup(connection)
     except psycopg.OperationalError as error:
         yield Finding("database", f"{source} does not answer: {error}", "start it, or mend DATABASE_URL")
@@ -62,6 +66,10 @@ def _database(settings: Settings) -> Iterator[Finding]:
     yield Finding("admin keys", f"{found.admin_keys} valid", "" if found.admin_keys else make)
     yield from _time(found)
     yield from _mails(found, settings)
+
+
+def _connect(url: str) -> psycopg.Connection[Any]:
+    return connect(url, "doctor", DOCTOR_STATEMENT_SECONDS)  # it reads the whole directory
 
 
 def _progress(found: Checkup) -> Iterator[Finding]:
@@ -102,11 +110,18 @@ def _time(found: Checkup) -> Iterator[Finding]:
 
 
 def _mails(found: Checkup, settings: Settings) -> Iterator[Finding]:
-    wait = "set DESKLEDGER_SMTP_URL, so that they can leave" if found.mails_due and not settings.smtp_url else ""
-    yield Finding("closing e-mails due", str(found.mails_due), wait)
+    wait = "mend what the mail server says; they are tried again by themselves" if found.waiting else ""
+    if found.mails_due and not settings.smtp_url:
+        wait = "set DESKLEDGER_SMTP_URL, so that they can leave"
+    reasons = "".join(f"; {ticket_id}: {error}" for ticket_id, error in found.waiting)
+    yield Finding("closing e-mails due", f"{found.mails_due}{reasons}", wait)
     listed = "".join(f"; {ticket_id}: {error}" for ticket_id, error in found.last_failed)
-    do = "tell these clients another way; GET /v1/closure_mails?state=failed lists all"
+    do = "mend the client's address, then POST /v1/mails/{message_id}:retry; /v1/closure_mails?state=failed lists all"
     yield Finding("closing e-mails failed", f"{found.mails_failed}{listed}", do if listed else "")
+    wrong = found.wrong_addresses
+    listed = "".join(f"; {user_id}: {email}" for user_id, email in wrong[:MOST_TOLD])
+    do = "correct them in the directory: PUT /v1/clients/{user_id}"
+    yield Finding("clients' addresses", f"{len(wrong)} that cannot be one{listed}", do if wrong else "")
 
 
 def _mail_server(settings: Settings) -> Iterator[Finding]:
@@ -116,10 +131,9 @@ def _mail_server(settings: Settings) -> Iterator[Finding]:
         return
     url = urlsplit(settings.smtp_url)
     name = f"{url.hostname}:{url.port or (465 if url.scheme == 'smtps' else 25)}"
-    kind = smtplib.SMTP_SSL if url.scheme == "smtps" else smtplib.SMTP
     try:
-        with kind(url.hostname or "", url.port or 0, timeout=SMTP_SECONDS) as server:
-            server.noop()
+        SmtpSender(settings.smtp_url, SMTP_SECONDS).check()
+    except (OSError, SMTPException, MailRefused) as error:
+        yield Finding("mail server", f"{name} takes no mail: {error}", "start it, or mend DESKLEDGER_SMTP_URL")
+    else:
         yield Finding("mail server", f"{name} answers")
-    except (OSError, smtplib.SMTPException) as error:
-        yield Finding("mail server", f"{name} does not answer: {error}", "start it, or mend DESKLEDGER_SMTP_URL")

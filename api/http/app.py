@@ -13,7 +13,7 @@ from api.http.middleware.response_headers import Origins, ResponseHeaders
 from api.http.paging import JSON, encode
 from api.http.resources.api_resource import ApiDeps
 from api.http.resources.client_resources import Clients
-from api.http.resources.closure_mail_resources import ClosureMails
+from api.http.resources.closure_mail_resources import ClosureMails, MailRetry
 from api.http.resources.event_resources import EventFeed
 from api.http.resources.queue_resources import ClaimNextTicket, QueueResource, Queues
 from api.http.resources.report_resources import ReportResource, Reports
@@ -72,7 +72,7 @@ def make_deps(settings: Settings, desk: BatchingDesk) -> ApiDeps:
     return ApiDeps(desk, readers, freshness, streams, policy, commands, closed_time)
 
 
-def add_routes(app: App, settings: Settings, deps: ApiDeps, webhooks: Webhooks) -> None:
+def add_routes(app: App, settings: Settings, deps: ApiDeps, webhooks: Webhooks, mails: MailRetry) -> None:
     """Every route."""
     app.add_route("/v1/requests", Requests(deps))
     app.add_route("/v1/tickets", Tickets(deps))
@@ -87,6 +87,7 @@ def add_routes(app: App, settings: Settings, deps: ApiDeps, webhooks: Webhooks) 
     app.add_route("/v1/reports", Reports(deps))
     app.add_route("/v1/reports/{metric}", ReportResource(deps))
     app.add_route("/v1/closure_mails", ClosureMails(deps))
+    app.add_route("/v1/mails/{message_id}:retry", mails)
     app.add_route("/v1/webhooks", webhooks)
     app.add_route("/v1/webhooks/{webhook_id:uuid}", webhooks, suffix="one")
     app.add_route("/v1/webhooks/{webhook_id:uuid}:{command}", webhooks, suffix="command")
@@ -104,7 +105,7 @@ def create_app(settings: Settings) -> App:
     """The application over one database; `settings.database_url` is set."""
     desk, spans = desk_of(settings)
     deps, router = make_deps(settings, desk), CompiledRouter()
-    webhooks = Webhooks(settings, desk, deps.readers)
+    webhooks, mails = Webhooks(settings, desk, deps.readers), MailRetry(settings, deps)
     middleware: list[Any] = [
         Watch(settings, deps.readers),
         Arrival(),
@@ -114,10 +115,11 @@ def create_app(settings: Settings) -> App:
         ResponseHeaders(router, media_by_path()),
         Authentication(desk, settings, OPEN_PATHS),
         webhooks,
+        mails,
     ]
     app = App(middleware=middleware, router=router)
     app.watch(settings, router)
     app.end_streams = deps.streams.end
     problems.install(app)
-    add_routes(app, settings, deps, webhooks)
+    add_routes(app, settings, deps, webhooks, mails)
     return app

@@ -34,6 +34,7 @@ IF_MATCH = r'^(\*|(W/)?"[^"]*")$'
 _VERSION = re.compile(r'"[1-9][0-9]{0,8}"')
 _PREFER_WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*("?)(?P<seconds>\d{1,4})\1(?:$|[,;\s])', re.IGNORECASE)
 _FIELD = re.compile(r"(?P<fault>unknown|missing required) field `(?P<name>.*)`$", re.DOTALL)
+_INVALID = re.compile(r"Invalid field `(?P<name>\w+)`: (?P<why>.*)", re.DOTALL)  # what a struct says of its own field
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 MOST_WAIT_SECONDS = 30
 # Printable ASCII with no quotes or blanks at its ends; quotes around all of it are not part of the key.
@@ -86,6 +87,8 @@ def invalid(status: int, error: msgspec.ValidationError, wanted: type[msgspec.St
     elif field := _FIELD.search(detail):
         pointer += "/" + field["name"].replace("~", "~0").replace("/", "~1")
         detail = "there is no such field" if field["fault"] == "unknown" else "it is required"
+    if field := _INVALID.match(detail):
+        pointer, detail = f"{pointer}/{field['name']}", field["why"]
     detail = next((plain for pattern, plain in PATTERNS_IN_WORDS.items() if repr(pattern) in detail), detail)
     if wanted and detail.startswith("Invalid enum value") and (words := _words(wanted, pointer.split("/")[1:])):
         detail = f"it takes one of {', '.join(words)}"

@@ -27,6 +27,7 @@ PARAMETERS: dict[str, str] = {
     "ticket_id": "The ticket: the id that its first command answered.",
     "queue": "The queue.",
     "user_id": "The unique user ID of a client: letters, digits and `. _ @ + -`.",
+    "message_id": "The Message-ID of the e-mail, as the list shows it; its angle brackets may be left out.",
     "webhook_id": "The webhook: the id that its creation answered.",
     "wait": "How long to wait for what has not happened yet, in seconds: a page for one event, a stream for more.",
     "metric": "A metric, as `/v1/reports` names it.",

@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType, inspect
 
 from api.http.paging import JSON
 from api.http.problems import MEDIA_TYPE, phrase
+from api.http.resources.closure_mail_resources import MessageId
 from api.openapi.body_examples import BODY_EXAMPLES
 from api.openapi.descriptions import API_DESCRIPTION, PARAMETERS
 from api.openapi.error_codes import ELSEWHERE, named, together
@@ -27,6 +28,7 @@ REFERENCE = "#/components/schemas/{name}"
 IN_PATH: dict[str, Any] = {
     "ticket_id": UUID,
     "queue": Queue,
+    "message_id": MessageId,
     "webhook_id": UUID,
     "metric": Literal[tuple(metric.name for metric in REPORT_METRICS)],
     "user_id": UserId,

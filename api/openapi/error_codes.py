@@ -38,6 +38,7 @@ CODES_OF_PARTS: dict[str, Codes] = {
     "min_version": {404: ("unknown_version",), 503: ("projection_behind",)},
     "{ticket_id}": {404: ("unknown_ticket", "not_found"), 503: ("unreadable_event",)},
     "{webhook_id}": {404: ("unknown_webhook", "not_found"), 503: ("secrets_locked",)},
+    "{message_id}": {404: ("unknown_mail", "not_found")},
     "{queue}": {404: ("unknown_queue",)},
     "{metric}": {404: ("unknown_metric",)},
 }

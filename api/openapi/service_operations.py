@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from api.http.paging import JSON
+from api.http.paging import JSON, NoFields
 from api.http.resources.closure_mail_resources import ClosureMailList, MailParameters
 from api.http.resources.service.contract_resources import HTML, JAVASCRIPT, REDOC
 from api.http.resources.service.health_resources import Alive, Ready
 from api.http.resources.service.metrics_resource import OPENMETRICS
 from api.openapi.operation import Endpoint
-from domain.roles import MAY_READ
+from domain.roles import MAY_MANAGE, MAY_READ
+from projections.queries.closure_mail_list import MailRow
 
 
 def kept_text(name: str, path: str, media: str, shape: Any, says: str) -> Endpoint:
@@ -33,6 +34,19 @@ OPERATION_ENDPOINTS = (
         who=MAY_READ["closure_mails"],
         query=MailParameters,
         answers={200: ClosureMailList},
+    ),
+    Endpoint(
+        name="retry_mail",
+        method="POST",
+        path="/v1/mails/{message_id}:retry",
+        tag="Operations",
+        says="Makes an e-mail due again that has failed for good: it goes to the address that the client has then.",
+        who=MAY_MANAGE["closure_mails"],
+        body=NoFields,
+        takes=("Idempotency-Key",),
+        answers={200: MailRow},
+        gives=("Idempotency-Replayed",),
+        refuses={409: ("mail_not_failed",)},
     ),
     Endpoint(
         name="get_liveness",

@@ -3,10 +3,9 @@
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from email.utils import parseaddr
-from functools import partial
 from typing import Any
 
 import psycopg
@@ -15,9 +14,11 @@ import structlog
 from api.telemetry.process_watch import ProcessStats, seldom_collect, sends_spans, start_process_stats
 from api.worker.webhook_dispatcher import Dispatcher
 from application.clock import utc_now
+from application.commands.email_addresses import read_address
 from application.commands.idempotency_pruning import prune_idempotency_keys
-from application.mail.closure_mail import ClosureMailer, queue_due_mails
-from application.mail.smtp import smtp_send
+from application.mail.closure_mail import ClosureMailer
+from application.mail.mail_outbox import queue_due_mails
+from application.mail.smtp import SmtpSender
 from application.observability.logs import error_summary
 from application.observability.metrics import SEALED_EVENTS, SEALING_DELAY, WORK_FAILED
 from application.settings import Settings
@@ -32,6 +33,8 @@ from projections.runner import prepare_runner, project_all
 
 WORKER_IDLE_SECONDS = 0.25  # how long a commit without a wake-up call may wait
 MAIL_SECONDS = 1.0
+MAIL_SENDERS = 4  # so many mails at a time, so that one slow delivery holds up no other
+LAST_MAIL_SECONDS, CUT_MAIL_SECONDS = 3.0, 2.0  # at the end: mails go on so long, and are then cut off
 PRUNE_SECONDS = 600.0
 SNAPSHOT_SECONDS = 1.0
 WORKER_AGAIN_SECONDS = 600.0  # between looks at the whole table, for what was committed late
@@ -58,8 +61,9 @@ class Worker:
     def __init__(self, settings: Settings, trace: TraceWork = no_trace) -> None:
         self._settings, self._trace = settings, trace
         self._url = settings.database_url or ""
-        self._domain = parseaddr(settings.mail_from)[1].partition("@")[2]
+        self._domain = read_address(parseaddr(settings.mail_from)[1], in_house=True).ascii_domain
         self._stopping = threading.Event()
+        self._counting = threading.Lock()
         self._stats = ProcessStats("work")
 
     def stop(self) -> None:
@@ -74,9 +78,7 @@ class Worker:
         senders = [self._send_webhooks, *([self._send_mails] if self._settings.smtp_url else [])]
         sending = [self._start(work) for work in senders]
         self._keep(self._follow_log)
-        until = time.monotonic() + LAST_WORK_SECONDS
-        for thread in sending:
-            thread.join(max(until - time.monotonic(), 0.0))
+        join_all(sending, LAST_WORK_SECONDS)
 
     def _start(self, work: Callable[[], None]) -> threading.Thread:
         thread = threading.Thread(target=self._keep, args=(work,), name=work.__name__.strip("_"), daemon=True)
@@ -91,7 +93,8 @@ class Worker:
                 work()
                 pause = 0.1
             except Exception as error:  # noqa: BLE001 - said, and tried again: a worker that ends silently helps nobody
-                WORK_FAILED.add((work.__name__.strip("_"),))
+                with self._counting:  # several threads may do the same work
+                    WORK_FAILED.add((work.__name__.strip("_"),))
                 log.warning("worker failed, trying again", work=work.__name__, reason=error_summary(error), pause=pause)
                 self._stopping.wait(pause)
                 pause = min(pause * 2, LONGEST_WORKER_PAUSE)
@@ -131,12 +134,22 @@ class Worker:
         Dispatcher(self._url, WebhookSender(rules), Vault(settings.webhook_keys)).run(self._stopping)
 
     def _send_mails(self) -> None:
-        send = partial(smtp_send, self._settings.smtp_url or "")
-        with pool(self._url, "mail", size=1) as connections:
-            mailer = ClosureMailer(connections, send, self._settings.mail_from, self._settings.reopen_window)
-            while not self._stopping.is_set():
-                if not mailer.send_next(utc_now()):
+        """Sends in threads of their own; at the end each has a moment to come to its end, and is then cut off."""
+        sender = SmtpSender(self._settings.smtp_url or "")
+        with pool(self._url, "mail", size=2) as connections:
+            mailer = ClosureMailer(
+                connections, sender.send, self._settings.mail_from, self._settings.reopen_window, self._stopping.wait
+            )
+
+            def send_mails() -> None:
+                if not mailer.send_next(utc_now):
                     self._stopping.wait(MAIL_SECONDS)
+
+            threads = [self._start(send_mails) for _ in range(MAIL_SENDERS)]
+            self._stopping.wait()
+            join_all(threads, LAST_MAIL_SECONDS)
+            sender.stop()
+            join_all(threads, CUT_MAIL_SECONDS)
 
     def _prune(self) -> None:
         """Forgets old keys and deliveries, a tenth of the time: nobody is in a hurry to be rid of them."""
@@ -162,6 +175,13 @@ class Worker:
                 after = after if last is None else last
                 took = time.monotonic() - begun
                 self._stopping.wait(SNAPSHOT_SECONDS if last is None else took * PAUSE_TIMES)
+
+
+def join_all(threads: Iterable[threading.Thread], seconds: float) -> None:
+    """Waits for them to end, for so long together."""
+    until = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(until - time.monotonic(), 0.0))
 
 
 def seal_and_count(connection: psycopg.Connection[Any]) -> int:

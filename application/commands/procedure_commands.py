@@ -6,6 +6,7 @@ from uuid import UUID
 from msgspec.structs import asdict
 
 from application.commands.command import Command, CommandTable, Loaded, Opening, decided_by
+from application.commands.email_addresses import require_address
 from application.commands.supporting_commands import SUPPORTING
 from application.commands.text_types import Email, Reason, Sha256, SingleLine, Text, UserId, WithTexts
 from domain import decisions
@@ -22,6 +23,11 @@ class RequestSender(WithTexts, frozen=True, forbid_unknown_fields=True):
     name: SingleLine | None = None
     email: Email | None = None
     phone: SingleLine | None = None
+
+    def __post_init__(self) -> None:
+        """Takes each text as its type says, and the address only when it can be one."""
+        WithTexts.__post_init__(self)
+        require_address("email", self.email)
 
 
 class ReceiveRequest(Opening, frozen=True):

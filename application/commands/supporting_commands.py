@@ -6,6 +6,7 @@ from uuid import UUID
 from msgspec.structs import asdict
 
 from application.commands.command import Command, CommandTable, Loaded, decided_by
+from application.commands.email_addresses import require_address
 from application.commands.text_types import Email, Identifier, Reason, SingleLine, Text, WithTexts
 from domain import decisions
 from domain.client import Contact
@@ -111,6 +112,11 @@ class RegisterClient(WithTexts, frozen=True, forbid_unknown_fields=True):
     email: Email
     phone: SingleLine | None = None
     organisation: SingleLine | None = None
+
+    def __post_init__(self) -> None:
+        """Takes each text as its type says, and the address only when it can be one."""
+        WithTexts.__post_init__(self)
+        require_address("email", self.email)
 
     def contact(self) -> Contact:
         """The entry in the domain's words."""

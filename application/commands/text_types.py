@@ -35,7 +35,11 @@ Reason = Annotated[str, _text(100_000, REASON, texts.accept_reason)]
 Text = Annotated[str, _text(100_000, SAYS_SOMETHING, texts.accept_text)]
 USER_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._@+-]*\Z"
 UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=USER_ID_PATTERN)]
-ADDRESS = r'^[^\x00-\x1f\x7f\s@<>,;:"()\[\]\\]+@[^\x00-\x1f\x7f\s@<>,;:"()\[\]\\]+\Z'
+# The form of an address; whether it can be one is for `email_addresses.py` to say.
+ADDRESS = (
+    r'^([^\x00-\x1f\x7f\s@<>,;:"()\[\]\\]+|"[^\x00-\x1f\x7f"\\]+")'
+    r'@[^\x00-\x1f\x7f\s@<>,;:"()\[\]\\]+\Z'
+)
 Email = Annotated[str, msgspec.Meta(min_length=3, max_length=254, pattern=ADDRESS)]
 SHA256 = r"^[0-9a-f]{64}\Z"
 Sha256 = Annotated[str, msgspec.Meta(pattern=SHA256)]

@@ -1,35 +1,44 @@
 """The words of the closing e-mail, in plain text and in HTML."""
 
 from datetime import datetime, timedelta
-from email.headerregistry import Address
-from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
 from html import escape
 
+from application.commands.email_addresses import read_address, wire_address
+from application.mail.mail_message import OutgoingMail, header_mailbox, header_text, mail_bytes
 from domain.client import Client
 from domain.text import in_one_line, with_visible_controls
 from domain.ticket import Ticket
 
-SPECIALS = str.maketrans(dict.fromkeys('()<>@,;:\\"[]', " "))
-
 
 def closure_message(
-    ticket: Ticket, client: Client, message_id: str, mail_from: str, reopen_window: timedelta, now: datetime
-) -> EmailMessage:
-    """The mail to the client. Raises ValueError when an address cannot stand in a header."""
-    message = EmailMessage()
-    name, sender = parseaddr(mail_from)
-    message["From"] = _address(name, sender)
-    message["To"] = _address(client.name, client.email)
-    message["Subject"] = f"[{ticket.number}] Closed: {_one_line(ticket.issue.summary if ticket.issue else ticket.text)}"
-    message["Date"] = format_datetime(now)
-    message["Message-ID"] = message_id
-    message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no machine is to answer it
-    message["X-Auto-Response-Suppress"] = "All"
+    ticket: Ticket,
+    client: Client,
+    message_id: str,
+    mail_from: str,
+    reopen_window: timedelta,
+    now: datetime,
+    traceparent: str | None = None,
+) -> OutgoingMail:
+    """The mail to the client. Raises ValueError when an address cannot be one."""
+    name, desk = parseaddr(mail_from)
+    sender, recipient = _address(desk, in_house=True), _address(client.email)
+    summary = ticket.issue.summary if ticket.issue else ticket.text
+    headers = {
+        "From": header_mailbox(name, sender),
+        "To": header_mailbox(client.name, recipient),
+        "Subject": header_text(f"[{ticket.number}] Closed: {summary}"),
+        "Date": format_datetime(now),
+        "Message-ID": _in_ascii(message_id),
+        "Auto-Submitted": "auto-generated",  # RFC 3834: no machine is to answer it
+        "X-Auto-Response-Suppress": "All",
+    }
+    if traceparent:
+        headers["traceparent"] = traceparent
     paragraphs = [(title, with_visible_controls(text)) for title, text in _paragraphs(ticket, client, reopen_window)]
-    message.set_content("\n\n".join(text if not title else f"{title}: {text}" for title, text in paragraphs) + "\n")
-    message.add_alternative(_html(paragraphs), subtype="html")
-    return message
+    text = "\n\n".join(text if not title else f"{title}: {text}" for title, text in paragraphs) + "\n"
+    content = mail_bytes(headers, text, _html(paragraphs))
+    return OutgoingMail(sender, recipient, content, not recipient.isascii())
 
 
 def _paragraphs(ticket: Ticket, client: Client, reopen_window: timedelta) -> list[tuple[str, str]]:
@@ -63,14 +72,16 @@ def _html(paragraphs: list[tuple[str, str]]) -> str:
     return f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"></head><body>\n{body}\n</body></html>\n'
 
 
-def _address(name: str, address: str) -> Address:
-    # Python's folding drops the quotes of a long name, and what needed them would then mean something else
-    plain = _one_line(name.translate(SPECIALS)).lstrip(". ")
+def _address(address: str, in_house: bool = False) -> str:
     try:
-        return Address(plain, addr_spec=address)
-    except Exception as error:  # email.errors raises several unrelated kinds
+        return wire_address(read_address(address, in_house))
+    except ValueError as error:
         raise ValueError(f"{address} cannot be an e-mail address: {error}") from error
 
 
-def _one_line(text: str) -> str:
-    return in_one_line(" ".join(text.split()))[:200]
+def _in_ascii(message_id: str) -> str:
+    """Earlier versions queued mails whose Message-ID ends in a domain beyond ASCII."""
+    if message_id.isascii():
+        return message_id
+    local, at, domain = message_id.strip("<>").rpartition("@")
+    return f"<{local}{at}{domain.encode('idna').decode()}>"

@@ -137,7 +137,7 @@ SEALING_DELAY = Metric(
 CLOSING_MAILS_TRIED = Metric(
     COUNTER,
     "deskledger_closing_mail_attempts_total",
-    "Attempts to send a closing e-mail: sent, postponed or failed for good.",
+    "Attempts to send a closing e-mail: sent, postponed, withdrawn or failed for good.",
     ("result",),
 )
 WORK_FAILED = Metric(

@@ -255,12 +255,19 @@ REPORT_METRICS: tuple[ReportMetric, ...] = (
         definition="How many closing e-mails the mail server accepted.",
         formula="closing e-mails accepted / closing e-mails accepted or refused for good",
         population="Events: every closing e-mail whose outcome is known, by the date of the outcome; one for each"
-        " closing. level: the level that closed.",
+        " closing. One that failed counts as failed up to the moment when it was sent again and accepted."
+        " level: the level that closed.",
         unit=RATIO,
         facts="""
-            select ticket_id, mail_at as at, mail_at as since, null::timestamptz as until, level, priority,
-                mail = 'sent' as counted, null::float8 as value
-            from reporting.closings where mail is not null""",
+            select ticket_id, coalesce(mail_failed_at, mail_at) as at, coalesce(mail_failed_at, mail_at) as since,
+                null::timestamptz as until, level, priority, false as counted, null::float8 as value
+            from reporting.closings where mail = 'failed'
+            union all
+            select ticket_id, mail_failed_at, mail_failed_at, mail_at, level, priority, false, null
+            from reporting.closings where mail = 'sent' and mail_failed_at is not null
+            union all
+            select ticket_id, mail_at, mail_at, null, level, priority, true, null
+            from reporting.closings where mail = 'sent'""",
     ),
 )
 BY_NAME = {metric.name: metric for metric in REPORT_METRICS}

@@ -41,12 +41,12 @@ TABLES: dict[str, tuple[str, LiteralString]] = {
         (
             "One row for each closing. resolved_at is the resolution that led to it; escalations and reopenings are"
             " those before it; reopened_at is the reopening that followed, null when none did; mail is sent or failed,"
-            " null until the outcome is known; priority is that at the closing."
+            " null until the outcome is known; mail_failed_at is when it first failed; priority is that at the closing."
         ),
         """
         select c.ticket_id, c.version, c.position, c.closed_at, c.level, before.priority, before.received_at,
             before.first_resolved_at, before.resolved_at, before.escalations, before.reopenings, later.reopened_at,
-            c.mail, c.mail_at, c.mail_attempts
+            c.mail, c.mail_at, c.mail_attempts, c.mail_failed_at
         from closings c
         cross join lateral (
             select min(entered_at) as received_at,

@@ -7,6 +7,7 @@ import msgspec
 import psycopg
 
 from application.clock import utc_now
+from application.commands.email_addresses import is_address
 from application.store.postgres.database import IMPORT_LOCK, migrations
 from domain.values import Role
 from projections.engine.parking import ParkedStream, parked_streams
@@ -41,10 +42,22 @@ TICKETS_AHEAD: LiteralString = """
 FAILED: LiteralString = """
     select ticket_id, last_error from closure_mails where state = 'failed' order by settled_at desc limit 3"""
 
+WAITING: LiteralString = """
+    select ticket_id, last_error from closure_mails
+    where state = 'due' and last_error is not null and (needs_desk or first_refused_at < now() - interval '1 hour')
+    order by needs_desk desc, queued_at limit 3"""
+# What is plain to see is not handed over: an address is rarely anything else.
+UNUSUAL_ADDRESSES: LiteralString = """
+    select address.user_id, address.email from (
+        select distinct on (stream_id) body ->> 'user_id' as user_id, body ->> 'email' as email from events
+        where type in ('Client.Registered', 'Client.ContactChanged') order by stream_id, version desc) address
+    where length(email) > 64 or email !~ '^[A-Za-z0-9_+-]+([.][A-Za-z0-9_+-]+)*@([A-Za-z0-9]+[.])+[A-Za-z]+$'"""
+
 
 class Checkup(msgspec.Struct, frozen=True):
     """Everything that is worth a look; `lag` counts events, `last_failed` are tickets and what the mail server said.
 
+    `waiting` are tickets whose mail waits for the desk, or for an hour already; `wrong_addresses` are user IDs.
     `oldest_writer_seconds` is since when somebody is in a transaction that writes events; `followers_ahead` stand
     beyond the end of the log, `tickets_ahead` have events of the future (at most 100).
     """
@@ -59,6 +72,8 @@ class Checkup(msgspec.Struct, frozen=True):
     mails_due: int = 0
     mails_failed: int = 0
     last_failed: list[tuple[UUID, str]] = []
+    waiting: list[tuple[UUID, str]] = []
+    wrong_addresses: list[tuple[str, str]] = []
     clock_off_seconds: float = 0.0
     oldest_writer_seconds: int = 0
     imports: int = 0
@@ -75,18 +90,41 @@ def checkup(connection: psycopg.Connection[Any]) -> Checkup:
     unsealed, seconds = connection.execute(SELECT_UNSEALED).fetchone() or (0, 0)
     admins = (connection.execute(COUNT_ADMIN_KEYS, (Role.ADMIN,)).fetchone() or (0,))[0]
     mails = dict(connection.execute("select state, count(*) from closure_mails group by state").fetchall())
-    failed = connection.execute(FAILED).fetchall()
+    failed, waiting = connection.execute(FAILED).fetchall(), connection.execute(WAITING).fetchall()
     due, gone = mails.get("due", 0), mails.get("failed", 0)
     behind, parked = lag(connection), parked_streams(connection)
-    asked = utc_now()
+    wrong, asked = wrong_addresses(connection), utc_now()
     (clock,) = connection.execute("select clock_timestamp()").fetchone() or (asked,)
     off = clock_off(asked, clock, utc_now())
     writing, imports = connection.execute(WRITERS, (IMPORT_LOCK,)).fetchone() or (0, 0)
     prepared = (connection.execute(COUNT_PREPARED).fetchone() or (0,))[0]
     ahead = [name for (name,) in connection.execute(FOLLOWERS_AHEAD).fetchall()]
     tickets = [ticket for (ticket,) in connection.execute(TICKETS_AHEAD).fetchall()]
-    time = (off, writing, imports, prepared, ahead, tickets)
-    return Checkup(version, [], unsealed, seconds, behind, parked, admins, due, gone, failed, *time)
+    return Checkup(
+        version,
+        [],
+        unsealed,
+        seconds,
+        behind,
+        parked,
+        admins,
+        due,
+        gone,
+        failed,
+        waiting,
+        wrong,
+        off,
+        writing,
+        imports,
+        prepared,
+        ahead,
+        tickets,
+    )
+
+
+def wrong_addresses(connection: psycopg.Connection[Any]) -> list[tuple[str, str]]:
+    """The clients whose address in the directory cannot be one: their user ID and the address."""
+    return [(user_id, email) for user_id, email in connection.execute(UNUSUAL_ADDRESSES) if not is_address(email)]
 
 
 def _missing(connection: psycopg.Connection[Any]) -> list[str]:

@@ -83,6 +83,7 @@ GET    /v1/events                            -                403 403 403 403 40
 GET    /v1/reports                           -                403 403 403 403 200 403 403 200 200 200 403 401
 GET    /v1/reports/{metric}                  backlog          403 403 403 403 200 403 403 200 200 200 403 401
 GET    /v1/closure_mails                     -                403 403 403 200 200 403 403 200 403 200 403 401
+POST   /v1/mails/{message_id}:retry          -                403 403 403 404 404 403 403 403 403 404 403 401
 GET    /v1/webhooks                          -                403 403 403 403 403 403 403 200 403 200 403 401
 POST   /v1/webhooks                          -                403 403 403 403 403 403 403 403 403 201 403 401
 GET    /v1/webhooks/{webhook_id}             -                403 403 403 403 403 403 403 200 403 200 403 401
@@ -111,7 +112,7 @@ OTHER_BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("PATCH", "/v1/webhooks/{webhook_id}"): {"description": "changed"},
     ("POST", "/v1/webhooks/{webhook_id}:replay"): {"after": 0},
 }
-CODES = {401: {"key_missing"}, 403: {"role_missing"}, 404: {"unknown_ticket", "unknown_user_id"}}
+CODES = {401: {"key_missing"}, 403: {"role_missing"}, 404: {"unknown_ticket", "unknown_user_id", "unknown_mail"}}
 DESK = Principal("desk-1", "Desk", frozenset(Role) - {Role.SYSTEM}, frozenset(Level), "owner")
 CHECKER = Principal("checker", "Checker", frozenset({Role.QUALITY}))
 
@@ -204,7 +205,12 @@ def asked(stage: Stage, method: str, address: str, on: str, caller: str) -> tupl
     webhook = stage.webhook() if "{webhook_id}" in address else ""
     user_id = f"new-{uuid4()}" if on == "new" else on
     path = address.format(
-        ticket_id=outcome.ticket.ticket_id if outcome else "", queue=on, user_id=user_id, metric=on, webhook_id=webhook
+        ticket_id=outcome.ticket.ticket_id if outcome else "",
+        queue=on,
+        user_id=user_id,
+        metric=on,
+        webhook_id=webhook,
+        message_id="no-mail@example.org",
     )
     key = stage.key(caller, outcome.ticket.level if outcome else None)
     body = stage.body(command, outcome) if outcome and command else OTHER_BODIES.get((method, address))

@@ -12,18 +12,20 @@ import psycopg
 import pytest
 
 from api.cli.command_line import advice
-from api.cli.doctor import FOLLOWER_AHEAD
 from api.cli.demo.screen import Screen
+from api.cli.doctor import FOLLOWER_AHEAD
+from application.clock import utc_now
 from application.helpdesk import HelpDesk
 from application.identity.api_keys import hash_of
 from application.store.postgres.database import connect
 from application.store.sealing import seal_all
 from application.store.snapshots import FOLD
+from domain.client import Contact
 from projections.runner import project_all
 from tests.support.command_line import Run, run
 from tests.support.random_walk import Walk
 from tests.support.running_desk import ROOT, Mailbox, free_port
-from tests.support.write_side import append, notes, opened
+from tests.support.write_side import STAFF, append, notes, opened
 
 
 @pytest.fixture
@@ -154,17 +156,29 @@ def test_doctor_finds_nothing_wrong_where_nothing_is(deskledger: Run) -> None:
     assert healthy.stdout.endswith("\nnothing is wrong\n")
 
 
-def test_doctor_says_what_to_do(deskledger: Run, connection: psycopg.Connection) -> None:
-    """No key, no mail server, a failed mail, a sealer that does not run: each with its remedy; exit status 1."""
+def test_doctor_says_what_to_do(deskledger: Run, connection: psycopg.Connection, desk: HelpDesk) -> None:
+    """No key, no mail server, mails that failed or wait for the desk, an address that is none: each with its remedy."""
     connection.execute("""
         insert into closure_mails (ticket_id, closed_version, message_id, state, due_at, queued_at, last_error)
         values (gen_random_uuid(), 9, '<x>', 'failed', now(), now(), '550 no such user')""")
+    connection.execute("""
+        insert into closure_mails (ticket_id, closed_version, message_id, due_at, queued_at, last_error, needs_desk)
+        values (gen_random_uuid(), 9, '<y>', now(), now(), '554 5.7.1 Relay access denied', true)""")
+    directory = {"old": ["a..b@example.org"], "fine": ["anne@münchen.example"], "mended": ["a@b", "a@b.example"]}
+    for user_id, emails in directory.items():  # as earlier versions took them
+        for email in emails:
+            desk.register_client(user_id, Contact(user_id, email), STAFF, utc_now())
     connection.execute("""
         insert into events (ord, stream_id, version, at, type, body, meta, leaf) select nextval('events_ord'),
         gen_random_uuid(), 1, now() - interval '1 hour', 'Ticket.RequestReceived', '{}', '{}', ''""")
     ill = deskledger("doctor", DESKLEDGER_SMTP_URL=f"smtp://127.0.0.1:{free_port()}")
     wrong = {line.split("\t")[1]: line.split("\t")[3] for line in ill.stdout.splitlines() if line.startswith("WRONG")}
-    assert set(wrong) == {"sealer", "admin keys", "closing e-mails failed", "mail server"}
+    assert set(wrong) == {
+        *("sealer", "admin keys", "closing e-mails due", "closing e-mails failed"),
+        *("clients' addresses", "mail server"),
+    }
+    assert "1 that cannot be one; old: a..b@example.org\t" in ill.stdout
+    assert "Relay access denied" in ill.stdout
     assert all(wrong.values())
     assert "550 no such user" in ill.stdout
     assert ill.returncode == 1

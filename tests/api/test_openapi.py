@@ -85,7 +85,8 @@ def wanted_by(monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint) -> type[msgsp
             if getattr(module, decode.__name__, None) is decode:
                 monkeypatch.setattr(module, decode.__name__, seen)
     some_id = OTHER_TICKET_ID
-    path = endpoint.path.format(ticket_id=some_id, webhook_id=some_id, queue="tier1", user_id="c", metric="backlog")
+    ids = {"ticket_id": some_id, "webhook_id": some_id, "message_id": "x@y", "user_id": "c"}
+    path = endpoint.path.format(**ids, queue="tier1", metric="backlog")
     headers = {"If-Match": "*", "Accept": "*/*"}
     req = falcon.testing.create_asgi_req(path=path, method=endpoint.method, query_string="limit=1", headers=headers)
     req.context.who = EVERYBODY

@@ -424,7 +424,8 @@ def stream_id_of(at: datetime, chance: Random) -> UUID:
 
 def _take_mail(mails: list[MailRow], ticket_id: UUID, version: int, at: datetime, type_: str) -> None:
     if type_ == "Ticket.Closed":
-        mails.append(MailRow(ticket_id, version, message_id_of(ticket_id, version), "due", 0, at, None, at, None))
+        message_id = message_id_of(ticket_id, version)
+        mails.append(MailRow(ticket_id, version, message_id, "due", 0, at, None, at, None, None, None, False))
     elif type_ in ("Ticket.ClosureEmailSent", "Ticket.ClosureEmailFailed"):
         sent = type_ == "Ticket.ClosureEmailSent"
         ends = {"state": "sent" if sent else "failed", "last_error": None if sent else "550 no such user"}

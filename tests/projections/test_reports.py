@@ -459,7 +459,7 @@ PLAIN = {
     "tickets": "ticket_id number version position state level queue qualification channel category impact urgency"
     " priority escalations waiting_on_client received_at updated_at closed_at",
     "closings": "ticket_id version position closed_at level priority received_at first_resolved_at resolved_at"
-    " escalations reopenings reopened_at mail mail_at mail_attempts",
+    " escalations reopenings reopened_at mail mail_at mail_attempts mail_failed_at",
 }
 
 

@@ -88,6 +88,7 @@ def refused_by_content(endpoint: Endpoint) -> list[int]:
     # schemathesis leaves an optional header out, or tries it with 0, and takes that for well-formed
     together |= {"If-Match"} & set(endpoint.request_headers) - set(endpoint.needs)
     known = {"unknown_client", "link_to_self", "url_refused", "unknown_position"} & set(endpoint.problems.get(422, ()))
+    known |= {"register_client"} & {endpoint.name}  # no pattern says what can be an address
     return [400] * bool(together) + [422] * bool(known or "Idempotency-Key" in endpoint.request_headers)
 
 

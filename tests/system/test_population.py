@@ -15,7 +15,7 @@ import pytest
 from application.commands.deciding import new_stream_id
 from application.commands.procedure_commands import OpenTicket
 from application.helpdesk import HelpDesk
-from application.mail.closure_mail import queue_due_mails
+from application.mail.mail_outbox import queue_due_mails
 from application.store.event_store import HIGHEST_VERSION, LOAD_EVENTS, by_stream, to_row
 from application.store.postgres.database import connect
 from application.store.sealing import seal_all

@@ -299,6 +299,11 @@ def give_everything(desk: Asked) -> None:
     for queue in Queue:
         assert desk.request("POST", f"/v1/queues/{queue}:claim_next", headers={"Prefer": "wait=2"}).status == 200
     admin, wanted = desk.key(Role.ADMIN), {"url": f"http://127.0.0.1:{free_port()}/in"}
+    failed = desk.get("/v1/closure_mails?state=failed&limit=1").json["items"][0]["message_id"].strip("<>")
+    for _ in range(2):
+        assert (
+            desk.request("POST", f"/v1/mails/{failed}:retry", {}, admin, {"Idempotency-Key": "plans-3"}).status == 200
+        )
     made = desk.request("POST", "/v1/webhooks", wanted, admin, {"Idempotency-Key": "plans-2"}).json["id"]
     for command, body in WEBHOOK_COMMANDS.items():
         assert desk.request("POST", f"/v1/webhooks/{made}:{command}", body, admin).status == 200
