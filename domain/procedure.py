@@ -123,7 +123,7 @@ STEPS: dict[type[e.Event], StepByLevel] = {
 def step_of(event: e.Event, level: Level | None) -> str | None:
     """The step of the source that an event records (`"T1-2"`, `"16"`); None for a supporting event.
 
-    `level` is the ticket's level after the event.
+    `level` is the ticket's level after the event; what became of a closing's e-mail has that of the closing.
     """
     kind = type(event)
     return step_at(STEPS.get(kind), getattr(event, NEW_LEVEL_FIELDS.get(kind, "level"), level))

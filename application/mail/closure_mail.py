@@ -150,7 +150,7 @@ def record(desk: HelpDesk, mail: DueMail, closed: Recorded, reason: str | None, 
     tried = (mail.closed_version, mail.message_id, mail.attempts)
     outcome = ClosureEmailSent(*tried) if reason is None else ClosureEmailFailed(*tried, reason)
     caused_by = Trace(f"{mail.ticket_id}/{mail.closed_version}", closed.correlation_id, closed.traceparent)
-    desk.record(mail.ticket_id, outcome, DESK_ACTOR, now, caused_by)
+    desk.record(mail.ticket_id, outcome, DESK_ACTOR, now, caused_by, closed.level)
 
 
 def is_final(error: Exception) -> bool:

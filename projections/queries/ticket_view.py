@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 from psycopg.sql import SQL
 
-from application.store.event_store import to_recorded
+from application.store.event_store import SHOWN_META, to_recorded
 from domain import events as e
 from domain.client import ContactChanged, Registered
 from domain.events import Recorded
@@ -19,8 +19,8 @@ from domain.words import by_mistake, identified_at, words
 from projections.queries.pages import Fetch
 
 HISTORY = SQL("""
-    select position, stream_id, version, at, type, body, meta from events left join log using (ord)
-    where stream_id = %s order by version""")
+    select position, stream_id, version, at, type, body, {meta} from events left join log using (ord)
+    where stream_id = %s order by version""").format(meta=SQL(SHOWN_META))
 AT_TIME = SQL("select version from events where stream_id = %s and at <= %s order by version desc limit 1")
 AT_POSITION = SQL("""
     select version from events join log using (ord) where stream_id = %s and position <= %s

@@ -500,10 +500,12 @@ class Desk(RuleBasedStateMachine):
         """Rule 7: the outcome comes in whenever it comes in, whatever the ticket's state is by then."""
         ticket_id = self.id_of(ticket)
         known = self.tickets[ticket_id]
-        if any(isinstance(recorded.event, e.Closed) for recorded in self.streams[ticket_id]):
-            sent = e.ClosureEmailSent(9, "<9@desk>", 1) if n else e.ClosureEmailFailed(9, "<9@desk>", 1, "gone")
+        if closings := [recorded for recorded in self.streams[ticket_id] if isinstance(recorded.event, e.Closed)]:
+            closed = closings[n % len(closings)]
+            which = (closed.originator_version, "<9@desk>", 1)
+            sent = e.ClosureEmailSent(*which) if n else e.ClosureEmailFailed(*which, "gone")
             desk, at = Actor("desk", "desk", Role.SYSTEM), max(self.now, known.updated_at)
-            self.record(ticket_id, (e.Recorded(ticket_id, known.version + 1, at, desk, sent, level=known.level),))
+            self.record(ticket_id, (e.Recorded(ticket_id, known.version + 1, at, desk, sent, level=closed.level),))
 
     def want_possible(self, ticket: int, names: list[str], pick: int, n: int) -> None:
         """One of these commands, if one is possible, by one of those who may give it."""
