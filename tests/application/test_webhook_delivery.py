@@ -298,7 +298,7 @@ def test_filters_are_those_of_the_feed(at: Desk, receiver: Receiver, connection:
 def test_a_level_filter_finds_the_outcome_of_a_mail_at_its_closing(
     at: Desk, receiver: Receiver, connection: psycopg.Connection
 ) -> None:
-    """What became of a closing e-mail goes to those who follow the level that closed, wherever the ticket is by then."""
+    """What became of a closing e-mail goes to whoever follows the level that closed, wherever the ticket is."""
     at.subscribe(receiver.url, level="noc")
     ticket, actor = uuid4(), Actor("desk", "desk", Role.SYSTEM)
     closed, sent = Closed(Level.NOC), ClosureEmailSent(1, "<1@desk>", 1)

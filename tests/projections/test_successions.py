@@ -51,12 +51,11 @@ def test_every_way_out_shows_the_level_of_the_closing(stored_before: Walk, conne
         assert [item.event for item in of_level] == [event for event in events if event.level == level]
     assert asyncio.run(of_tail(connection, events)) == [event for event in events if event.level]
     sent = bodies(connection, [event.position for event in events])
-    assert [msgspec.json.decode(sent[event.position].body, type=EventView) for event in events] == events
+    told = [msgspec.json.decode(sent[event.position].body) for event in events]
+    assert [(one["level"], one["step"]) for one in told] == [(event.level, event.step) for event in events]
     for ticket_id in stored_before.tickets:
-        missed = run_at_once(stored_before.desk._store.loader.load_shown(ticket_id, 1, 10_000))
-        assert (
-            event_views([(None, one) for one in missed]) == [one for one in history if one.ticket_id == ticket_id][1:]
-        )
+        missed = run_at_once(stored_before.desk._store.loader.load_shown(ticket_id, 0, 10_000))
+        assert event_views([(None, one) for one in missed]) == [one for one in history if one.ticket_id == ticket_id]
 
 
 def place(event: EventView) -> tuple[str, int]:

@@ -1,6 +1,7 @@
 """Two thousand generated tickets, held against the procedure as allowed successions with their steps."""
 
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import psycopg
@@ -16,7 +17,7 @@ TICKETS, AT_ONCE = 2_000, 25
 def test_two_thousand_tickets_walk_within_the_procedure(
     desk: HelpDesk, connection: psycopg.Connection[Any], as_before: bool
 ) -> None:
-    """None is outside, and every activity of the page is reached: several closings, mails that come late, all levels."""
+    """None is outside; every activity of the page is reached, closings again and mails that come late among them."""
     tickets, seed, found, reached = 0, 100 + as_before, list[str](), Counter[Any]()
     while tickets < TICKETS // 2:
         for history in shown(connection, walked(desk, seed, AT_ONCE, as_before=as_before)):
@@ -35,4 +36,4 @@ def test_two_thousand_tickets_walk_within_the_procedure(
 
 def levels(history: list[Any]) -> list[tuple[str, str | None, str | None]]:
     """The type and level of each event, and the level of the event before it."""
-    return [(event.type, event.level, before.level) for before, event in zip(history, history[1:], strict=False)]
+    return [(event.type, event.level, before.level) for before, event in pairwise(history)]
