@@ -34,6 +34,7 @@ _PREFER_WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*("?)(?P<seconds>\d{1,4})\1(?:
 _FIELD = re.compile(r"(?P<fault>unknown|missing required) field `(?P<name>.*)`$", re.DOTALL)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 MOST_WAIT_SECONDS = 30
+LISTS = frozenset({"group_by"})  # take several words, with commas between them or each by itself
 # Printable ASCII with no quotes or blanks at its ends; quotes around all of it are not part of the key.
 IDEMPOTENCY_KEY = r'^([!#-~]([ -~]{0,253}[!#-~])?|"[!#-~]([ -~]{0,253}[!#-~])?")$'
 _IDEMPOTENCY_KEY = re.compile(IDEMPOTENCY_KEY)
@@ -92,7 +93,8 @@ def _words(kind: Any, names: list[str]) -> list[str]:
     """The values of the enum that a struct has under these names; none where it is no enum's."""
     kinds = get_args(kind) or (kind,)
     if not names:
-        return [word for one in kinds if isinstance(one, EnumType) for word in map(str, one)]
+        enums = [word for one in kinds if isinstance(one, EnumType) for word in map(str, one)]
+        return enums or [word for one in kinds for word in (one, *get_args(one)) if isinstance(word, str)]
     structs = [one for one in kinds if hasattr(one, "__struct_fields__")]
     types = {field.encode_name: field.type for one in structs for field in msgspec.structs.fields(one)}
     return _words(types.get(names[0]), names[1:])
@@ -113,13 +115,17 @@ def read_query(req: Request, what: str, wanted: type[Wanted]) -> Wanted:
 
 def parameters(req: Request, wanted: type[Wanted]) -> Wanted:
     """The query parameters as a struct; an unknown, repeated or mistyped one is a Problem with status 400."""
+    values: dict[str, Any] = dict(req.params)
     for name, given in req.params.items():
-        if isinstance(given, list):
+        if name in LISTS:
+            given = ",".join(given) if isinstance(given, list) else given
+            values[name] = given.split(",")
+        elif isinstance(given, list):
             raise _not_fitting(400, f"/{name}", "it is given twice, and nobody can tell which one is meant")
         if "\0" in given:
             raise Problem(400, "invalid_parameter", "A parameter holds a NUL character: leave it out.")
     try:
-        value = msgspec.convert(req.params, wanted, strict=False)
+        value = msgspec.convert(values, wanted, strict=False)
     except msgspec.ValidationError as error:
         raise invalid(400, error, wanted) from None
     for name, field in zip(wanted.__struct_encode_fields__, wanted.__struct_fields__, strict=True):

@@ -10,7 +10,7 @@ import structlog
 from psycopg.sql import SQL
 
 from application.store.event_store import SHOWN_META, Meta, to_recorded
-from domain.client import client_stream
+from domain.client import EventType, client_stream
 from domain.events import TICKET_EVENTS
 from domain.values import Level
 from projections.queries.pages import Fetch, Filters, Moment
@@ -41,7 +41,7 @@ _said: set[int] = set()
 class EventFilters(msgspec.Struct, frozen=True):
     """What a reader of the feed may ask for; `since` and `until` are the contract's from and to."""
 
-    type: str | None = None
+    type: EventType | None = None
     ticket_id: UUID | None = None
     client_user_id: str | None = None
     actor: str | None = None

@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 from psycopg.sql import SQL, Composed, Identifier
 
 from projections.queries.pages import Fetch, Query
-from projections.reports.report_metrics import ReportMetric
+from projections.reports.report_metrics import GroupName, ReportMetric
 
 READ_MODELS = ["ticket_summaries", "queue_stays", "closings"]
 REPORT = SQL("""
@@ -80,14 +80,14 @@ class Report(msgspec.Struct, frozen=True):
     unit: str
     since: datetime | None = msgspec.field(name="from")
     until: datetime = msgspec.field(name="to")
-    group_by: list[str]
+    group_by: list[GroupName]
     position: int
     items: list[Cell]
     flow: Flow | UnsetType = UNSET
 
 
 async def report(
-    fetch: Fetch, metric: ReportMetric, since: datetime | None, until: datetime, group_by: Sequence[str] = ()
+    fetch: Fetch, metric: ReportMetric, since: datetime | None, until: datetime, group_by: Sequence[GroupName] = ()
 ) -> Report:
     """The figures of a metric from `since` on and before `until`, and the position that they are of: one statement."""
     rows = await fetch(_query(metric, group_by), (since, until, READ_MODELS))

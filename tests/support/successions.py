@@ -84,8 +84,7 @@ def at_level(level: str, rung: Rung) -> dict[Activity | None, set[Activity]]:
     }.get(level, [("Escalated", rung.qualification, level), ("ReturnedToLevel", None, level)])
     return {
         **{arrival: {can, cannot} if rung.qualification else work for arrival in come},
-        can: work,
-        cannot: onwards,
+        **({can: work, cannot: onwards} if rung.qualification else {}),
         resolved: {verified, failed, documented},
         documented: {verified, failed, documented, closed},
         verified: {documented, closed},
