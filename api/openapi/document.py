@@ -18,7 +18,6 @@ from api.openapi.header_table import GIVEN, TAKEN
 from api.openapi.operation import Endpoint, content
 from api.openapi.operations import ENDPOINTS, TAGS
 from api.openapi.schemas import REFERENCE, JsonObject, called, component_schemas, tidied
-from api.openapi.webhook_operations import WEBHOOK_MESSAGES
 from application.commands.text_types import UserId
 from application.webhooks.delivery import WebhookPing
 from domain.procedure import CommandName, Step
@@ -99,7 +98,6 @@ def openapi_document() -> JsonObject:
             "responses": {named(status): _refusal(status, codes[status]) for status in codes},
             "headers": GIVEN,
         },
-        "webhooks": WEBHOOK_MESSAGES,
     }
     return {name: tidied(part) for name, part in document.items()}
 
@@ -137,6 +135,8 @@ def _operation(endpoint: Endpoint, schemas: dict[str, JsonObject]) -> JsonObject
     }
     if not endpoint.who:
         operation["security"] = []
+    if endpoint.callbacks:
+        operation["callbacks"] = endpoint.callbacks
     if endpoint.body:
         name = endpoint.body.__name__
         body = {"schema": _schema(endpoint.body), "example": BODY_EXAMPLES.get(name, {})}
@@ -163,8 +163,10 @@ def _parameter(where: str, name: str, schema: JsonObject) -> JsonObject:
     if "anyOf" in schema:
         kinds = [kind for kind in schema.pop("anyOf") if kind != {"type": "null"}]
         schema |= kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
-    required = where == "path"
-    return {"name": name, "in": where, "description": PARAMETERS[name], "required": required, "schema": schema}
+    parameter = {"name": name, "in": where, "description": PARAMETERS[name], "required": where == "path"}
+    if schema.get("type") == "array":
+        return parameter | {"style": "form", "explode": False, "schema": schema | {"uniqueItems": True}}
+    return parameter | {"schema": schema}
 
 
 def _reply(endpoint: Endpoint, status: int) -> JsonObject:

@@ -24,6 +24,7 @@ NULL = {"type": "null"}
 # A word that a client generator has for its own, or that says nothing beside a hundred others.
 SCHEMA_NAMES = {
     "Answer": "CommandAnswer",
+    "CreateTicket": "CreateTicketFromRequest",
     "Client": "DirectoryEntry",
     "ClientEntry": "DirectoryEntryWithTickets",
     "EventView": "DeskEvent",
@@ -35,14 +36,14 @@ NAMED_WORDS: dict[str, Sequence[str]] = {
     "CommandName": get_args(CommandName),
     "EventType": get_args(EventType),
     "Step": get_args(Step),
-    "ReportGroup": get_args(GroupName),
+    "GroupName": get_args(GroupName),
 }
 NAME_OF_WORDS = {frozenset(words): name for name, words in NAMED_WORDS.items()}
 # What says what was stored, and is not read again: its words are those of the contract all the same.
 STORED_WORDS = (("WebhookView", "types"), ("WebhookWithSecret", "types"))
 NULL_FOR_CLIENTS = ("impact", "urgency", "priority")  # in the data of events
 NOT_BLANK = re.compile(r"^\^\(\?!\\s\*\$\)\[\^(.*)\]\+\$$")
-TYPES = {str: "string", int: "integer", bool: "boolean"}
+JSON_TYPES = {str: "string", int: "integer", bool: "boolean"}
 
 
 def component_schemas(wanted: Sequence[Any]) -> dict[str, JsonObject]:
@@ -151,8 +152,10 @@ def tidied(part: Any) -> Any:
 def _typed(schema: JsonObject) -> JsonObject:
     """A schema with its type, with a pattern that fits in any language, and without a default that is not one."""
     match schema:
+        case {"anyOf": [*kinds]} if all(one.keys() == {"type"} for one in kinds):
+            schema = {**schema, "type": [one["type"] for one in schema.pop("anyOf")]}
         case {"enum": [first, *_]} if "type" not in schema:
-            schema = {"type": TYPES[type(first)], **schema}
+            schema = {"type": JSON_TYPES[type(first)], **schema}
         case {"pattern": str() as pattern}:
             schema["pattern"] = as_ecma(pattern)
         case {"type": "object", "properties": dict() as properties}:

@@ -38,10 +38,10 @@ def webhook_message(name: str, says: str, shape: str) -> dict[str, Any]:
         "requestBody": {"required": True, "content": {JSON: {"schema": {"$ref": REFERENCE.format(name=shape)}}}},
         "responses": _RECEIVED,
     }
-    return {"post": operation}
+    return {"{$request.body#/url}": {"post": operation}}
 
 
-WEBHOOK_MESSAGES = {
+SENT_TO_RECEIVERS = {
     "event": webhook_message("event", "An event of the log that fits the subscription.", "EventView"),
     "ping": webhook_message("ping", "Means nothing: to try the receiver.", "WebhookPing"),
 }
@@ -83,6 +83,7 @@ WEBHOOK_ENDPOINTS = (
         body=shapes.CreateWebhook,
         takes=("Idempotency-Key",),
         answers={201: shapes.WebhookWithSecret},
+        callbacks=SENT_TO_RECEIVERS,
         gives=("Location", "Idempotency-Replayed"),
         refuses={409: ("too_many_webhooks",), 422: ("url_refused", "unknown_position"), 503: ("secrets_locked",)},
     ),

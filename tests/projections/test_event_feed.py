@@ -50,7 +50,7 @@ def test_all_forms_tell_the_same(desk: RunningDesk) -> None:
         "after=0",
         "after=9",
         "type=Ticket.Escalated",
-        "type=Ticket.Nothing",
+        "type=Ticket.Cancelled",
         f"ticket_id={some['ticket_id']}",
         "client_user_id=client-tier2",
         f"actor={some['actor']['id']}&after=3",
@@ -59,7 +59,7 @@ def test_all_forms_tell_the_same(desk: RunningDesk) -> None:
     ]
     for query in queries:
         expected = walk(desk, f"/v1/events?{query}")
-        assert (len(expected) > 2) == (query != "type=Ticket.Nothing"), query
+        assert (len(expected) > 2) == (query != "type=Ticket.Cancelled"), query
         for accept in (NDJSON, SSE):
             assert all_of(desk, accept, query).events == expected, (query, accept)
         assert [event["data"] for event in cloud_events(desk, query)] == expected, query
@@ -69,13 +69,13 @@ def test_a_stream_says_how_far_it_has_come(desk: RunningDesk) -> None:
     """Where nothing fits, whoever goes on from what was told last does not read the same again."""
     end = int(desk.get("/v1/events?limit=1").headers["Deskledger-Position"])
     for accept in (NDJSON, SSE):
-        assert all_of(desk, accept, "type=Ticket.Nothing").position >= end
+        assert all_of(desk, accept, "type=Ticket.Cancelled").position >= end
 
 
 def test_a_page_of_cloud_events_says_where_to_go_on(desk: RunningDesk) -> None:
     """It is a bare list, so `after` stands in a header, as with every page."""
     for accept in (JSON, CLOUD_EVENTS):
-        reply = desk.request("GET", "/v1/events?type=Ticket.Nothing", headers={"Accept": accept})
+        reply = desk.request("GET", "/v1/events?type=Ticket.Cancelled", headers={"Accept": accept})
         assert reply.headers["Deskledger-After"] == reply.headers["Deskledger-Position"], accept
 
 
@@ -193,7 +193,7 @@ def test_a_page_does_not_wait_where_there_is_something(desk: RunningDesk) -> Non
 
 def test_a_wait_in_vain_is_an_empty_page(desk: RunningDesk) -> None:
     """Nothing happened: an empty page that says where to go on."""
-    found = desk.get("/v1/events?type=Ticket.Nothing&wait=1").json
+    found = desk.get("/v1/events?type=Ticket.Cancelled&wait=1").json
     assert (found["items"], found["next"]) == ([], None)
     assert found["after"] > 0
 

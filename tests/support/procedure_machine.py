@@ -352,7 +352,7 @@ WISHES: dict[str, Callable[[Sheet, int], Command]] = {
     "add_note": lambda *_: s.AddNote("seen"),
     "change_priority": lambda _, n: s.ChangePriority(Grade(GRADES[n % 3]), Grade.HIGH, "judged anew"),
     "await_client": lambda _, n: s.AwaitClient(f"reason {n % 2}"),
-    "client_responded": lambda *_: s.ClientResponds("here it is"),
+    "client_responded": lambda *_: s.RecordClientResponse("here it is"),
     "cancel": lambda *_: s.CancelTicket("not needed"),
     "reopen": lambda *_: s.ReopenTicket("it came back"),
     "link": lambda _, n: s.LinkTicket(UUID(int=n + 1), Relation.RELATED_TO),

@@ -86,7 +86,7 @@ def received(staff: Desk) -> Any:
     request = models.ReceiveRequest(models.Channel.PHONE, "It does not print.", models.RequestSender(name="Client"))
     place = staff("requests", "receive_request", body=request).parsed
     place = staff.do("identify_client", place, client_user_id=USER_ID)
-    place = staff.do("create_ticket", place)
+    place = staff.do("create_ticket_from_request", place)
     issue = {"summary": "No print", "description": "It does not print.", "category": "printing"}
     place = staff.do("document_issue", place, **issue, impact="medium", urgency="high")
     return staff.do("route_ticket", place)
@@ -135,7 +135,7 @@ def test_it_claims_and_reads_queues(staff: Desk, module_desk: RunningDesk) -> No
     received(staff)
     module_desk.caught_up()
     tier1, nothing = staff.models.Queue.TIER1, staff.models.NoFields()
-    waiting = staff("queues", "list_queue", tier1, unassigned=True).parsed
+    waiting = staff("queues", "list_queue_tickets", tier1, unassigned=True).parsed
     claimed = staff("queues", "claim_next_ticket", tier1, body=nothing).parsed
     assert claimed.ticket_id == waiting.items[0].ticket_id
     assert claimed.assignee != waiting.items[0].assignee

@@ -15,13 +15,13 @@ from projections.status.readiness import Health, health
 UNSEALED_UNREADY_SECONDS = 30.0
 
 
-class Alive(msgspec.Struct, frozen=True):
+class Liveness(msgspec.Struct, frozen=True):
     """The process answers."""
 
     status: Literal["alive"] = "alive"
 
 
-class Ready(Health, frozen=True):
+class Readiness(Health, frozen=True):
     """The process can serve, and how far everything is."""
 
     status: Literal["ready"] = "ready"
@@ -32,7 +32,7 @@ class Livez:
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """Always 200."""
-        send(resp, Alive())
+        send(resp, Liveness())
 
 
 class Readyz:
@@ -52,7 +52,7 @@ class Readyz:
             raise unready(f"migrations: missing: {missing}; run deskledger migrate", health=found)
         if (seconds := found.oldest_unsealed_seconds) > UNSEALED_UNREADY_SECONDS:
             raise unready(f"sealer: an event waits for {seconds:.0f} s; start deskledger work", health=found)
-        send(resp, Ready(**msgspec.structs.asdict(found)))
+        send(resp, Readiness(**msgspec.structs.asdict(found)))
 
 
 def unready(complaint: str, **more: Any) -> Problem:
