@@ -30,6 +30,9 @@ def library(module_desk: RunningDesk, tmp_path_factory: pytest.TempPathFactory) 
     done = subprocess.run([*command, "--config", "config.json"], cwd=place, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Warning" not in done.stdout, done.stdout
+    types = [Path(sys.executable).with_name("mypy"), "--config-file=", "deskledger_client"]
+    checked = subprocess.run(types, cwd=place, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
     sys.path.insert(0, str(place))
     yield importlib.import_module("deskledger_client")
     sys.path.remove(str(place))
