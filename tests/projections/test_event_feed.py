@@ -1,5 +1,6 @@
 """The event feed: one log in four forms, the same filters in each, and nothing that keeps a reader from going on."""
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -196,6 +197,24 @@ def test_a_wait_in_vain_is_an_empty_page(desk: RunningDesk) -> None:
     found = desk.get("/v1/events?type=Ticket.Cancelled&wait=1").json
     assert (found["items"], found["next"]) == ([], None)
     assert found["after"] > 0
+
+
+def test_events_go_out_without_names_on_request(desk: RunningDesk) -> None:
+    """The same events under the same ids; no line `event:`, so that `onmessage` of an EventSource sees each of them."""
+    with stream(desk, SSE, "event_names=false&wait=0") as response:
+        sent = response.read()
+    with stream(desk, SSE, "event_names=true&wait=0") as response:
+        named = response.read()
+    assert named == all_bytes(desk)
+    assert b"\nevent: " in named
+    assert sent == re.sub(rb"event: .*\n", b"", named)
+    assert desk.get("/v1/events?event_names=perhaps").status == 400
+
+
+def all_bytes(desk: RunningDesk) -> bytes:
+    """What a stream of server-sent events is without a word about names."""
+    with stream(desk, SSE, "wait=0") as response:
+        return response.read()
 
 
 @pytest.mark.parametrize("accept", [NDJSON, SSE])

@@ -73,6 +73,17 @@ def test_openapi_typescript_makes_a_client(place: Path, module_desk: RunningDesk
     assert run(place, "node", "walk.js", module_desk.base, *keys).split() == ["closed", "true"]
 
 
+def test_onmessage_of_an_event_source_sees_every_event(place: Path, module_desk: RunningDesk) -> None:
+    """Without names: what a page of the feed has, in order. With names a listener for each type would be needed."""
+    module_desk.ticket("client-listens")
+    module_desk.caught_up()
+    key = module_desk.key(Role.AUDITOR)
+    events = module_desk.get("/v1/events?limit=200", key).json["items"]
+    address = f"{module_desk.base}/v1/events?event_names=false"
+    said = run(place, "node", "listen.mjs", address, key, str(events[-1]["position"]))
+    assert said.split() == [f"{event['position']}:{event['type']}" for event in events]
+
+
 def test_openapi_generator_makes_a_client(place: Path, module_desk: RunningDesk, keys: tuple[str, str]) -> None:
     """Its Python package and what uses it type-check, and a ticket goes through tier 1 and tier 2."""
     run(place, PYTHON / "openapi-generator-cli", "generate", "-g", "python", "-i", "openapi.json", "-o", "generated")

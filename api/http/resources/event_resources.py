@@ -9,7 +9,7 @@ from api.http.paging import JSON, Limit, Listing, encode, place, send
 from api.http.problems import Problem
 from api.http.request_parsing import MOST_WAIT_SECONDS, read_query
 from api.http.resources.api_resource import LIST_PROJECTIONS, ApiResource, MinPosition
-from api.http.streaming.event_formats import CLOUD_EVENTS, LINES, NDJSON, SENT, SSE, as_cloud_event
+from api.http.streaming.event_formats import CLOUD_EVENTS, LINES, MESSAGES, NDJSON, SENT, SSE, as_cloud_event
 from api.http.streaming.event_stream import Stream, StreamRequest
 from projections.queries.event_feed import EventFilters, FeedPage, feed_end, feed_page
 from projections.queries.pages import DEFAULT_LIMIT
@@ -29,6 +29,7 @@ class FeedParameters(EventFilters, frozen=True, forbid_unknown_fields=True):
     limit: Limit = DEFAULT_LIMIT
     wait: Annotated[int, msgspec.Meta(ge=0, le=STREAM_SECONDS)] | None = None
     min_position: MinPosition = None
+    event_names: bool = True
 
 
 class EventPage(Listing[EventView], frozen=True):
@@ -54,13 +55,14 @@ class EventFeed(ApiResource):
 
     async def _stream(self, req: Request, resp: Response, asked: FeedParameters, media_type: str) -> None:
         after, seconds = asked.after, asked.wait or 0
+        form = FORMS[media_type] if asked.event_names else MESSAGES
         if media_type == SSE:
             after = last_event_id(req, after)
             seconds = STREAM_SECONDS if asked.wait is None else asked.wait
         end = await feed_end(self.fetch, asked)
         place(req, resp, end)
         if req.method == "GET":
-            wanted = StreamRequest(asked, after, end, seconds, FORMS[media_type])
+            wanted = StreamRequest(asked, after, end, seconds, form)
             resp.stream = Stream(self.deps.streams, self.deps.streams.take(req), wanted)
 
     async def _page(self, req: Request, resp: Response, asked: FeedParameters, media_type: str) -> None:
