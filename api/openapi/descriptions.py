@@ -49,7 +49,7 @@ PARAMETERS: dict[str, str] = {
     "min_position": "Waits until what is read stands at this position of the log.",
     "after": "Only events above this position.",
     "type": "Only events of this type: `Ticket.Escalated`.",
-    "event_names": "With `text/event-stream`: whether each event has its type as its name. An EventSource hands what"
+    "event_names": "In a `text/event-stream`: whether each event has its type as its name. An EventSource hands what"
     " has a name to a listener of that name, and only what has none to `onmessage`.",
     "actor": "Only what this id did.",
     "from": "Only what happened at this time or later.",

@@ -70,7 +70,7 @@ def passed_sent(position: int) -> bytes:
 
 LINES = Form(NDJSON, b"", as_line, passed_line)
 SENT = Form(SSE, b"retry: %d\n\n" % RETRY_MILLISECONDS, as_sent, passed_sent)
-MESSAGES = SENT._replace(event=as_message)
+MESSAGES = Form(SSE, SENT.first, as_message, passed_sent)
 
 
 def as_cloud_event(item: FeedItem) -> CloudEvent:
