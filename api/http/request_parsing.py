@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 from enum import EnumType
 from hashlib import sha256
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 from falcon.asgi import Request
@@ -85,19 +85,30 @@ def invalid(status: int, error: msgspec.ValidationError, wanted: type[msgspec.St
         detail = "there is no such field" if field["fault"] == "unknown" else "it is required"
     detail = next((plain for pattern, plain in PATTERNS_IN_WORDS.items() if repr(pattern) in detail), detail)
     if wanted and detail.startswith("Invalid enum value") and (words := _words(wanted, pointer.split("/")[1:])):
-        detail = f"it takes one of {', '.join(words)}"
+        detail = _one_of(words)
     return _not_fitting(status, pointer, detail)
 
 
 def _words(kind: Any, names: list[str]) -> list[str]:
-    """The values of the enum that a struct has under these names; none where it is no enum's."""
-    kinds = get_args(kind) or (kind,)
-    if not names:
-        enums = [word for one in kinds if isinstance(one, EnumType) for word in map(str, one)]
-        return enums or [word for one in kinds for word in (one, *get_args(one)) if isinstance(word, str)]
-    structs = [one for one in kinds if hasattr(one, "__struct_fields__")]
-    types = {field.encode_name: field.type for one in structs for field in msgspec.structs.fields(one)}
-    return _words(types.get(names[0]), names[1:])
+    """The words that a struct takes under these names; none where it takes anything else."""
+    if types := {field.encode_name: field.type for field in _fields(kind)}:
+        return _words(types.get(names[0]), names[1:]) if names else []
+    parts = get_args(kind)
+    if get_origin(kind) is list:
+        return _words(parts[0], names[1:])
+    if isinstance(kind, EnumType) or get_origin(kind) is Literal:
+        return [] if names else [str(word) for word in parts or kind]
+    return next((found for part in parts if (found := _words(part, names))), [])
+
+
+def _fields(kind: Any) -> tuple[msgspec.structs.FieldInfo, ...]:
+    return msgspec.structs.fields(kind) if hasattr(kind, "__struct_fields__") else ()
+
+
+def _one_of(words: list[str]) -> str:
+    """That it takes one of these; of many, an example."""
+    said = ", ".join(words)
+    return f"it takes one of {said if len(said) < MOST_QUOTED - 20 else f'the words in /openapi.json, as {words[0]}'}"
 
 
 def _not_fitting(status: int, pointer: str, detail: str) -> Problem:
