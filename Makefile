@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PARALLEL := --numprocesses 3 --dist loadfile --durations 20
 PYTEST ?=
 
-.PHONY: run test system test-busy test-postgres lint format lock bench bench-growth bench-trees bench-long lines manners hostile streams edge contract faults chaos mutations help clean
+.PHONY: run test system test-busy test-postgres lint format lock bench bench-growth bench-trees bench-long lines manners hostile streams edge contract contract-tools faults chaos mutations help clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -63,6 +63,12 @@ streams: $(VENV)/installed  ## commands beside 50 idle streams, and the memory t
 edge: $(VENV)/installed  ## reads by time at the edge of the present, each asked again: READS=10000
 	@$(BIN)/python -m tests.benchmarks.edge_of_time $(READS)
 
+contract-tools: $(VENV)/installed  ## linters and client generators of others, for tests/system/test_other_tools.py; needs npm and Java
+	mkdir -p .contract-tools && cp tests/contract_tools/package.json tests/contract_tools/package-lock.json .contract-tools
+	cd .contract-tools && npm ci --ignore-scripts --no-audit --no-fund
+	$(BIN)/python -m venv .contract-tools/venv
+	.contract-tools/venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r tests/contract_tools/requirements.txt
+
 faults: $(VENV)/installed  ## kills, failovers and restores under load, each checked; SEED=1 repeats the choices of a run
 	@$(BIN)/python -m tests.faults.run $(if $(SEED),--seed $(SEED))
 
@@ -72,9 +78,11 @@ chaos: $(VENV)/installed  ## 2,000 commands through a proxy that cuts connection
 mutations: $(VENV)/installed  ## take each mechanism out of a copy of the tree: the tests that guard it must fail; ONLY=fence for some
 	@$(BIN)/python -m tests.mutations $(ONLY)
 
-lock:  ## write requirements.lock anew (needs uv)
+lock:  ## write requirements.lock and that of the contract's tools anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url \
 		--custom-compile-command 'make lock' --extra dev pyproject.toml -o requirements.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
+		--custom-compile-command 'make lock' tests/contract_tools/requirements.in -o tests/contract_tools/requirements.txt
 
 clean:  ## remove the virtual environment and the caches; data stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage

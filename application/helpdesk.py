@@ -29,7 +29,7 @@ from application.store.recorder import Connections, EventRecorder, Factory
 from application.store.stream_loader import StreamLoader, Streams
 from domain.client import Client, Contact
 from domain.events import Event, Recorded
-from domain.values import Actor, Principal
+from domain.values import Actor, Level, Principal
 
 DEFAULT_POLICY = Policy()
 
@@ -92,12 +92,21 @@ class HelpDesk(Application[UUID]):
         """Makes the directory say `contact` of `user_id`."""
         return run_at_once(handle_registration(self._store, user_id, contact, who, now, trace))
 
-    def record(self, ticket_id: UUID, event: Event, by: Actor, now: datetime, trace: Trace = NO_TRACE) -> Recorded:
+    def record(
+        self,
+        ticket_id: UUID,
+        event: Event,
+        by: Actor,
+        now: datetime,
+        trace: Trace = NO_TRACE,
+        level: Level | None = None,
+    ) -> Recorded:
         """Records a fact that no rule can refuse, as what became of an e-mail, behind what the ticket has by then.
 
+        It belongs to `level`, that of what caused it, or without one to the ticket's present level.
         Raises UnknownTicket, and StaleVersion when others were faster too often.
         """
-        return run_at_once(handle_fact(self._store, ticket_id, event, by, now, trace))
+        return run_at_once(handle_fact(self._store, ticket_id, event, by, now, trace, level))
 
     def history(self, stream_id: UUID) -> list[Recorded]:
         """Every event of a stream, oldest first."""

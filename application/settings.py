@@ -19,7 +19,7 @@ from application.identity.token_claims import Claims, read_algorithms, read_clai
 from application.webhooks.address_rules import read_hosts
 from application.webhooks.signing import read_keys
 
-USUAL_ALGORITHMS, USUAL_CLAIMS = "RS256,ES256,EdDSA", msgspec.json.encode(Claims()).decode()
+USUAL_ALGORITHMS, USUAL_CLAIMS = "RS256,ES256,EdDSA,Ed25519", msgspec.json.encode(Claims()).decode()
 Reader = Callable[[str], Any]  # of a variable's text; its ValueError says what the variable accepts
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
 from uuid import UUID, uuid5
 
 import msgspec
@@ -44,6 +45,10 @@ CLIENT_EVENTS: dict[str, type[Event]] = {
 for _name, _event in CLIENT_EVENTS.items():
     _event.stored_as = _name
 EVENTS = TICKET_EVENTS | CLIENT_EVENTS
+if TYPE_CHECKING:
+    EventType = str
+else:
+    EventType = Literal[tuple(EVENTS)]  # what a filter may name
 
 
 class Client(msgspec.Struct, frozen=True):

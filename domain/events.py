@@ -287,7 +287,7 @@ class Recorded(msgspec.Struct, frozen=True):
     correlation_id: str | None = None
     causation_id: str | None = None
     traceparent: str | None = None
-    level: Level | None = None  # the ticket's level after the event
+    level: Level | None = None  # the ticket's after the event, or that of the closing whose mail's outcome it is
 
     @property
     def type(self) -> str:

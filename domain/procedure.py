@@ -1,6 +1,7 @@
 """The procedure in tables, read from top to bottom: the ladder, the queues, the steps, what is possible when."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -123,10 +124,15 @@ STEPS: dict[type[e.Event], StepByLevel] = {
 def step_of(event: e.Event, level: Level | None) -> str | None:
     """The step of the source that an event records (`"T1-2"`, `"16"`); None for a supporting event.
 
-    `level` is the ticket's level after the event.
+    `level` is the ticket's level after the event; what became of a closing's e-mail has that of the closing.
     """
     kind = type(event)
     return step_at(STEPS.get(kind), getattr(event, NEW_LEVEL_FIELDS.get(kind, "level"), level))
+
+
+def _steps_of(step: StepByLevel) -> tuple[str, ...]:
+    """The steps of all levels."""
+    return tuple(step.values()) if isinstance(step, Mapping) else (step,)
 
 
 def step_at(step: StepByLevel | None, level: Level | None) -> str | None:
@@ -230,4 +236,10 @@ PROCEDURE: dict[str, Timing] = {
     "reopen": Timing((State.CLOSED,), too_early=dict.fromkeys(OPEN_STATES, errors.NotClosed)),
     "link": Timing(tuple(State)),
 }
+if TYPE_CHECKING:
+    CommandName = str
+    Step = str
+else:
+    CommandName = Literal[tuple(PROCEDURE)]
+    Step = Literal[tuple(dict.fromkeys(step for row in STEPS.values() for step in _steps_of(row)))]
 POSSIBLE_BY = {state: tuple(name for name, row in PROCEDURE.items() if state in row.when) for state in State}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 from enum import EnumType
 from hashlib import sha256
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 from falcon.asgi import Request
@@ -37,6 +37,7 @@ _FIELD = re.compile(r"(?P<fault>unknown|missing required) field `(?P<name>.*)`$"
 _INVALID = re.compile(r"Invalid field `(?P<name>\w+)`: (?P<why>.*)", re.DOTALL)  # what a struct says of its own field
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 MOST_WAIT_SECONDS = 30
+LISTS = frozenset({"group_by"})  # take several words, with commas between them or each by itself
 # Printable ASCII with no quotes or blanks at its ends; quotes around all of it are not part of the key.
 IDEMPOTENCY_KEY = r'^([!#-~]([ -~]{0,253}[!#-~])?|"[!#-~]([ -~]{0,253}[!#-~])?")$'
 _IDEMPOTENCY_KEY = re.compile(IDEMPOTENCY_KEY)
@@ -91,18 +92,30 @@ def invalid(status: int, error: msgspec.ValidationError, wanted: type[msgspec.St
         pointer, detail = f"{pointer}/{field['name']}", field["why"]
     detail = next((plain for pattern, plain in PATTERNS_IN_WORDS.items() if repr(pattern) in detail), detail)
     if wanted and detail.startswith("Invalid enum value") and (words := _words(wanted, pointer.split("/")[1:])):
-        detail = f"it takes one of {', '.join(words)}"
+        detail = _one_of(words)
     return _not_fitting(status, pointer, detail)
 
 
 def _words(kind: Any, names: list[str]) -> list[str]:
-    """The values of the enum that a struct has under these names; none where it is no enum's."""
-    kinds = get_args(kind) or (kind,)
-    if not names:
-        return [word for one in kinds if isinstance(one, EnumType) for word in map(str, one)]
-    structs = [one for one in kinds if hasattr(one, "__struct_fields__")]
-    types = {field.encode_name: field.type for one in structs for field in msgspec.structs.fields(one)}
-    return _words(types.get(names[0]), names[1:])
+    """The words that a struct takes under these names; none where it takes anything else."""
+    if types := {field.encode_name: field.type for field in _fields(kind)}:
+        return _words(types.get(names[0]), names[1:]) if names else []
+    parts = get_args(kind)
+    if get_origin(kind) is list:
+        return _words(parts[0], names[1:])
+    if isinstance(kind, EnumType) or get_origin(kind) is Literal:
+        return [] if names else [str(word) for word in parts or kind]
+    return next((found for part in parts if (found := _words(part, names))), [])
+
+
+def _fields(kind: Any) -> tuple[msgspec.structs.FieldInfo, ...]:
+    return msgspec.structs.fields(kind) if hasattr(kind, "__struct_fields__") else ()
+
+
+def _one_of(words: list[str]) -> str:
+    """That it takes one of these; of many, an example."""
+    said = ", ".join(words)
+    return f"it takes one of {said if len(said) < MOST_QUOTED - 20 else f'the words in /openapi.json, as {words[0]}'}"
 
 
 def _not_fitting(status: int, pointer: str, detail: str) -> Problem:
@@ -120,13 +133,17 @@ def read_query(req: Request, what: str, wanted: type[Wanted]) -> Wanted:
 
 def parameters(req: Request, wanted: type[Wanted]) -> Wanted:
     """The query parameters as a struct; an unknown, repeated or mistyped one is a Problem with status 400."""
+    values: dict[str, Any] = dict(req.params)
     for name, given in req.params.items():
-        if isinstance(given, list):
+        if name in LISTS:
+            given = ",".join(given) if isinstance(given, list) else given
+            values[name] = given.split(",")
+        elif isinstance(given, list):
             raise _not_fitting(400, f"/{name}", "it is given twice, and nobody can tell which one is meant")
         if "\0" in given:
             raise Problem(400, "invalid_parameter", "A parameter holds a NUL character: leave it out.")
     try:
-        value = msgspec.convert(req.params, wanted, strict=False)
+        value = msgspec.convert(values, wanted, strict=False)
     except msgspec.ValidationError as error:
         raise invalid(400, error, wanted) from None
     for name, field in zip(wanted.__struct_encode_fields__, wanted.__struct_fields__, strict=True):

@@ -32,7 +32,7 @@ BODY_EXAMPLES: dict[str, dict[str, Any]] = {
     "AddNote": {"text": "The client is in the office until five.", "visibility": "internal"},
     "ChangePriority": {"impact": "high", "urgency": "high", "reason": "The whole floor has to print today."},
     "AwaitClient": {"reason": "Does it print a test page from its own panel?"},
-    "ClientResponds": {"text": "Yes, and that page is fine."},
+    "RecordClientResponse": {"text": "Yes, and that page is fine."},
     "CancelTicket": {"reason": "The printer is replaced next week anyway."},
     "ReopenTicket": {"reason": "Blank pages again since noon."},
     "LinkTicket": {"other_ticket_id": OTHER_TICKET_ID, "relation": "follow_up_of"},

@@ -51,6 +51,8 @@ PARAMETERS: dict[str, str] = {
     "after": "Only events above this position; one beyond the log's end is 409: the log was restored.",
     "log_id": "The log that the position is of; of another one is 409: begin again.",
     "type": "Only events of this type: `Ticket.Escalated`.",
+    "event_names": "In a `text/event-stream`: whether each event has its type as its name. An EventSource hands what"
+    " has a name to a listener of that name, and only what has none to `onmessage`.",
     "actor": "Only what this id did.",
     "from": "Only what happened at this time or later.",
     "to": "Only what happened before this time, which must have passed. Waits until what is read has passed it, too.",

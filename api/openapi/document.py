@@ -7,7 +7,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
-from msgspec import UNSET, UnsetType, inspect
+from msgspec import UNSET, UnsetType
 
 from api.http.paging import JSON
 from api.http.problems import MEDIA_TYPE, phrase
@@ -18,13 +18,14 @@ from api.openapi.error_codes import ELSEWHERE, named, together
 from api.openapi.header_table import GIVEN, TAKEN
 from api.openapi.operation import Endpoint, content
 from api.openapi.operations import ENDPOINTS, TAGS
+from api.openapi.schemas import REFERENCE, JsonObject, called, component_schemas, tidied
 from application.commands.text_types import UserId
+from application.webhooks.delivery import WebhookPing
+from domain.procedure import CommandName, Step
 from domain.values import Queue
 from projections.queries.ticket_view import EventView
 from projections.reports.report_metrics import REPORT_METRICS
 
-JsonObject = dict[str, Any]
-REFERENCE = "#/components/schemas/{name}"
 IN_PATH: dict[str, Any] = {
     "ticket_id": UUID,
     "queue": Queue,
@@ -33,7 +34,7 @@ IN_PATH: dict[str, Any] = {
     "metric": Literal[tuple(metric.name for metric in REPORT_METRICS)],
     "user_id": UserId,
 }
-REFUSAL_HEADERS = {401: ("WWW-Authenticate",), 405: ("Allow",), 429: ("Retry-After",), 503: ("Retry-After",)}
+REFUSAL_HEADERS = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
 # Which statuses have a member that the others have not.
 HELPFUL_MEMBERS = {
     "errors": (400, 422),
@@ -63,8 +64,8 @@ class ProblemDocument(msgspec.Struct, frozen=True):
     request_id: str | UnsetType = UNSET
     trace_id: str | UnsetType = UNSET
     errors: list[ProblemPointer] | UnsetType = UNSET
-    step: str | UnsetType | None = UNSET
-    allowed_commands: list[str] | UnsetType = UNSET
+    step: Step | UnsetType | None = UNSET
+    allowed_commands: list[CommandName] | UnsetType = UNSET
     current_version: int | UnsetType = UNSET
     missed_events: list[EventView] | UnsetType = UNSET
 
@@ -72,7 +73,8 @@ class ProblemDocument(msgspec.Struct, frozen=True):
 @cache
 def openapi_document() -> JsonObject:
     """The whole contract. It is the same in every process, so it is made once in each."""
-    codes = together([ELSEWHERE, *(endpoint.problems for endpoint in ENDPOINTS)])
+    answered = together(endpoint.problems for endpoint in ENDPOINTS)
+    codes = {status: both for status, both in together([ELSEWHERE, answered]).items() if status in answered}
     schemas = _schemas()
     problem = schemas.pop(ProblemDocument.__name__)
     schemas |= {f"{named(status)}Problem": _problem(problem, status, codes[status]) for status in codes}
@@ -85,6 +87,7 @@ def openapi_document() -> JsonObject:
             "title": "Deskledger",
             "version": version("deskledger"),
             "description": API_DESCRIPTION,
+            "contact": {"name": "Whoever runs this desk"},
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
@@ -93,69 +96,21 @@ def openapi_document() -> JsonObject:
         "paths": paths,
         "components": {
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
-            "schemas": schemas,
+            "schemas": {called(name): {**schema, "title": called(name)} for name, schema in schemas.items()},
             "responses": {named(status): _refusal(status, codes[status]) for status in codes},
             "headers": GIVEN,
         },
     }
-    return {name: _as_ecma(part) for name, part in document.items()}
-
-
-def _as_ecma(part: Any) -> Any:
-    """A part of the document, with the end of a pattern as ECMA-262 writes it; Python's `$` fits before a last line
-    break too."""
-    match part:
-        case {"pattern": str() as pattern}:
-            return part | {"pattern": pattern.replace(r"\Z", "$")}
-        case dict():
-            return {name: _as_ecma(each) for name, each in part.items()}
-        case list():
-            return [_as_ecma(each) for each in part]
-    return part
+    return {name: tidied(part) for name, part in document.items()}
 
 
 def _schemas() -> dict[str, JsonObject]:
-    """The schemas by name. What an answer always has is required, also where its struct has a default for it."""
-    wanted: list[Any] = [ProblemDocument]
+    """The schemas by the names of their structs: of every body, every answer and every problem."""
+    wanted: list[Any] = [ProblemDocument, WebhookPing]
     for endpoint in ENDPOINTS:
         wanted += [endpoint.body] if endpoint.body else []
         wanted += [shape for answer in endpoint.answers.values() for shape in content(answer).values()]
-    _, schemas = msgspec.json.schema_components(wanted, ref_template=REFERENCE)
-    for struct in _structs_in(inspect.multi_type_info(wanted)):
-        schema = schemas[struct.cls.__name__]
-        properties = schema["properties"]
-        if not struct.forbid_unknown_fields and not struct.cls.__struct_config__.omit_defaults:
-            schema["required"] += [name for name in properties if "default" in properties[name]]
-        for field in struct.fields:
-            _format_times(field.type, properties[field.encode_name])
-    return schemas
-
-
-def _structs_in(types: Iterable[inspect.Type]) -> list[inspect.StructType]:
-    """The structs that types are made of, down to the last."""
-    found: dict[type, inspect.StructType] = {}
-    waiting = list(types)
-    while waiting:
-        match waiting.pop():
-            case inspect.StructType() as struct if struct.cls not in found:
-                found[struct.cls] = struct
-                waiting += [field.type for field in struct.fields]
-            case inspect.UnionType(types=types):
-                waiting += types
-            case inspect.ListType(item_type=item) | inspect.VarTupleType(item_type=item):
-                waiting.append(item)
-            case inspect.DictType(value_type=value):
-                waiting.append(value)
-    return list(found.values())
-
-
-def _format_times(kind: inspect.Type, schema: JsonObject) -> None:
-    """Says of times that they are times: msgspec does so only where it demands a time zone."""
-    match kind:
-        case inspect.DateTimeType():
-            schema["format"] = "date-time"
-        case inspect.UnionType(types=(inspect.DateTimeType(), inspect.NoneType())):
-            schema["anyOf"][0]["format"] = "date-time"
+    return component_schemas(wanted)
 
 
 def _problem(document: JsonObject, status: int, codes: tuple[str, ...]) -> JsonObject:
@@ -182,6 +137,8 @@ def _operation(endpoint: Endpoint, schemas: dict[str, JsonObject]) -> JsonObject
     }
     if not endpoint.who:
         operation["security"] = []
+    if endpoint.callbacks:
+        operation["callbacks"] = endpoint.callbacks
     if endpoint.body:
         name = endpoint.body.__name__
         body = {"schema": _schema(endpoint.body), "example": BODY_EXAMPLES.get(name, {})}
@@ -208,8 +165,10 @@ def _parameter(where: str, name: str, schema: JsonObject) -> JsonObject:
     if "anyOf" in schema:
         kinds = [kind for kind in schema.pop("anyOf") if kind != {"type": "null"}]
         schema |= kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
-    required = where == "path"
-    return {"name": name, "in": where, "description": PARAMETERS[name], "required": required, "schema": schema}
+    parameter = {"name": name, "in": where, "description": PARAMETERS[name], "required": where == "path"}
+    if schema.get("type") == "array":
+        return parameter | {"style": "form", "explode": False, "schema": schema | {"uniqueItems": True}}
+    return parameter | {"schema": schema}
 
 
 def _reply(endpoint: Endpoint, status: int) -> JsonObject:

@@ -52,6 +52,5 @@ GIVEN: dict[str, dict[str, Any]] = {
     "RateLimit-Policy": _header('`"default";q=500;w=10`: 500 requests may be sent in 10 seconds.', required=False),
     "Retry-After": _header("The seconds after which to try again.", NUMBER),
     "WWW-Authenticate": _header("How to say who asks."),
-    "Allow": _header("The methods that the address takes."),
     "Cache-Control": _header("How long the answer may be kept."),
 }

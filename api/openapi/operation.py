@@ -20,7 +20,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     `needs` those that it cannot do without. `answers` are the statuses that are no problem: each with its shape as
     JSON, with the shape in each media type, or with None for an answer without a body. `gives` are the headers of the
     answers that are its own; one whose name ends with "?" is there now and then. `refuses` are the problems that no
-    part of a request explains. All else follows from these.
+    part of a request explains; `callbacks` are the requests that it leads to. All else follows from these.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     answers: Mapping[int, Any]
     gives: tuple[str, ...] = ()
     refuses: Codes = {}
+    callbacks: Mapping[str, Any] = {}
 
     @property
     def heading(self) -> str:

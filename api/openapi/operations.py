@@ -77,7 +77,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         answers={200: Overview},
     ),
     Endpoint(
-        name="list_queue",
+        name="list_queue_tickets",
         path="/v1/queues/{queue}",
         says="Its tickets in the order of work: by priority, then by entry. With `as_of`, alone, as it stood then.",
         who=MAY_READ["queues"],

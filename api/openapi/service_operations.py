@@ -5,7 +5,7 @@ from typing import Any
 from api.http.paging import JSON, NoFields
 from api.http.resources.closure_mail_resources import ClosureMailList, MailParameters
 from api.http.resources.service.contract_resources import HTML, JAVASCRIPT, REDOC
-from api.http.resources.service.health_resources import Alive, Ready
+from api.http.resources.service.health_resources import Liveness, Readiness
 from api.http.resources.service.metrics_resource import OPENMETRICS
 from api.openapi.operation import Endpoint
 from domain.roles import MAY_MANAGE, MAY_READ
@@ -53,14 +53,14 @@ OPERATION_ENDPOINTS = (
         path="/livez",
         tag="Operations",
         says="Always 200 while the process is alive: nothing else is asked.",
-        answers={200: Alive},
+        answers={200: Liveness},
     ),
     Endpoint(
         name="get_readiness",
         path="/readyz",
         tag="Operations",
         says="Whether it can serve, and how far everything is: log, projections, parked streams, outbox.",
-        answers={200: Ready},
+        answers={200: Readiness},
         refuses={503: ("not_ready",)},
     ),
     Endpoint(

@@ -1,12 +1,50 @@
 """The endpoints of webhooks."""
 
-from api.http.paging import NoFields
+from typing import Any
+
+from api.http.paging import JSON, NoFields
 from api.http.resources.webhook_admin import webhook_messages as shapes
 from api.openapi.error_codes import Codes, together
 from api.openapi.operation import Endpoint, Struct
+from api.openapi.schemas import REFERENCE
 from application.webhooks.subscriptions import WebhookView
 from domain.roles import MAY_MANAGE, MAY_READ
 
+# What is sent to a receiver, whose answer says whether it comes again.
+_SIGNED = {
+    "webhook-id": "The same at each attempt.",
+    "webhook-timestamp": "When it was sent, in seconds since 1970.",
+    "webhook-signature": "One signature for each secret, as Standard Webhooks have them.",
+}
+_RECEIVED = {
+    "2XX": {"description": "Received."},
+    "410": {"description": "Gone: the subscription is switched off."},
+    "4XX": {"description": "It comes again, as with any answer but 2xx."},
+}
+
+
+def webhook_message(name: str, says: str, shape: str) -> dict[str, Any]:
+    """What goes out to receivers, as the document has it."""
+    operation = {
+        "operationId": f"receive_{name}",
+        "tags": ["Webhooks"],
+        "summary": f"Receive {'an' if name[0] in 'aeiou' else 'a'} {name}",
+        "description": says,
+        "security": [],
+        "parameters": [
+            {"name": header, "in": "header", "required": True, "description": what, "schema": {"type": "string"}}
+            for header, what in _SIGNED.items()
+        ],
+        "requestBody": {"required": True, "content": {JSON: {"schema": {"$ref": REFERENCE.format(name=shape)}}}},
+        "responses": _RECEIVED,
+    }
+    return {"{$request.body#/url}": {"post": operation}}
+
+
+SENT_TO_RECEIVERS = {
+    "event": webhook_message("event", "An event of the log that fits the subscription.", "EventView"),
+    "ping": webhook_message("ping", "Means nothing: to try the receiver.", "WebhookPing"),
+}
 WEBHOOK_PATH = "/v1/webhooks/{webhook_id}"
 
 
@@ -45,6 +83,7 @@ WEBHOOK_ENDPOINTS = (
         body=shapes.CreateWebhook,
         takes=("Idempotency-Key",),
         answers={201: shapes.WebhookWithSecret},
+        callbacks=SENT_TO_RECEIVERS,
         gives=("Location", "Idempotency-Replayed"),
         refuses={409: ("too_many_webhooks",), 422: ("url_refused", "unknown_position"), 503: ("secrets_locked",)},
     ),

@@ -21,7 +21,15 @@ import structlog
 from application.clock import utc_now
 from application.observability.trace_context import child_of
 from application.webhooks import delivery_queue as queue
-from application.webhooks.delivery import LONGEST_RETRY_AFTER, Chance, Delivery, record_attempts, settled, uniform
+from application.webhooks.delivery import (
+    LONGEST_RETRY_AFTER,
+    Chance,
+    Delivery,
+    WebhookPing,
+    record_attempts,
+    settled,
+    uniform,
+)
 from application.webhooks.sender import AttemptOutcome, WebhookSender
 from application.webhooks.signing import Locked, Vault, signed
 from application.webhooks.subscriptions import Subscription
@@ -161,5 +169,4 @@ def webhook_id(delivery: Delivery) -> str:
 
 
 def _ping(delivery: Delivery) -> Sent:
-    shown = {"type": delivery.type, "at": delivery.queued_at, "webhook_id": delivery.webhook_id}
-    return Sent(msgspec.json.encode(shown), None)
+    return Sent(msgspec.json.encode(WebhookPing(delivery.queued_at, delivery.webhook_id)), None)

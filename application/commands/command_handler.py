@@ -26,7 +26,7 @@ from domain.client import Client, Contact, client_stream
 from domain.errors import DeskError, StaleVersion, UnknownTicket
 from domain.events import Event, Recorded
 from domain.ticket import fold
-from domain.values import Actor, Principal
+from domain.values import Actor, Level, Principal
 
 MOST_TRIES = 100  # a command without a version is decided again this often before somebody else's haste is reported
 ON_TIME = timedelta(seconds=1)  # an event this young by our own clock, and too old for the database's: ours is wrong
@@ -95,9 +95,7 @@ async def handle_command(
             if isinstance(error, StaleVersion):
                 seen, current = error.expected_version or 0, error.current_version or 0
                 if seen < current:
-                    error.missed = tuple(
-                        (await store.loader.load_events([error.stream_id], seen, current))[error.stream_id]
-                    )
+                    error.missed = tuple(await store.loader.load_shown(error.stream_id, seen, current))
             raise
         record = idempotency.record(outcome) if idempotency else None
         if outcome.events and await store.append_in_time(outcome.events, record):
@@ -125,16 +123,25 @@ async def handle_registration(
 
 
 async def handle_fact(
-    store: CommandStore, ticket_id: UUID, event: Event, actor: Actor, now: datetime, trace: Trace = NO_TRACE
+    store: CommandStore,
+    ticket_id: UUID,
+    event: Event,
+    actor: Actor,
+    now: datetime,
+    trace: Trace = NO_TRACE,
+    level: Level | None = None,
 ) -> Recorded:
-    """Records what no rule can refuse behind what the ticket has by then. Raises UnknownTicket, and StaleVersion."""
+    """Records what no rule can refuse behind what the ticket has by then. Raises UnknownTicket, and StaleVersion.
+
+    `level` is that of what caused it, where the ticket may have gone on since.
+    """
     for moment in times(now):
         streams, _number = await store.load_streams((ticket_id,))
         ticket = fold(streams.get(ticket_id, ()))
         if ticket is None:
             raise UnknownTicket
         at = time_after(ticket.updated_at, moment)
-        fact = record_of(ticket_id, ticket.version + 1, at, actor, event, trace, ticket.level)
+        fact = record_of(ticket_id, ticket.version + 1, at, actor, event, trace, level or ticket.level)
         if await store.append_in_time((fact,), None):
             return fact
     raise StaleVersion(ticket_id)

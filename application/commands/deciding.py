@@ -9,9 +9,10 @@ import msgspec
 from msgspec.structs import astuple, replace
 
 from application.commands.command import Command, Loaded, Opening
-from domain.client import Client, Contact, client_stream, fold_client, register
+from domain.client import Client, Contact, EventType, client_stream, fold_client, register
 from domain.errors import StaleVersion, UnknownTicket
 from domain.events import Event, Recorded
+from domain.procedure import CommandName
 from domain.roles import actor_for, may_give, require_role
 from domain.rules import REOPEN_WINDOW, Given, allowed_commands, require_allowed
 from domain.ticket import Ticket, begin_ticket, evolve, fold
@@ -72,7 +73,7 @@ class Outcome(msgspec.Struct, frozen=True):
 class NewEvent(msgspec.Struct, frozen=True):
     """A new event in a command's answer."""
 
-    type: str
+    type: EventType
     version: int
     at: datetime
 
@@ -87,7 +88,7 @@ class Answer(msgspec.Struct, frozen=True):
     level: Level | None
     queue: Queue | None
     events: list[NewEvent]
-    allowed_commands: list[str]
+    allowed_commands: list[CommandName]
 
 
 def new_stream_id(now: datetime) -> UUID:

@@ -70,7 +70,7 @@ class AwaitClient(Command, frozen=True):
     reason: Reason
 
 
-class ClientResponds(Command, frozen=True):
+class RecordClientResponse(Command, frozen=True):
     """The answer that the level waited for."""
 
     text: Text
@@ -130,7 +130,7 @@ SUPPORTING: CommandTable = decided_by(
     (AddNote, decisions.add_note),
     (ChangePriority, decisions.change_priority),
     (AwaitClient, decisions.await_client),
-    (ClientResponds, decisions.client_responded),
+    (RecordClientResponse, decisions.client_responded),
     (CancelTicket, decisions.cancel),
     (ReopenTicket, decisions.reopen),
     (LinkTicket, decisions.link),

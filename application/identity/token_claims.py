@@ -10,7 +10,7 @@ from application.commands.text_types import ONE_LINE, USER_ID_PATTERN
 from domain.text import normalised
 from domain.values import Level, Principal, Role
 
-ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
 NAMESPACE = "oidc:"  # the id of a key never has a colon, so no token can take one for its own
 MOST_SUBJECT, MOST_NAME = 255, 200  # OpenID Connect Core, section 2: a subject has at most 255 characters
 Grants = dict[str, tuple[Role, Level | None]]

@@ -151,7 +151,7 @@ def record(desk: HelpDesk, mail: DueMail, closed: Recorded, outcome: MailOutcome
     tried, reason = (mail.closed_version, mail.message_id, mail.attempts), outcome.reason
     event = ClosureEmailSent(*tried) if reason is None else ClosureEmailFailed(*tried, reason)
     caused_by = Trace(f"{mail.ticket_id}/{mail.closed_version}", closed.correlation_id, closed.traceparent)
-    desk.record(mail.ticket_id, event, DESK_ACTOR, outcome.at, caused_by)
+    desk.record(mail.ticket_id, event, DESK_ACTOR, outcome.at, caused_by, closed.level)
 
 
 def trouble_of(error: Exception) -> Trouble:

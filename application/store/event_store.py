@@ -22,10 +22,22 @@ from domain.ticket import Snapshot
 from domain.values import Actor, Level
 
 HIGHEST_VERSION = 2**31 - 1
-LOAD_EVENTS: LiteralString = """
-    select stream_id, version, at, type, body::text, meta::text from events
+_COLUMNS: LiteralString = """
+    select stream_id, version, at, type, body::text, """
+_AFTER: LiteralString = """::text from events
     where stream_id = any(%b) and version > %s::int and version <= %s::int order by stream_id, version"""
+LOAD_EVENTS: LiteralString = _COLUMNS + "meta" + _AFTER
 
+# The meta of a row of `events` as it is shown. What became of a closing's e-mail belongs to the level of that closing,
+# which the event names; earlier versions stored the level that the ticket had come to by then.
+SHOWN_META: LiteralString = """(
+    case when events.type in ('Ticket.ClosureEmailSent', 'Ticket.ClosureEmailFailed') then
+        events.meta || coalesce((
+            select jsonb_build_object('level', closing.body -> 'level') from events closing
+            where closing.stream_id = events.stream_id and closing.type = 'Ticket.Closed'
+                and closing.version = substring(events.body ->> 'closed_version' from '^[0-9]{1,9}$')::int), '{}')
+    else events.meta end)"""
+LOAD_SHOWN: LiteralString = _COLUMNS + SHOWN_META + _AFTER
 # The events of streams up to a version, each from its last snapshot on, which stands in place of the event of its
 # version: no stream is longer to load than another. "offset 0" keeps it a look-up by the primary key for each stream.
 _LOAD: LiteralString = """

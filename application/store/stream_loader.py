@@ -4,7 +4,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, LiteralString
 from uuid import UUID
 
-from application.store.event_store import HIGHEST_VERSION, LOAD, LOAD_AND_NUMBERS, LOAD_EVENTS, NotReadable, by_stream
+from application.store.event_store import (
+    HIGHEST_VERSION,
+    LOAD,
+    LOAD_AND_NUMBERS,
+    LOAD_EVENTS,
+    LOAD_SHOWN,
+    NotReadable,
+    by_stream,
+)
 from application.store.snapshots import FOLD
 from domain.events import Recorded
 
@@ -43,3 +51,8 @@ class StreamLoader:
     async def load_events(self, stream_ids: Sequence[UUID], after: int = 0, through: int = HIGHEST_VERSION) -> Streams:
         """The events of several streams after a version and up to another, without a snapshot."""
         return by_stream(await self.read(LOAD_EVENTS, (list(stream_ids), str(after), str(through))))
+
+    async def load_shown(self, stream_id: UUID, after: int, through: int) -> Sequence[Recorded]:
+        """The events of a stream after a version and up to another, as they are shown."""
+        rows = await self.read(LOAD_SHOWN, ([stream_id], str(after), str(through)))
+        return by_stream(rows).get(stream_id, ())

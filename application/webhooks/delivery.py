@@ -85,6 +85,14 @@ class DeliveryRow(msgspec.Struct, frozen=True):
     settled_at: datetime | None
 
 
+class WebhookPing(msgspec.Struct, frozen=True):
+    """What tries a receiver: it stands behind no event."""
+
+    at: datetime
+    webhook_id: UUID
+    type: Literal["Webhook.Ping"] = "Webhook.Ping"
+
+
 class Delivery(DeliveryRow, frozen=True):
     """A delivery whose turn it is, for a subscription as it was at that revision."""
 

@@ -13,7 +13,9 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
+from psycopg.sql import SQL
 
+from application.store.event_store import SHOWN_META
 from application.store.postgres.database import connection_settings
 from application.webhooks.delivery import Delivery
 from application.webhooks.subscriptions import WEBHOOK_COLUMNS, Subscription
@@ -30,7 +32,7 @@ GO_TO: LiteralString = """
         where id = any(%s) and go_to is not null returning id)
     delete from webhook_deliveries d using gone
     where d.webhook_id = gone.id and d.state in ('waiting', 'due') and d.position is not null"""
-INSERT_DELIVERIES: LiteralString = """
+INSERT_DELIVERIES = SQL("""
     with place as materialized (
         select id, position, through, types, ticket_id, client_user_id, client_stream, actor, level
         from webhooks w cross join lateral (
@@ -47,12 +49,12 @@ INSERT_DELIVERIES: LiteralString = """
         from (select distinct position as after, through from place) stands cross join lateral (
             select position, ord from log where position > after and position <= through
             order by position limit %(batch)s) next
-        cross join lateral (select stream_id, type, meta from events where events.ord = next.ord limit 1) e),
+        cross join lateral (select stream_id, type, {meta} as meta from events where events.ord = next.ord limit 1) e),
     fits as (
         select id, batch.position, batch.stream_id, batch.type,
             row_number() over (partition by id, batch.stream_id order by batch.position) as nth
         from place join batch on batch.after = place.position and batch.through = place.through
-        where (place.types = '{}' or batch.type = any(place.types))
+        where (place.types = '{{}}' or batch.type = any(place.types))
           and (place.ticket_id is null or batch.stream_id = place.ticket_id)
           and (place.actor is null or batch.meta -> 'actor' ->> 'id' = place.actor)
           and (place.level is null or batch.meta ->> 'level' = place.level)
@@ -70,7 +72,7 @@ INSERT_DELIVERIES: LiteralString = """
     update webhooks set position = reached.position
     from place join (select after, through, max(position) as position from batch group by after, through) reached
         on reached.after = place.position and reached.through = place.through
-    where webhooks.id = place.id"""
+    where webhooks.id = place.id""").format(meta=SQL(SHOWN_META))
 # SELECT_DUE_DELIVERIES names the fields of Delivery, in order
 SELECT_DUE_DELIVERIES: LiteralString = """
     select d.*, w.revision from unnest(%(ids)s::uuid[], %(revisions)s::int[], %(rooms)s::int[])

@@ -9,8 +9,8 @@ import msgspec
 import structlog
 from psycopg.sql import SQL
 
-from application.store.event_store import Meta, to_recorded
-from domain.client import client_stream
+from application.store.event_store import SHOWN_META, Meta, to_recorded
+from domain.client import EventType, client_stream
 from domain.events import TICKET_EVENTS
 from domain.values import Level
 from projections.queries.pages import Fetch, Filters, Moment
@@ -18,12 +18,14 @@ from projections.queries.ticket_view import EventActor, EventView, event_view
 
 # "offset 0" keeps it a walk along the log, whatever the planner expects of the filters: at most SLICE steps.
 FEED = SQL("""
-    select position, stream_id, version, at, type, body, meta from log cross join lateral (
-        select * from events where events.ord = log.ord offset 0) event
+    select position, stream_id, version, at, type, body, {meta} from log cross join lateral (
+        select * from events where events.ord = log.ord offset 0) events
     where position > %s and position <= %s and {filters} order by position limit %s""")
 OF_STREAMS = SQL("""
-    select position, stream_id, version, at, type, body, meta from log join events using (ord)
+    select position, stream_id, version, at, type, body, {meta} from log join events using (ord)
     where position > %s and position <= %s and {filters} order by position limit %s""")
+META = SQL(SHOWN_META)
+LEVEL = SQL("{meta} ->> 'level'").format(meta=META)
 SLICE = 50_000
 LAST = SQL("select coalesce(max(position), 0) from log")
 SELECT_LOG = SQL("select (select coalesce(max(position), 0) from log), id from log_identity")
@@ -40,7 +42,7 @@ _said: set[int] = set()
 class EventFilters(msgspec.Struct, frozen=True):
     """What a reader of the feed may ask for; `since` and `until` are the contract's from and to."""
 
-    type: str | None = None
+    type: EventType | None = None
     ticket_id: UUID | None = None
     client_user_id: str | None = None
     actor: str | None = None
@@ -110,7 +112,7 @@ async def feed_rows(
     of_streams = filters.ticket_id is not None or filters.client_user_id is not None
     through = last if of_streams else min(last, after + most)
     conditions = _conditions(filters)
-    query = (OF_STREAMS if of_streams else FEED).format(filters=conditions.where)
+    query = (OF_STREAMS if of_streams else FEED).format(filters=conditions.where, meta=META)
     rows = await fetch(query, (after, through, *conditions.parameters, limit + 1))
     found = [FeedRow(*row) for row in rows[:limit]]
     if len(rows) > limit:
@@ -123,7 +125,7 @@ def _conditions(filters: EventFilters) -> Filters:
     conditions.equal(SQL("type"), filters.type)
     conditions.equal(SQL("stream_id"), filters.ticket_id)
     conditions.equal(SQL("meta -> 'actor' ->> 'id'"), filters.actor)
-    conditions.equal(SQL("meta ->> 'level'"), filters.level)
+    conditions.equal(LEVEL, filters.level)
     if filters.client_user_id is not None:
         conditions.add(STREAM_OF_CLIENT, filters.client_user_id, client_stream(filters.client_user_id))
     if filters.since:

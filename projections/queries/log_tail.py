@@ -13,7 +13,7 @@ from psycopg.sql import SQL
 
 from application.store.postgres.pg_connection import Unavailable
 from domain.client import client_stream
-from projections.queries.event_feed import EventFilters, FeedRow
+from projections.queries.event_feed import LEVEL, META, EventFilters, FeedRow
 from projections.queries.pages import Fetch
 
 # The position that was looked through, and behind it what may be wanted, at most so many. What belongs to a client is
@@ -23,16 +23,16 @@ TAIL = SQL("""
         select least(%s, case when %s then (select position from projections where name = 'ticket_summaries')
                          else (select coalesce(max(position), 0) from log) end) as through)
     select through, found.* from ending left join lateral (
-        select position, stream_id, version, at, type, body, meta, meta -> 'actor' ->> 'id' as actor,
-            meta ->> 'level' as level, client
-        from log cross join lateral (select * from events where events.ord = log.ord offset 0) event
+        select position, stream_id, version, at, type, body, {meta}, meta -> 'actor' ->> 'id' as actor,
+            {level} as level, client
+        from log cross join lateral (select * from events where events.ord = log.ord offset 0) events
         cross join lateral (
             select (select client_user_id from ticket_summaries where %s and ticket_id = stream_id) as client
             offset 0) whose
         where position > %s and position <= through and (
             %s or type = any(%s) or stream_id = any(%s::uuid[]) or client = any(%s)
-            or meta -> 'actor' ->> 'id' = any(%s) or meta ->> 'level' = any(%s))
-        order by position limit %s) found on true""")
+            or meta -> 'actor' ->> 'id' = any(%s) or {level} = any(%s))
+        order by position limit %s) found on true""").format(meta=META, level=LEVEL)
 LOG_TAIL_POLL_SECONDS = 0.05
 MOST_ROWS = 500
 RAREST_FIRST = ("ticket_id", "client_user_id", "type", "actor", "level")  # of the filters, by how few events fit

@@ -8,19 +8,19 @@ from uuid import UUID
 import msgspec
 from psycopg.sql import SQL
 
-from application.store.event_store import to_recorded
+from application.store.event_store import SHOWN_META, to_recorded
 from domain import events as e
 from domain.client import ContactChanged, Registered
 from domain.events import Recorded
-from domain.procedure import step_of
+from domain.procedure import CommandName, Step, step_of
 from domain.ticket import Details, Dossier, Issue, Link, QualityControl, Resolution, Ticket
 from domain.values import Channel, Level, Priority, Qualification, Queue, Sender, State, Visibility
 from domain.words import by_mistake, identified_at, words
 from projections.queries.pages import Fetch
 
 HISTORY = SQL("""
-    select position, stream_id, version, at, type, body, meta from events left join log using (ord)
-    where stream_id = %s order by version""")
+    select position, stream_id, version, at, type, body, {meta} from events left join log using (ord)
+    where stream_id = %s order by version""").format(meta=SQL(SHOWN_META))
 AT_TIME = SQL("select version from events where stream_id = %s and at <= %s order by version desc limit 1")
 AT_POSITION = SQL("""
     select version from events join log using (ord) where stream_id = %s and position <= %s
@@ -64,7 +64,7 @@ class TicketView(msgspec.Struct, frozen=True):
     created_at: datetime
     updated_at: datetime
     closed_at: datetime | None
-    allowed_commands: list[str]
+    allowed_commands: list[CommandName]
 
 
 class EventActor(msgspec.Struct, frozen=True):
@@ -89,7 +89,7 @@ class EventView(msgspec.Struct, frozen=True, omit_defaults=False):
     at: datetime
     actor: EventActor | None
     level: Level | None
-    step: str | None
+    step: Step | None
     data: dict[str, Any] | None
     words: str
     correlation_id: str | None

@@ -1,16 +1,17 @@
 """What goes out to a webhook: events as /v1/events shows them, with the trace that they belong to."""
 
 from collections.abc import Sequence
-from typing import Any, LiteralString
+from typing import Any
 
 import msgspec
 import psycopg
+from psycopg.sql import SQL
 
-from projections.queries.event_feed import FeedRow, feed_item
+from projections.queries.event_feed import META, FeedRow, feed_item
 
-SELECT_EVENTS_AT: LiteralString = """
-    select position, stream_id, version, at, type, body, meta from log join events using (ord)
-    where position = any(%s)"""
+SELECT_EVENTS_AT = SQL("""
+    select position, stream_id, version, at, type, body, {meta} from log join events using (ord)
+    where position = any(%s)""").format(meta=META)
 
 
 class Sent(msgspec.Struct, frozen=True):

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import msgspec
 from msgspec import UNSET, UnsetType
 from psycopg.sql import SQL, Composed, Identifier
 
+from domain.values import Level, Queue
 from projections.queries.pages import Fetch, Query
-from projections.reports.report_metrics import ReportMetric
+from projections.reports.report_metrics import GroupName, ReportMetric
 
 READ_MODELS = ["ticket_summaries", "queue_stays", "closings"]
 REPORT = SQL("""
@@ -49,10 +50,20 @@ class Figures(msgspec.Struct, frozen=True):
     p90: float | UnsetType | None = UNSET
 
 
-class Cell(Figures, frozen=True):
+class CellGroup(TypedDict, total=False):
+    """What the rows of a cell have in common: a member for each name that was grouped by."""
+
+    level: Level | None
+    category: str | None
+    priority: int | None
+    week: str | None
+    queue: Queue | None
+
+
+class ReportCell(Figures, frozen=True):
     """The figures of one group, and of each part of it: an edge, an age band, a verdict."""
 
-    group: dict[str, str | int | None] = {}
+    group: CellGroup = {}
     parts: dict[str, Figures] | UnsetType = UNSET
 
 
@@ -83,9 +94,9 @@ class Report(msgspec.Struct, frozen=True):
     unit: str
     since: datetime | None = msgspec.field(name="from")
     until: datetime | None = msgspec.field(name="to")
-    group_by: list[str]
+    group_by: list[GroupName]
     position: int
-    items: list[Cell]
+    items: list[ReportCell]
     flow: Flow | UnsetType = UNSET
 
 
@@ -94,7 +105,7 @@ async def report(
     metric: ReportMetric,
     since: datetime | None,
     until: datetime | None,
-    group_by: Sequence[str] = (),
+    group_by: Sequence[GroupName] = (),
     now: datetime | None = None,
 ) -> Report:
     """The figures of a metric from `since` on and before `until`, and the position that they are of: one statement.
@@ -136,20 +147,21 @@ def _query(metric: ReportMetric, group_by: Sequence[str]) -> Query:
     )
 
 
-def _cells(metric: ReportMetric, group_by: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[Cell]:
+def _cells(metric: ReportMetric, group_by: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[ReportCell]:
     """One cell for each group, in order; none where a grouped population is empty."""
     found: dict[tuple[Any, ...], dict[str | None, Figures]] = {}
     for _, _, _, part, whole, *numbers in rows:
         if whole is not None:
             parts = found.setdefault(tuple(numbers[5:]), {})
             parts[None if whole else part] = _figures(metric, *numbers[:5])
-    return [_cell(metric, dict(zip(group_by, key, strict=True)), parts) for key, parts in found.items()]
+    groups = [cast("CellGroup", dict(zip(group_by, key, strict=True))) for key in found]
+    return [_cell(metric, group, parts) for group, parts in zip(groups, found.values(), strict=True)]
 
 
-def _cell(metric: ReportMetric, group: dict[str, str | int | None], parts: dict[str | None, Figures]) -> Cell:
+def _cell(metric: ReportMetric, group: CellGroup, parts: dict[str | None, Figures]) -> ReportCell:
     shown = parts.get(metric.headline) or _figures(metric, 0, 0, 0, None, None)
     named = {part: figures for part, figures in parts.items() if part is not None}
-    return Cell(**msgspec.structs.asdict(shown), group=group, parts=named if metric.split else UNSET)
+    return ReportCell(**msgspec.structs.asdict(shown), group=group, parts=named if metric.split else UNSET)
 
 
 def _figures(
@@ -164,7 +176,7 @@ def _figures(
     return Figures(mean, total or 0.0, rows, tickets, mean, p50, p90)
 
 
-def _movements(report_cells: Iterable[Cell]) -> dict[str, int]:
+def _movements(report_cells: Iterable[ReportCell]) -> dict[str, int]:
     names = ("new", "reopened", "closed", "cancelled")
     parts = [cell.parts for cell in report_cells if isinstance(cell.parts, dict)]
     return {name: sum(part[name].denominator for part in parts if name in part) for name in names}

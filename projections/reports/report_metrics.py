@@ -6,11 +6,12 @@ The same table makes the views of `reporting`, their comments, the answers of `/
 later gives the same answer.
 """
 
-from typing import LiteralString
+from typing import Literal, LiteralString
 
 import msgspec
 
-GROUPS = ("level", "category", "priority", "week")
+GroupName = Literal["level", "category", "priority", "week", "queue"]
+GROUPS: tuple[GroupName, ...] = ("level", "category", "priority", "week")  # of every metric
 METRIC_COLUMNS = {
     "ticket_id": "the ticket",
     "at": "the date by which the row is counted",
@@ -48,7 +49,7 @@ class ReportMetric(msgspec.Struct, frozen=True, kw_only=True):
     extra: tuple[str, ...] = ()
     where: LiteralString = "at >= lo"
     has_beginning: bool = True
-    group_by: tuple[str, ...] = GROUPS
+    group_by: tuple[GroupName, ...] = GROUPS
 
 
 REPORT_METRICS: tuple[ReportMetric, ...] = (

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import urllib3
+from cryptography.hazmat.primitives.asymmetric import ed448
 from jwt import PyJWKClientError, PyJWTError
 
 from api.http.middleware import issuer_keys as jwks
@@ -21,6 +22,7 @@ from tests.support.write_side import beside
 
 OWN, OTHER = private_key("RS256"), private_key("RS256", 2)
 SPARE = private_key("EdDSA", 2)
+WIDE = ed448.Ed448PrivateKey.generate()
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +30,7 @@ def issuer() -> Iterator[Issuer]:
     """An issuer that answers."""
     with Issuer() as answering:
         answering.keys["spare"] = jwk("spare", "EdDSA", SPARE)
+        answering.keys["wide"] = jwk("wide", "EdDSA", WIDE)
         yield answering
 
 
@@ -54,7 +57,7 @@ def refused(reply: Reply) -> str:
 # ── Which tokens are taken ──────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
+@pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA", "Ed25519"])
 def test_a_token_of_the_issuer_is_taken(served: RunningDesk, issuer: Issuer, algorithm: str) -> None:
     """Signed by any of its keys, with an algorithm that the settings allow, for this audience among others."""
     assert read(served, issuer.token(algorithm)).status == 200
@@ -82,6 +85,9 @@ BAD: dict[str, tuple[Callable[[Issuer], str], str]] = {
         "",
     ),
     "a key for another algorithm": (lambda i: i.token("ES256", {"kid": "RS256"}), "no such key"),
+    "Ed25519 with a key of another curve": (lambda i: i.forged("Ed25519", WIDE, kid="wide"), "no such key"),
+    "Ed25519 with a key for another algorithm": (lambda i: i.token("Ed25519", {"kid": "ES256"}), "no such key"),
+    "Ed25519 with another's key": (lambda i: i.forged("Ed25519", SPARE, kid="Ed25519"), "signature"),
     "an unknown kid": (lambda i: i.token(headers={"kid": "unheard-of"}), "no such key"),
     "no kid, among several keys": (lambda i: i.forged("RS256", OWN, kid=None), "read"),
     "kid a number": (lambda i: i.forged("RS256", OWN, kid=7), "read"),

@@ -20,7 +20,13 @@ from aiosmtpd.smtp import AuthResult
 
 from application.commands import supporting_commands as s
 from application.commands.deciding import Trace
-from application.commands.procedure_commands import CloseTicket, DocumentResolution, ResolveTicket, VerifyTicket
+from application.commands.procedure_commands import (
+    CloseTicket,
+    DocumentResolution,
+    EscalateTicket,
+    ResolveTicket,
+    VerifyTicket,
+)
 from application.helpdesk import HelpDesk
 from application.mail.closure_mail import ClosureMailer, mail_backoff, reason_of, trouble_of
 from application.mail.mail_message import OutgoingMail
@@ -34,7 +40,7 @@ from application.store.postgres.database import connect
 from application.store.sealing import seal_all
 from domain.client import Client, Contact
 from domain.events import ClosureEmailFailed, ClosureEmailSent, Recorded
-from domain.values import Channel, Principal, Role
+from domain.values import Channel, Level, Principal, Role
 from tests.support.given import BEGUN, after
 from tests.support.running_desk import Mailbox, free_port
 from tests.support.tls_identity import IDENTITY
@@ -886,3 +892,20 @@ def test_a_ticket_that_cannot_be_read_holds_up_no_other_mail(
     assert mailer.send_next(at(NOW + timedelta(days=6)))
     assert sorted(row[1] for row in outbox(connection)) == ["failed", "sent"]
     assert not mailer.send_next(at(NOW + timedelta(days=6)))
+
+
+def test_an_outcome_belongs_to_the_level_that_closed(
+    desk: HelpDesk, connection: psycopg.Connection, connections: Pool
+) -> None:
+    """Reopened and escalated while the mail is on its way: what became of the mail is stored at the closing's level."""
+    ticket_id = closed(desk)
+    queue(connection)
+
+    def go_on(_: OutgoingMail) -> None:
+        desk.execute(request(ticket_id, s.ReopenTicket("it came back"), CLIENT))
+        desk.execute(request(ticket_id, EscalateTicket("not here")))
+
+    assert mailer_with(connections, go_on).send_next(at(NOW))
+    escalated, outcome = desk.history(ticket_id)[-2:]
+    assert (escalated.level, outcome.level) == (Level.TIER2, Level.TIER1)
+    assert isinstance(outcome.event, ClosureEmailSent)

@@ -92,7 +92,7 @@ JOURNEY: list[Step] = [
     (MAIN, s.AddNote("hidden?"), AUDITOR),
     (MAIN, s.ChangePriority(Grade.LOW, Grade.LOW, "one user only"), STAFF),
     (MAIN, s.AwaitClient("which model?"), STAFF),
-    (MAIN, s.ClientResponds("the old one"), CLIENT),
+    (MAIN, s.RecordClientResponse("the old one"), CLIENT),
     (MAIN, s.LinkTicket(OTHER, Relation.RELATED_TO), STAFF),
     (MAIN, s.LinkTicket(MAIN, Relation.RELATED_TO), STAFF),
     (MAIN, s.LinkTicket(new_stream_id(NOW), Relation.RELATED_TO), STAFF),

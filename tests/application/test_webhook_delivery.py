@@ -18,14 +18,18 @@ from standardwebhooks import Webhook
 from api.worker.webhook_dispatcher import AT_ONCE
 from api.worker.worker_loop import Worker
 from application.settings import Settings
+from application.store.event_store import to_row
 from application.store.postgres.database import connect
+from application.store.sealing import seal_all
 from application.webhooks.delivery import delivery_backoff, prune_deliveries
 from application.webhooks.delivery_queue import queue_deliveries, served_subscriptions
 from application.webhooks.signing import Vault, new_secret
 from domain.client import client_stream
+from domain.events import Closed, ClosureEmailSent, Recorded
+from domain.values import Actor, Level, Role
 from tests.support.running_desk import ROOT, wait_until
 from tests.support.webhook_receiver import OK, SECRET, Clock, Desk, Received, Receiver, nowhere
-from tests.support.write_side import beside
+from tests.support.write_side import NOW, append, beside
 
 
 @pytest.fixture
@@ -289,6 +293,22 @@ def test_filters_are_those_of_the_feed(at: Desk, receiver: Receiver, connection:
     assert receiver.positions == [1]
     assert len(at.log("id")) == 1
     assert connection.execute("select distinct position from webhooks").fetchall() == [(2,)]
+
+
+def test_a_level_filter_finds_the_outcome_of_a_mail_at_its_closing(
+    at: Desk, receiver: Receiver, connection: psycopg.Connection
+) -> None:
+    """What became of a closing e-mail goes to whoever follows the level that closed, wherever the ticket is."""
+    at.subscribe(receiver.url, level="noc")
+    ticket, actor = uuid4(), Actor("desk", "desk", Role.SYSTEM)
+    closed, sent = Closed(Level.NOC), ClosureEmailSent(1, "<1@desk>", 1)
+    happened = enumerate(((closed, Level.NOC), (sent, Level.TIER1), (sent, Level.NOC)), 1)
+    append(connection, [to_row(Recorded(ticket, n, NOW, actor, event, level=level)) for n, (event, level) in happened])
+    seal_all(connection)
+    at.settle()
+    assert [(one.position, one.json["level"], one.json["step"]) for one in receiver.received] == [
+        (n, "noc", "19") for n in (1, 2, 3)
+    ]
 
 
 def test_a_client_filter_follows_the_summaries(at: Desk, receiver: Receiver, connection: psycopg.Connection) -> None:

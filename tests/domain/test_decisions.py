@@ -702,7 +702,7 @@ TEXTS = [
     ("text", lambda t: s.AddNote(t, Visibility.CLIENT)),
     ("reason", lambda t: s.ChangePriority(Grade.LOW, Grade.LOW, t)),
     ("reason", s.AwaitClient),
-    ("text", s.ClientResponds),
+    ("text", s.RecordClientResponse),
     ("reason", s.CancelTicket),
     ("reason", s.ReopenTicket),
 ]

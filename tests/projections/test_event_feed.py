@@ -1,5 +1,6 @@
 """The event feed: one log in four forms, the same filters in each, and nothing that keeps a reader from going on."""
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -50,7 +51,7 @@ def test_all_forms_tell_the_same(desk: RunningDesk) -> None:
         "after=0",
         "after=9",
         "type=Ticket.Escalated",
-        "type=Ticket.Nothing",
+        "type=Ticket.Cancelled",
         f"ticket_id={some['ticket_id']}",
         "client_user_id=client-tier2",
         f"actor={some['actor']['id']}&after=3",
@@ -59,7 +60,7 @@ def test_all_forms_tell_the_same(desk: RunningDesk) -> None:
     ]
     for query in queries:
         expected = walk(desk, f"/v1/events?{query}")
-        assert (len(expected) > 2) == (query != "type=Ticket.Nothing"), query
+        assert (len(expected) > 2) == (query != "type=Ticket.Cancelled"), query
         for accept in (NDJSON, SSE):
             assert all_of(desk, accept, query).events == expected, (query, accept)
         assert [event["data"] for event in cloud_events(desk, query)] == expected, query
@@ -69,13 +70,13 @@ def test_a_stream_says_how_far_it_has_come(desk: RunningDesk) -> None:
     """Where nothing fits, whoever goes on from what was told last does not read the same again."""
     end = int(desk.get("/v1/events?limit=1").headers["Deskledger-Position"])
     for accept in (NDJSON, SSE):
-        assert all_of(desk, accept, "type=Ticket.Nothing").position >= end
+        assert all_of(desk, accept, "type=Ticket.Cancelled").position >= end
 
 
 def test_a_page_of_cloud_events_says_where_to_go_on(desk: RunningDesk) -> None:
     """It is a bare list, so `after` stands in a header, as with every page."""
     for accept in (JSON, CLOUD_EVENTS):
-        reply = desk.request("GET", "/v1/events?type=Ticket.Nothing", headers={"Accept": accept})
+        reply = desk.request("GET", "/v1/events?type=Ticket.Cancelled", headers={"Accept": accept})
         assert reply.headers["Deskledger-After"] == reply.headers["Deskledger-Position"], accept
 
 
@@ -193,9 +194,27 @@ def test_a_page_does_not_wait_where_there_is_something(desk: RunningDesk) -> Non
 
 def test_a_wait_in_vain_is_an_empty_page(desk: RunningDesk) -> None:
     """Nothing happened: an empty page that says where to go on."""
-    found = desk.get("/v1/events?type=Ticket.Nothing&wait=1").json
+    found = desk.get("/v1/events?type=Ticket.Cancelled&wait=1").json
     assert (found["items"], found["next"]) == ([], None)
     assert found["after"] > 0
+
+
+def test_events_go_out_without_names_on_request(desk: RunningDesk) -> None:
+    """The same events under the same ids; no line `event:`, so that `onmessage` of an EventSource sees each of them."""
+    with stream(desk, SSE, "event_names=false&wait=0") as response:
+        sent = response.read()
+    with stream(desk, SSE, "event_names=true&wait=0") as response:
+        named = response.read()
+    assert named == all_bytes(desk)
+    assert b"\nevent: " in named
+    assert sent == re.sub(rb"event: .*\n", b"", named)
+    assert desk.get("/v1/events?event_names=perhaps").status == 400
+
+
+def all_bytes(desk: RunningDesk) -> bytes:
+    """What a stream of server-sent events is without a word about names."""
+    with stream(desk, SSE, "wait=0") as response:
+        return response.read()
 
 
 @pytest.mark.parametrize("accept", [NDJSON, SSE])

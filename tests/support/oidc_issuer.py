@@ -4,6 +4,7 @@ import json
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
@@ -16,7 +17,15 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 AUDIENCE = "desk"
 DISCOVERY, KEYS = "/.well-known/openid-configuration", "/keys"
-WAYS = {"RS256": RSAAlgorithm, "PS256": RSAAlgorithm, "ES256": ECAlgorithm, "EdDSA": OKPAlgorithm}
+WAYS = {
+    "RS256": RSAAlgorithm,
+    "PS256": RSAAlgorithm,
+    "ES256": ECAlgorithm,
+    "EdDSA": OKPAlgorithm,
+    "Ed25519": OKPAlgorithm,
+}
+with suppress(ValueError):  # the desk has done so, if it runs in this process
+    jwt.register_algorithm("Ed25519", OKPAlgorithm())
 
 
 @cache
@@ -24,14 +33,15 @@ def private_key(algorithm: str, number: int = 1) -> Any:
     """A key pair; made once a run, for making one takes its time."""
     if algorithm.startswith("ES"):
         return ec.generate_private_key(ec.SECP256R1())
-    if algorithm == "EdDSA":
+    if algorithm in ("EdDSA", "Ed25519"):
         return ed25519.Ed25519PrivateKey.generate()
     return rsa.generate_private_key(65537, 2048)
 
 
 def jwk(kid: str, algorithm: str, key: Any) -> dict[str, Any]:
     """The public half of a key as the issuer publishes it."""
-    return {**WAYS[algorithm].to_jwk(key.public_key(), as_dict=True), "kid": kid, "use": "sig"}
+    named = {"alg": algorithm} if algorithm == "Ed25519" else {}
+    return {**WAYS[algorithm].to_jwk(key.public_key(), as_dict=True), "kid": kid, "use": "sig", **named}
 
 
 def encoded(part: Any) -> str:
@@ -45,7 +55,7 @@ class Issuer:
 
     def __init__(self) -> None:
         self.keys = {"RS256": jwk("RS256", "RS256", private_key("RS256"))}
-        for algorithm in ("ES256", "EdDSA"):
+        for algorithm in ("ES256", "EdDSA", "Ed25519"):
             self.keys[algorithm] = jwk(algorithm, algorithm, private_key(algorithm))
         self.asked: list[str] = []
         self.status, self.more = 200, dict[str, Any]()

@@ -353,7 +353,7 @@ WISHES: dict[str, Callable[[Sheet, int], Command]] = {
     "add_note": lambda *_: s.AddNote("seen"),
     "change_priority": lambda _, n: s.ChangePriority(Grade(GRADES[n % 3]), Grade.HIGH, "judged anew"),
     "await_client": lambda _, n: s.AwaitClient(f"reason {n % 2}"),
-    "client_responded": lambda *_: s.ClientResponds("here it is"),
+    "client_responded": lambda *_: s.RecordClientResponse("here it is"),
     "cancel": lambda *_: s.CancelTicket("not needed"),
     "reopen": lambda *_: s.ReopenTicket("it came back"),
     "link": lambda _, n: s.LinkTicket(UUID(int=n + 1), Relation.RELATED_TO),
@@ -501,10 +501,12 @@ class Desk(RuleBasedStateMachine):
         """Rule 7: the outcome comes in whenever it comes in, whatever the ticket's state is by then."""
         ticket_id = self.id_of(ticket)
         known = self.tickets[ticket_id]
-        if any(isinstance(recorded.event, e.Closed) for recorded in self.streams[ticket_id]):
-            sent = e.ClosureEmailSent(9, "<9@desk>", 1) if n else e.ClosureEmailFailed(9, "<9@desk>", 1, "gone")
+        if closings := [recorded for recorded in self.streams[ticket_id] if isinstance(recorded.event, e.Closed)]:
+            closed = closings[n % len(closings)]
+            which = (closed.originator_version, "<9@desk>", 1)
+            sent = e.ClosureEmailSent(*which) if n else e.ClosureEmailFailed(*which, "gone")
             desk, at = Actor("desk", "desk", Role.SYSTEM), max(self.now, known.updated_at)
-            self.record(ticket_id, (e.Recorded(ticket_id, known.version + 1, at, desk, sent, level=known.level),))
+            self.record(ticket_id, (e.Recorded(ticket_id, known.version + 1, at, desk, sent, level=closed.level),))
 
     def want_possible(self, ticket: int, names: list[str], pick: int, n: int) -> None:
         """One of these commands, if one is possible, by one of those who may give it."""

@@ -28,10 +28,10 @@ COMMONLY = {  # what is given more often, so that tickets get somewhere
 
 
 class Walk:
-    """Gives random commands that are possible; `desk` records them."""
+    """Gives random commands that are possible; `desk` records them. `opening` is how many of them begin a ticket."""
 
-    def __init__(self, desk: HelpDesk, seed: int) -> None:
-        self.desk, self.chance, self.now = desk, random.Random(seed), START
+    def __init__(self, desk: HelpDesk, seed: int, opening: float = 0.12) -> None:
+        self.desk, self.chance, self.now, self.opening = desk, random.Random(seed), START, opening
         self.tickets: list[UUID] = []
         desk.register_client("client-1", RegisterClient("client 1", "client-1@example.org").contact(), STAFF, START)
 
@@ -39,7 +39,7 @@ class Walk:
         """So many commands, and what they led to."""
         for _ in range(count):
             self.now += timedelta(minutes=self.chance.randint(0, 600))
-            if not self.tickets or self.chance.random() < 0.12:
+            if not self.tickets or self.chance.random() < self.opening:
                 yield self._open()
             elif outcome := self._go_on(self.chance.choice(self.tickets)):
                 yield outcome

@@ -30,6 +30,9 @@ def library(module_desk: RunningDesk, tmp_path_factory: pytest.TempPathFactory) 
     done = subprocess.run([*command, "--config", "config.json"], cwd=place, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Warning" not in done.stdout, done.stdout
+    types = [Path(sys.executable).with_name("mypy"), "--config-file=", "deskledger_client"]
+    checked = subprocess.run(types, cwd=place, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
     sys.path.insert(0, str(place))
     yield importlib.import_module("deskledger_client")
     sys.path.remove(str(place))
@@ -86,7 +89,7 @@ def received(staff: Desk) -> Any:
     request = models.ReceiveRequest(models.Channel.PHONE, "It does not print.", models.RequestSender(name="Client"))
     place = staff("requests", "receive_request", body=request).parsed
     place = staff.do("identify_client", place, client_user_id=USER_ID)
-    place = staff.do("create_ticket", place)
+    place = staff.do("create_ticket_from_request", place)
     issue = {"summary": "No print", "description": "It does not print.", "category": "printing"}
     place = staff.do("document_issue", place, **issue, impact="medium", urgency="high")
     return staff.do("route_ticket", place)
@@ -135,7 +138,7 @@ def test_it_claims_and_reads_queues(staff: Desk, module_desk: RunningDesk) -> No
     received(staff)
     module_desk.caught_up()
     tier1, nothing = staff.models.Queue.TIER1, staff.models.NoFields()
-    waiting = staff("queues", "list_queue", tier1, unassigned=True).parsed
+    waiting = staff("queues", "list_queue_tickets", tier1, unassigned=True).parsed
     claimed = staff("queues", "claim_next_ticket", tier1, body=nothing).parsed
     assert claimed.ticket_id == waiting.items[0].ticket_id
     assert claimed.assignee != waiting.items[0].assignee

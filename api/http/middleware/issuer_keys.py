@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import structlog
 import urllib3
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from jwt import PyJWK, PyJWKClientError, PyJWKSet, PyJWTError
 
 from api.http.problems import Problem
@@ -31,6 +32,10 @@ class Published(msgspec.Struct):
     issuer: str = ""
     jwks_uri: str = ""
     keys: list[dict[str, Any]] = []
+
+
+ED25519 = "Ed25519"
+NAMES_OF_KEYS = {ED25519: "EdDSA"}  # RFC 9864 has a name for each curve; the library makes its keys under the old one
 
 
 class IssuerKeys:
@@ -60,7 +65,10 @@ class IssuerKeys:
             await asyncio.shield(self.refresh())  # whose client hangs up takes no fetch from others
         if not self.known:
             raise Problem(503, "issuer_unavailable", NO_KEYS, headers={"Retry-After": f"{COOL_DOWN_SECONDS:.0f}"})
-        found = [key for key in self.known if kid in (None, key.key_id) and key.algorithm_name == algorithm]
+        name = NAMES_OF_KEYS.get(algorithm, algorithm)
+        found = [key for key in self.known if kid in (None, key.key_id) and key.algorithm_name == name]
+        if algorithm == ED25519:
+            found = [key for key in found if isinstance(key.key, Ed25519PublicKey)]
         if not found or (kid is None and len(found) > 1):
             raise PyJWKClientError("the issuer has no such key")
         return found[0]
@@ -96,7 +104,10 @@ class IssuerKeys:
         """
         # one secret among them, and whoever has it could sign: only keys of which the public half is enough
         keys = [key for key in self._published() if key.get("use") in (None, "sig") and "d" not in key]
-        usable = [key | {"alg": name} for key in keys for name in self._algorithms if key.get("alg") in (None, name)]
+        usable: list[dict[str, Any]] = []
+        for key in keys:
+            names = [name for name in self._algorithms if key.get("alg") in (None, name)]
+            usable += [key | {"alg": name} for name in dict.fromkeys(NAMES_OF_KEYS.get(name, name) for name in names)]
         self.known = PyJWKSet.from_dict({"keys": usable}).keys
 
     def _published(self) -> list[dict[str, Any]]:

@@ -1,10 +1,12 @@
 """JWT bearers of an OpenID Connect issuer: what is demanded of one, and whom it stands for (RFC 8725, RFC 9068)."""
 
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import jwt
+from jwt.algorithms import OKPAlgorithm
 
-from api.http.middleware.issuer_keys import IssuerKeys
+from api.http.middleware.issuer_keys import ED25519, IssuerKeys
 from api.http.problems import Problem
 from application.identity import token_claims
 from application.settings import Settings
@@ -25,6 +27,9 @@ REASONS: dict[type[Exception], str] = {
     jwt.PyJWKClientError: "its issuer has no such key",
     token_claims.NoSubject: "its claim sub does not name anybody",
 }
+
+with suppress(ValueError):  # the library may know it by itself one day
+    jwt.register_algorithm(ED25519, OKPAlgorithm())
 
 
 def challenge(code: str, detail: str) -> Problem:
@@ -78,8 +83,8 @@ class Tokens:
         key = await self.keys.find(kid, algorithm)
         claims = jwt.decode(
             token,
-            key,
-            algorithms=self._algorithms,
+            key.key,
+            algorithms=(algorithm,),
             audience=self._audience,
             issuer=self._issuer,
             leeway=LEEWAY_SECONDS,

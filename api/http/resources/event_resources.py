@@ -10,7 +10,7 @@ from api.http.paging import JSON, Limit, Listing, encode, place, send
 from api.http.problems import Problem
 from api.http.request_parsing import MOST_WAIT_SECONDS, read_query
 from api.http.resources.api_resource import LIST_PROJECTIONS, ApiResource, MinPosition, known_position
-from api.http.streaming.event_formats import CLOUD_EVENTS, LINES, NDJSON, SENT, SSE, as_cloud_event
+from api.http.streaming.event_formats import CLOUD_EVENTS, LINES, MESSAGES, NDJSON, SENT, SSE, as_cloud_event
 from api.http.streaming.event_stream import Stream, StreamRequest
 from projections.queries.event_feed import EventFilters, FeedPage, feed_end, feed_page, log_standing
 from projections.queries.pages import DEFAULT_LIMIT
@@ -31,6 +31,7 @@ class FeedParameters(EventFilters, frozen=True, forbid_unknown_fields=True):
     wait: Annotated[int, msgspec.Meta(ge=0, le=STREAM_SECONDS)] | None = None
     min_position: MinPosition = None
     log_id: UUID | None = None
+    event_names: bool = True
 
 
 class EventPage(Listing[EventView], frozen=True):
@@ -69,10 +70,11 @@ class EventFeed(ApiResource):
 
     async def _stream(self, req: Request, resp: Response, asked: FeedParameters, media_type: str) -> None:
         seconds = STREAM_SECONDS if media_type == SSE and asked.wait is None else asked.wait or 0
+        form = FORMS[media_type] if asked.event_names else MESSAGES
         end = await feed_end(self.fetch, asked)
         place(req, resp, end)
         if req.method == "GET":
-            wanted = StreamRequest(asked, asked.after, end, seconds, FORMS[media_type])
+            wanted = StreamRequest(asked, asked.after, end, seconds, form)
             resp.stream = Stream(self.deps.streams, self.deps.streams.take(req), wanted)
 
     async def _page(self, req: Request, resp: Response, asked: FeedParameters, media_type: str, log_id: UUID) -> None:

@@ -1,6 +1,7 @@
 """Reports over HTTP: what is measured, and the figures."""
 
 from datetime import UTC, datetime
+from typing import Annotated
 
 import msgspec
 from falcon.asgi import Request, Response
@@ -13,7 +14,7 @@ from application.clock import utc_now
 from domain import roles
 from projections.queries.pages import Moment
 from projections.reports.report_figures import READ_MODELS, report
-from projections.reports.report_metrics import BY_NAME, REPORT_METRICS, ReportMetric
+from projections.reports.report_metrics import BY_NAME, REPORT_METRICS, GroupName, ReportMetric
 
 
 class ReportParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -21,7 +22,7 @@ class ReportParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     since: Moment | None = msgspec.field(name="from", default=None)
     until: Moment | None = msgspec.field(name="to", default=None)
-    group_by: str | None = None
+    group_by: Annotated[list[GroupName], msgspec.Meta(min_length=1, max_length=5)] | None = None
     min_position: MinPosition = None
 
 
@@ -33,7 +34,7 @@ class MetricWords(msgspec.Struct, frozen=True):
     formula: str
     population: str
     unit: str
-    group_by: tuple[str, ...]
+    group_by: tuple[GroupName, ...]
     parts: str | None
 
 
@@ -83,9 +84,9 @@ def known_metric(name: str) -> ReportMetric:
     raise Problem(404, "unknown_metric", f"There is no metric {name!r}: {', '.join(BY_NAME)}.")
 
 
-def known_groups(metric: ReportMetric, asked: str | None) -> list[str]:
-    """What to group by. Raises Problem with status 400 for a name that is unknown or comes twice."""
-    groups = asked.split(",") if asked is not None else []
+def known_groups(metric: ReportMetric, asked: list[GroupName] | None) -> list[GroupName]:
+    """What to group by. Raises Problem with status 400 for one that the metric does not know, or that comes twice."""
+    groups = asked or []
     if len(set(groups)) < len(groups) or not set(groups) <= set(metric.group_by):
         names = ", ".join(metric.group_by)
         raise Problem(400, "invalid_parameter", f"group_by takes, separated by commas and each once: {names}.")

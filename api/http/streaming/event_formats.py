@@ -52,6 +52,11 @@ def passed_line(position: int) -> bytes:
     return b'{"position":%d}\n' % position
 
 
+def as_message(event: EventView) -> bytes:
+    """An event as a server sends it to an EventSource that does not tell types apart: `onmessage` sees all of them."""
+    return b"id: %d\ndata: %s\n\n" % (event.position or 0, encode(event))
+
+
 def as_sent(event: EventView) -> bytes:
     """An event as a server sends it to an EventSource. JSON has no line breaks of its own."""
     name = event.type.replace("\r", " ").replace("\n", " ")
@@ -65,6 +70,7 @@ def passed_sent(position: int) -> bytes:
 
 LINES = Form(NDJSON, b"", as_line, passed_line)
 SENT = Form(SSE, b"retry: %d\n\n" % RETRY_MILLISECONDS, as_sent, passed_sent)
+MESSAGES = Form(SSE, SENT.first, as_message, passed_sent)
 
 
 def as_cloud_event(item: FeedItem, log_id: UUID) -> CloudEvent:

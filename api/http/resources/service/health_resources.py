@@ -16,13 +16,13 @@ from projections.status.readiness import Health, health
 UNSEALED_UNREADY_SECONDS = 30.0
 
 
-class Alive(msgspec.Struct, frozen=True):
+class Liveness(msgspec.Struct, frozen=True):
     """The process answers."""
 
     status: Literal["alive"] = "alive"
 
 
-class Ready(Health, frozen=True):
+class Readiness(Health, frozen=True):
     """The process can serve, and how far everything is."""
 
     status: Literal["ready"] = "ready"
@@ -33,7 +33,7 @@ class Livez:
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """Always 200."""
-        send(resp, Alive())
+        send(resp, Liveness())
 
 
 class Readyz:
@@ -57,7 +57,7 @@ class Readyz:
             way = "ahead of" if off > 0 else "behind"
             complaint = f"clock: this host's is {abs(off):.1f} s {way} the database's; set both right"
             raise unready(complaint, health=found)
-        send(resp, Ready(**msgspec.structs.asdict(found)))
+        send(resp, Readiness(**msgspec.structs.asdict(found)))
 
 
 def unready(complaint: str, **more: Any) -> Problem:
