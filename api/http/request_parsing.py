@@ -114,8 +114,10 @@ def _fields(kind: Any) -> tuple[msgspec.structs.FieldInfo, ...]:
 
 def _one_of(words: list[str]) -> str:
     """That it takes one of these; of many, an example."""
-    said = ", ".join(words)
-    return f"it takes one of {said if len(said) < MOST_QUOTED - 20 else f'the words in /openapi.json, as {words[0]}'}"
+    listed = ", ".join(words)
+    return (
+        f"it takes one of {listed if len(listed) < MOST_QUOTED - 20 else f'the words in /openapi.json, as {words[0]}'}"
+    )
 
 
 def _not_fitting(status: int, pointer: str, detail: str) -> Problem:

@@ -1,6 +1,6 @@
 """E-mail addresses: which ones are taken where they come in, and how they are written on the wire.
 
-The rules are those of the library email-validator (docs/decisions/0045). Nothing is looked up: an address is checked by
+The rules are those of the library email-validator (docs/decisions/0044). Nothing is looked up: an address is checked by
 its form alone.
 """
 

@@ -5,6 +5,7 @@ from uuid import uuid4
 
 import pytest
 
+from application.clock import utc_now
 from domain.values import Role
 from tests.support.api_requests import brought, client_key, give
 from tests.support.running_desk import RunningDesk
@@ -14,8 +15,8 @@ WAYS: dict[str, tuple[str, str, dict[str, str], Any, int]] = {
     # how a client might come by an internal note: method, path, headers, body, and the status of the answer
     "the ticket": ("GET", "/v1/tickets/{ticket}", {}, None, 200),
     "the ticket at a version": ("GET", "/v1/tickets/{ticket}?version=7", {}, None, 200),
-    "the ticket at a time": ("GET", "/v1/tickets/{ticket}?as_of=2999-01-01T00:00:00Z", {}, None, 200),
-    "the ticket at a position": ("GET", "/v1/tickets/{ticket}?position=1000000", {}, None, 200),
+    "the ticket at a time": ("GET", "/v1/tickets/{ticket}?as_of={now}", {}, None, 200),
+    "the ticket at a position": ("GET", "/v1/tickets/{ticket}?position={end}", {}, None, 200),
     "the history": ("GET", "/v1/tickets/{ticket}/history", {}, None, 200),
     "the list": ("GET", "/v1/tickets?limit=200", {}, None, 200),
     "a search": ("GET", f"/v1/tickets?q={SECRET}", {}, None, 200),
@@ -51,7 +52,9 @@ def test_an_internal_note_never_reaches_a_client(shared_desk: RunningDesk, noted
     """Not its text, nor that a word is in it; not in a header either. What is meant for the client is there."""
     method, path, headers, body, status = WAYS[way]
     key = client_key(shared_desk, "owner")
-    reply = shared_desk.request(method, path.format(ticket=noted), body, key, headers)
+    now = utc_now().isoformat().replace("+00:00", "Z")
+    end = shared_desk.get("/v1/events?limit=1").headers["Deskledger-Position"]
+    reply = shared_desk.request(method, path.format(ticket=noted, now=now, end=end), body, key, headers)
     assert reply.status == status, reply.data
     assert SECRET.encode() not in reply.data
     assert SECRET not in str(reply.headers)

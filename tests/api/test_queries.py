@@ -446,7 +446,7 @@ def test_a_filter_of_the_feed_finds_exactly_what_fits(shared_desk: RunningDesk, 
     cases: list[tuple[str, Callable[[Row], bool]]] = [
         ("type=Ticket.Escalated", lambda e: e["type"] == "Ticket.Escalated"),
         ("type=Client.Registered", lambda e: e["type"] == "Client.Registered"),
-        ("type=Ticket.ReturnedToLevel", lambda _: False),
+        ("type=Ticket.ReturnedToLevel", lambda e: e["type"] == "Ticket.ReturnedToLevel"),
         (f"ticket_id={ticket}", lambda e: e["ticket_id"] == ticket),
         (f"ticket_id={uuid4()}", lambda _: False),
         ("client_user_id=bert", lambda e: e["ticket_id"] in mine or e["client_user_id"] == "bert"),

@@ -683,7 +683,7 @@ def test_what_is_hidden_in_a_text_is_seen_in_the_mail(
     hidden = "\x1b[2Jgone\u202egnp.exe"
     closed(desk, unchecked(CONTACT, name=f"Eve{hidden}"), hidden, actions=f"one{hidden}\n\ttwo")
     queue(connection)
-    mailer.send_next(NOW)
+    mailer.send_next(at(NOW))
     (mail,) = server.mailbox.messages
     shown = "␛[2Jgone<U+202E>gnp.exe"
     assert mail["Subject"] == f"[T-000001] Closed: {shown}"
