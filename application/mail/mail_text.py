@@ -23,7 +23,7 @@ def closure_message(
     """The mail to the client. Raises ValueError when an address cannot be one."""
     name, desk = parseaddr(mail_from)
     sender, recipient = _address(desk, in_house=True), _address(client.email)
-    summary = ticket.issue.summary if ticket.issue else ticket.text
+    summary = in_one_line(" ".join((ticket.issue.summary if ticket.issue else ticket.text).split()))
     headers = {
         "From": header_mailbox(name, sender),
         "To": header_mailbox(client.name, recipient),
