@@ -169,11 +169,6 @@ def sees_only_own(who: Principal) -> bool:
     return who.roles.isdisjoint(STAFF) and (Role.CLIENT in who.roles or Role.REPORTER not in who.roles)
 
 
-def sees_no_text(who: Principal) -> bool:
-    """Whether free text is kept from the caller: reporters read figures, not words."""
-    return who.roles.isdisjoint(STAFF) and Role.CLIENT not in who.roles
-
-
 def needs(allowed: tuple[tuple[Role, Condition], ...], ticket: Ticket | None) -> str:
     """What a caller would need, in words: "the role intake or agent of tier2"."""
     level = f" of {ticket.level}" if ticket is not None and ticket.level else ""

@@ -9,7 +9,8 @@ import msgspec
 from domain import events as e
 from domain.client import ContactChanged, Registered
 from domain.events import Event, Recorded
-from domain.values import Level, Role, Visibility
+from domain.values import Level, Role
+from domain.visibility import Audience, seen_by, sees_actor, sees_event
 
 LEVEL_NAMES = {
     Level.TIER1: "Tier 1 Support",
@@ -56,12 +57,32 @@ SENTENCES: dict[type[Event], str] = {
 }
 
 
-def words(event: Event) -> str:
-    """What happened, in a sentence without the time and the actor."""
-    sentence = SENTENCES.get(type(event))
+# What clients are told in other words, since they do not see all of it.
+CLIENT_SENTENCES: dict[type[Event], str] = {
+    e.IssueDocumented: "Issue documented: {summary} ({category}). {description}",
+}
+# What a dossier, which the client reads, says of an event that the client does not see; of others that it was there.
+WITHHELD: dict[type[Event], str] = {
+    e.ClientIdentified: "Client identified by mistake.",
+    e.Assigned: "Assigned.",
+    e.Released: "Released.",
+    e.Qualified: "Qualified.",
+    e.ClosureEmailFailed: "Closing e-mail could not be delivered.",
+    e.ReturnedToLevel: "Returned.",
+    e.NoteAdded: "Internal note added.",
+    e.PriorityChanged: "Priority changed.",
+    e.Linked: "Linked to another ticket.",
+}
+WITHHELD_OTHERS = "Handled by the desk."
+
+
+def words(event: Event, audience: Audience = Audience.STAFF) -> str:
+    """What happened, in a sentence without the time and the actor, and without what the reader does not see."""
+    seen, others = seen_by(audience, event), CLIENT_SENTENCES if audience is Audience.CLIENT else SENTENCES
+    sentence = others.get(type(event)) or SENTENCES.get(type(event))
     if sentence is None:
-        return f"{event.stored_as}: {msgspec.json.encode(event).decode()}"
-    return sentence.format_map({field: _in_words(value) for field, value in msgspec.structs.asdict(event).items()})
+        return f"{event.stored_as}: {msgspec.json.encode(seen).decode()}"
+    return sentence.format_map({field: _in_words(value) for field, value in msgspec.structs.asdict(seen).items()})
 
 
 def _in_words(value: object) -> object:
@@ -78,8 +99,9 @@ def _in_words(value: object) -> object:
 def dossier_lines(history: Sequence[Recorded], client: str | None) -> tuple[str, ...]:
     """The lines of a dossier: version, time, actor and role, words, and the hash of all that the event holds.
 
-    The client of the ticket reads them: they have neither the desk's own notes and links nor whoever else was taken for
-    the client, nor what that one wrote. Such a line has no hash: who can guess a short text could prove it by that.
+    The client of the ticket reads them: of what the client does not see, of whoever else was taken for the client and
+    of what that one wrote, they say that there was something. Such a line has no hash: who can guess a short text could
+    prove it by that. The people of the desk stand there by their roles.
     """
     settled = identified_at(history)
     return tuple(_dossier_line(recorded, client, by_mistake(recorded, settled)) for recorded in history)
@@ -87,24 +109,14 @@ def dossier_lines(history: Sequence[Recorded], client: str | None) -> tuple[str,
 
 def _dossier_line(recorded: Recorded, client: str | None, mistaken: bool) -> str:
     actor = recorded.actor
-    by = f"somebody else ({actor.role})" if mistaken else f"{actor.name} ({actor.role})"
-    head = f"{recorded.originator_version}. {recorded.at:%Y-%m-%dT%H:%M:%S.%fZ} {by}: "
-    if withheld := "Said by mistake." if mistaken else _withheld(recorded.event, client):
-        return f"{head}{withheld} [withheld]"
+    by = f"{actor.name} ({actor.role})" if sees_actor(Audience.CLIENT, actor) else str(actor.role)
+    head = f"{recorded.originator_version}. {recorded.at:%Y-%m-%dT%H:%M:%S.%fZ} "
+    if mistaken:
+        return f"{head}somebody else ({actor.role}): Said by mistake. [withheld]"
+    if not sees_event(Audience.CLIENT, recorded.event, client):
+        return f"{head}{by}: {WITHHELD.get(type(recorded.event), WITHHELD_OTHERS)} [withheld]"
     digest = sha256(msgspec.json.encode(recorded, order="sorted")).hexdigest()
-    return f"{head}{words(recorded.event)} [sha256 {digest}]"
-
-
-def _withheld(event: Event, client: str | None) -> str:
-    """What is said of an event that the client does not read; nothing where it is read."""
-    match event:
-        case e.NoteAdded(visibility=Visibility.INTERNAL):
-            return "Internal note added."
-        case e.ClientIdentified(client_user_id=identified) if identified != client:
-            return "Client identified by mistake."
-        case e.Linked():
-            return "Linked to another ticket."
-    return ""
+    return f"{head}{by}: {words(recorded.event, Audience.CLIENT)} [sha256 {digest}]"
 
 
 def identified_at(history: Iterable[Recorded]) -> int:

@@ -285,11 +285,9 @@ def test_only_an_admin_manages_webhooks():
 
 
 def test_who_sees_only_a_part():
-    """A client alone sees only the own tickets, a reporter alone no free text; another role shows more."""
+    """A client alone sees only the own tickets; another role shows more."""
     assert [name for name, who in WHO.items() if roles.sees_only_own(who)] == ["client", "another client", "nobody"]
-    assert [name for name, who in WHO.items() if roles.sees_no_text(who)] == ["reporter", "nobody"]
     assert not roles.sees_only_own(principal("both", Role.CLIENT, Role.AUDITOR))
-    assert not roles.sees_no_text(principal("both", Role.REPORTER, Role.AUDITOR))
 
 
 def test_no_key_can_act_as_the_desk_itself():

@@ -12,6 +12,7 @@ from domain import errors
 from domain import events as e
 from domain.client import EVENTS, ContactChanged, Registered
 from domain.values import Actor, Channel, Grade, Level, Relation, Role, Sender, Visibility
+from domain.visibility import Audience, sees_event
 from domain.words import LEVEL_NAMES, dossier_lines, words
 from tests.support.given import HASH, START, TICKET_ID
 
@@ -106,6 +107,7 @@ class Overheard(e.Event, frozen=True):
 def test_an_event_without_words_is_still_shown():
     """A history is shown whole: an event that has no words yet is shown by its stored name and its fields."""
     assert words(Overheard("steps")) == 'Ticket.Overheard: {"text":"steps"}'
+    assert words(Overheard("steps"), Audience.REPORTER) == 'Ticket.Overheard: {"text":null}'
 
 
 def test_every_level_has_the_name_of_the_source():
@@ -128,9 +130,9 @@ def line_of(**changes: object) -> str:
 
 
 def test_rule_8_a_line_of_the_dossier_says_who_did_what_when():
-    """Rule 8: a line has the version, the time in UTC, the actor with the role, the words, and a hash of everything."""
+    """Rule 8: a line has the version, the time in UTC, the role, the words, and a hash of all."""
     head, hashed = line_of().rsplit(" [sha256 ", 1)
-    assert head == "7. 2026-11-02T09:00:00.000000Z agent-tier2 (agent): Note (client): seen – ä"
+    assert head == "7. 2026-11-02T09:00:00.000000Z agent: Note (client): seen – ä"
     assert len(hashed) == len("0" * 64 + "]")
     assert line_of(at=datetime(2026, 11, 2, 9, 0, 0, 42, tzinfo=UTC)).startswith("7. 2026-11-02T09:00:00.000042Z ")
 
@@ -175,17 +177,41 @@ def test_a_dossier_does_not_say_what_somebody_taken_for_the_client_has_said():
 
 @pytest.mark.parametrize("event", [event for event, _ in SENTENCES], ids=lambda event: type(event).__name__)
 def test_rule_8_a_dossier_lists_every_event_in_words(event: e.Event):
-    """Rule 8: any event has its line in the dossier, in the words of the history; an internal note none."""
-    withheld = {e.NoteAdded: "Internal note added. [withheld]", e.Linked: "Linked to another ticket. [withheld]"}
-    said = withheld.get(type(event), f"{words(event)} [sha256 ")
-    assert f" agent-tier2 (agent): {said}" in line_of(event=event)
+    """Rule 8: any event has its line in the dossier, in the words of the client's history, or that it was there."""
+    withheld = {
+        e.NoteAdded: "Internal note added.",
+        e.Linked: "Linked to another ticket.",
+        e.Assigned: "Assigned.",
+        e.Released: "Released.",
+        e.Qualified: "Qualified.",
+        e.PriorityChanged: "Priority changed.",
+        e.ReturnedToLevel: "Returned.",
+        e.ClosureEmailFailed: "Closing e-mail could not be delivered.",
+        Registered: "Handled by the desk.",
+        ContactChanged: "Handled by the desk.",
+    }
+    line, said = line_of(event=event), withheld.get(type(event))
+    head = "7. 2026-11-02T09:00:00.000000Z agent: "
+    if said:
+        assert line == f"{head}{said} [withheld]"
+    else:
+        assert line.startswith(f"{head}{words(event, Audience.CLIENT)} [sha256 ")
+
+
+@pytest.mark.parametrize("event", [event for event, _ in SENTENCES], ids=lambda event: type(event).__name__)
+def test_a_client_reads_the_same_words_but_for_impact_and_urgency(event: e.Event):
+    """The client's words leave out how an issue was judged, and nothing else of what the client sees."""
+    if isinstance(event, e.IssueDocumented):
+        assert words(event, Audience.CLIENT) == "Issue documented: No print (printing). It does not print."
+    elif sees_event(Audience.CLIENT, event, "client-a"):
+        assert words(event, Audience.CLIENT) == words(event)
 
 
 def test_a_note_of_the_desk_is_only_mentioned_in_the_dossier():
     """The client reads the dossier: a line tells of an internal note, and nothing in it depends on the text: with a
     hash, a text that can be guessed could be proved."""
     kept = {line_of(event=e.NoteAdded(text, Visibility.INTERNAL)) for text in ("seen", "heard")}
-    assert kept == {"7. 2026-11-02T09:00:00.000000Z agent-tier2 (agent): Internal note added. [withheld]"}
+    assert kept == {"7. 2026-11-02T09:00:00.000000Z agent: Internal note added. [withheld]"}
 
 
 @pytest.mark.parametrize(
