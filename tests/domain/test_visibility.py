@@ -1,4 +1,4 @@
-"""What each kind of reader sees: the table, and how it is put to use. `tests/api/test_who_sees_what.py` has all of it."""
+"""What each kind of reader sees: how the table is used. `tests/api/test_who_sees_what.py` has it all."""
 
 import msgspec
 import pytest
@@ -32,7 +32,7 @@ def principal(*held: Role) -> Principal:
 
 @pytest.mark.parametrize("role", [role for role in Role if role is not Role.SYSTEM])
 def test_each_role_reads_with_the_eyes_of_its_kind(role: Role):
-    """A client and a reporter see a part, everybody else sees all; what somebody may do beside does not take it away."""
+    """A client and a reporter see a part, everybody else sees all; another role beside does not take it away."""
     parts = {Role.CLIENT: CLIENT, Role.REPORTER: REPORTER}
     assert audience_of(principal(role)) is parts.get(role, STAFF)
     assert audience_of(principal(role, Role.AUDITOR)) is STAFF
