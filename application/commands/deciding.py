@@ -12,8 +12,8 @@ from application.commands.command import Command, Loaded, Opening
 from domain.client import Client, Contact, client_stream, fold_client, register
 from domain.errors import StaleVersion, UnknownTicket
 from domain.events import Event, Recorded
-from domain.roles import actor_for, may_give, require_role
-from domain.rules import REOPEN_WINDOW, Given, allowed_commands, require_allowed
+from domain.roles import actor_for, require_role
+from domain.rules import REOPEN_WINDOW, Given, allowed_commands, require_giver
 from domain.ticket import Ticket, begin_ticket, evolve, fold
 from domain.values import Actor, Level, Principal, Queue, State
 
@@ -111,8 +111,7 @@ def decide(request: CommandRequest, streams: Mapping[UUID, Sequence[Recorded]], 
     require_version(request.expected_version, ticket)
     now = max(request.now, ticket.updated_at)  # a clock that was set back must not turn a history backwards
     given = request.policy.given(who, now)
-    if not may_give(who, command.name, ticket):
-        require_allowed(command.name, ticket, given)  # what is refused to everybody is said, and no missing role
+    require_giver(command.name, ticket, given)
     loaded = Loaded(given, actor_for(who, command.name, ticket), history, streams, number)
     return _outcome(request, loaded, ticket, (command,))
 

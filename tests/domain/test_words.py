@@ -262,6 +262,7 @@ CODES = {
     "client_not_awaited": errors.ClientNotAwaited,
     "wrong_route": errors.WrongRoute,
     "wrong_level": errors.WrongLevel,
+    "ticket_elsewhere": errors.TicketElsewhere,
     "unacceptable": errors.Unacceptable,
     "blank_text": errors.BlankText,
     "unknown_client": errors.UnknownClient,

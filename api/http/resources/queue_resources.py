@@ -12,7 +12,7 @@ from application.commands.idempotency import IdempotencyRequest, StoredAnswer
 from application.commands.supporting_commands import ClaimNext
 from application.store.event_store import NotReadable
 from domain import roles
-from domain.errors import Forbidden
+from domain.errors import Forbidden, TicketElsewhere
 from domain.values import Queue
 from domain.visibility import audience_of_all, require_filters
 from projections.queries.claim_dispenser import ClaimDispenser
@@ -108,7 +108,11 @@ class ClaimNextTicket(ApiResource):
                 passed_over = not (isinstance(result, StoredAnswer) or result.events)
                 if not passed_over:
                     return result
-            except (Forbidden, NotReadable):  # it has gone to where this caller may not claim, or is for the operator
+            except (
+                Forbidden,
+                TicketElsewhere,
+                NotReadable,
+            ):  # it has gone to where this caller may not claim, or is for the operator
                 passed_over = True
             finally:
                 dispenser.complete(free, passed_over)
