@@ -95,7 +95,7 @@ MAY: dict[str, Rows] = {
     "link": (INTAKE,),
 }
 
-RESOLVING_LEVELS = frozenset(Level) - {Level.IT_MANAGER}
+RESOLVING_LEVELS = tuple(level for level in Level if level is not Level.IT_MANAGER)
 STAFF = (Role.INTAKE, Role.AGENT, Role.QUALITY, Role.IT_MANAGER, Role.AUDITOR, Role.ADMIN)
 MAY_READ: dict[str, tuple[Role, ...]] = {
     "ticket": (*STAFF, Role.CLIENT),
@@ -164,7 +164,7 @@ def where_given(who: Principal, command: str, ticket: Ticket) -> str:
 
 def _could(role: Role, condition: Condition, ticket: Ticket) -> bool:
     """Whether anybody in that role could give the command as the ticket stands."""
-    return condition(Principal("", "", frozenset({role}), RESOLVING_LEVELS, ticket.client_user_id), ticket)
+    return condition(Principal("", "", frozenset({role}), frozenset(RESOLVING_LEVELS), ticket.client_user_id), ticket)
 
 
 def _carries(who: Principal, role: Role) -> str:
