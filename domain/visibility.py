@@ -161,7 +161,8 @@ def require_filters(audience: Audience, filters: msgspec.Struct, names: tuple[st
     """Raises Forbidden when the reader filters by what it does not see."""
     for name in names:
         if getattr(filters, name) is not None and not sees(audience, name):
-            raise Forbidden(f"for {name} one of the roles {', '.join(STAFF)}")
+            others = sorted(FIELDS_SEEN.get(name, NEITHER))  # audiences are called as their roles
+            raise Forbidden(f"for {name} one of the roles {', '.join([*STAFF, *others])}")
 
 
 @cache
