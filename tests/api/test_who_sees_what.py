@@ -263,6 +263,7 @@ class Scene:
 
     def __init__(self, served: RunningDesk) -> None:
         self.served = served
+        served.settled()  # or an earlier test's mail would be refused in place of ours
         person = lambda role, **more: served.key(role, name=f"{role} {PERSON} (knows the troublemaker)", **more)  # noqa: E731
         self.keys = {str(role): person(role) for role in Role if role not in (Role.AGENT, Role.CLIENT, Role.SYSTEM)}
         self.keys["agent"] = person(Role.AGENT, levels=RESOLVING)
