@@ -9,7 +9,7 @@ DeskError
 │   ├── NotQualified, CannotResolveHere, NoQualificationHere, NoLevelAbove      the ladder
 │   ├── NotResolved, NotVerified, DetailsMissing, FourEyes                      quality control and closing
 │   ├── AtDecisionPoint, NotAtDecisionPoint, NoCurrentDossier, DossierMismatch, NotApproved   the IT manager
-│   └── ClientNotAwaited, WrongRoute, WrongLevel
+│   └── ClientNotAwaited, WrongRoute, WrongLevel, TicketElsewhere
 ├── Unacceptable            well-formed, but it cannot be meant: UnknownClient, LinkToSelf, UnknownOther
 │   └── TextFault           BlankText, UnfitText
 ├── Forbidden, NotFound     a role, a level or a client is lacking; UnknownTicket, UnknownUserId
@@ -162,6 +162,10 @@ class WrongLevel(Refused):
     """The IT manager returns a ticket to tier1, tier2, tier3 or onsite; the NOC returns it to it_manager."""
 
 
+class TicketElsewhere(Refused):
+    """The ticket does not stand where your role gives this command."""
+
+
 class Unacceptable(DeskError):
     """The request is well-formed, but it cannot be meant."""
 
@@ -207,12 +211,15 @@ class UnknownOther(Unacceptable):
 
 
 class Forbidden(DeskError):
-    """Your key or token does not carry the role that this takes."""
+    """Your key or token does not carry the role that this takes.
+
+    `carries` is what it does carry of the role: other levels, or another client.
+    """
 
     code = "role_missing"
 
-    def __init__(self, needs: str) -> None:
-        super().__init__(f"This takes {needs}; your key or token does not carry it.")
+    def __init__(self, needs: str, carries: str = "") -> None:
+        super().__init__(f"This takes {needs}; your key or token {carries or 'does not carry it'}.")
         self.needs = needs
 
 

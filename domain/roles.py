@@ -63,7 +63,8 @@ AT_LEVEL = (Role.AGENT, at_level)
 CLIENT = (Role.CLIENT, own)
 IN_QUALITY_CONTROL = (Role.QUALITY, in_quality_control)
 
-MAY: dict[str, tuple[tuple[Role, Condition], ...]] = {
+Rows = tuple[tuple[Role, Condition], ...]
+MAY: dict[str, Rows] = {
     # command: who may give it; the first that fits is the role that the event names
     "receive_request": (INTAKE,),
     "open_ticket": (INTAKE,),
@@ -94,6 +95,7 @@ MAY: dict[str, tuple[tuple[Role, Condition], ...]] = {
     "link": (INTAKE,),
 }
 
+RESOLVING_LEVELS = tuple(level for level in Level if level is not Level.IT_MANAGER)
 STAFF = (Role.INTAKE, Role.AGENT, Role.QUALITY, Role.IT_MANAGER, Role.AUDITOR, Role.ADMIN)
 MAY_READ: dict[str, tuple[Role, ...]] = {
     "ticket": (*STAFF, Role.CLIENT),
@@ -140,11 +142,53 @@ def require_role(who: Principal, command: str, ticket: Ticket) -> None:
         raise Forbidden(needs(MAY[command], ticket))
 
 
+def lacking(who: Principal, command: str, ticket: Ticket) -> Forbidden | None:
+    """What a caller lacks who carries a role of the command and may not give it here: the level, or the own ticket.
+
+    None where nobody in that role could give it: then the ticket stands elsewhere (`where_given`).
+    """
+    for role, condition in MAY[command]:
+        if role in who.roles and _could(role, condition, ticket):
+            return Forbidden(needs(MAY[command], ticket), _carries(who, role))
+    return None
+
+
+def where_given(who: Principal, command: str, ticket: Ticket) -> str:
+    """Where the ticket is, who could give the command there, and where the caller's roles give it."""
+    place = f"in {ticket.queue}" if ticket.queue else str(ticket.state)
+    now = tuple((role, condition) for role, condition in MAY[command] if _could(role, condition, ticket))
+    mine = " ".join(
+        f"The role {role} gives it where this is so: {_in_words(condition)}"
+        for role, condition in MAY[command]
+        if role in who.roles
+    )
+    return f"The ticket is {place}, where {command} {f'takes {needs(now, ticket)}' if now else 'is for nobody'}. {mine}"
+
+
+def _could(role: Role, condition: Condition, ticket: Ticket) -> bool:
+    """Whether anybody in that role could give the command as the ticket stands."""
+    return condition(Principal("", "", frozenset({role}), frozenset(RESOLVING_LEVELS), ticket.client_user_id), ticket)
+
+
+def _carries(who: Principal, role: Role) -> str:
+    if role is Role.CLIENT:
+        return "stands for another client"
+    levels = ", ".join(sorted(who.levels))
+    return f"carries agent of {levels}" if levels else "carries agent of no level"
+
+
+def _in_words(condition: Condition) -> str:
+    text = (condition.__doc__ or "").strip()
+    return text[:1].lower() + text[1:]
+
+
 def require_claim(who: Principal, queue: Queue) -> None:
     """Raises Forbidden for whoever claims nothing from a queue: it is for agents of its level, or for one role."""
     role = QUEUE_WORKERS.get(queue, Role.AGENT)
-    if role not in who.roles or (role is Role.AGENT and Level(queue) not in who.levels):
+    if role not in who.roles:
         raise Forbidden(f"the role agent of {queue}" if role is Role.AGENT else f"the role {role}")
+    if role is Role.AGENT and Level(queue) not in who.levels:
+        raise Forbidden(f"the role agent of {queue}", _carries(who, role))
 
 
 def may_give(who: Principal, command: str, ticket: Ticket) -> bool:
@@ -172,13 +216,8 @@ def sees_only_own(who: Principal) -> bool:
     return who.roles.isdisjoint(STAFF) and (Role.CLIENT in who.roles or Role.REPORTER not in who.roles)
 
 
-def sees_no_text(who: Principal) -> bool:
-    """Whether free text is kept from the caller: reporters read figures, not words."""
-    return who.roles.isdisjoint(STAFF) and Role.CLIENT not in who.roles
-
-
-def needs(allowed: tuple[tuple[Role, Condition], ...], ticket: Ticket | None) -> str:
+def needs(allowed: Rows, ticket: Ticket | None) -> str:
     """What a caller would need, in words: "the role intake or agent of tier2"."""
-    level = f" of {ticket.level}" if ticket is not None and ticket.level else ""
+    level = f" of {ticket.level}" if ticket is not None and ticket.level in RESOLVING_LEVELS else ""
     names = [f"{role}{level}" if role is Role.AGENT else str(role) for role, _ in allowed]
     return "the role " + " or ".join(names)

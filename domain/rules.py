@@ -7,7 +7,7 @@ import msgspec
 
 from domain import errors
 from domain.procedure import MISSING_STEP, POSSIBLE_BY, PROCEDURE, QUALIFYING, step_at
-from domain.roles import may_give
+from domain.roles import lacking, may_give, where_given
 from domain.ticket import Ticket
 from domain.values import Level, Principal, Qualification, State
 
@@ -109,6 +109,20 @@ def refusal_for(error: type[errors.Refused], ticket: Ticket, given: Given) -> er
     """The error with the step that is missing and the commands that this caller may give now."""
     step = step_at(MISSING_STEP.get(error), ticket.level)
     return error(step=step, possible=allowed_commands(ticket, given))
+
+
+def require_giver(command: str, ticket: Ticket, given: Given) -> None:
+    """Raises for a caller who carries a role of the command and may not give it here.
+
+    What the procedure refuses to everybody is said first; then what this caller lacks.
+    """
+    if may_give(given.who, command, ticket):
+        return
+    require_allowed(command, ticket, given)
+    if missing := lacking(given.who, command, ticket):
+        raise missing
+    detail = where_given(given.who, command, ticket)
+    raise errors.TicketElsewhere(detail, possible=allowed_commands(ticket, given))
 
 
 def require_allowed(command: str, ticket: Ticket, given: Given) -> None:

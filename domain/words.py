@@ -10,7 +10,8 @@ from domain import events as e
 from domain.client import ContactChanged, Registered
 from domain.events import DossierEntry, Event, Recorded
 from domain.text import in_one_line
-from domain.values import Level, Role, Visibility
+from domain.values import Level, Role
+from domain.visibility import Audience, seen_by, sees_actor, sees_event
 
 LEVEL_NAMES = {
     Level.TIER1: "Tier 1 Support",
@@ -57,12 +58,35 @@ SENTENCES: dict[type[Event], str] = {
 }
 
 
-def words(event: Event) -> str:
-    """What happened, in a sentence without the time and the actor: one line, whatever stands in a text."""
-    sentence = SENTENCES.get(type(event))
+# What clients are told in other words, since they do not see all of it.
+CLIENT_SENTENCES: dict[type[Event], str] = {
+    e.IssueDocumented: "Issue documented: {summary} ({category}). {description}",
+}
+# What a dossier, which the client reads, says of an event that the client does not see; of others that it was there.
+WITHHELD: dict[type[Event], str] = {
+    e.ClientIdentified: "Client identified by mistake.",
+    e.Assigned: "Assigned.",
+    e.Released: "Released.",
+    e.Qualified: "Qualified.",
+    e.ClosureEmailFailed: "Closing e-mail could not be delivered.",
+    e.ReturnedToLevel: "Returned.",
+    e.NoteAdded: "Internal note added.",
+    e.PriorityChanged: "Priority changed.",
+    e.Linked: "Linked to another ticket.",
+}
+WITHHELD_OTHERS = "Handled by the desk."
+
+
+def words(event: Event, audience: Audience = Audience.STAFF) -> str:
+    """What happened, in a sentence without the time and the actor, and without what the reader does not see.
+
+    It is one line, whatever stands in a text.
+    """
+    seen, others = seen_by(audience, event), CLIENT_SENTENCES if audience is Audience.CLIENT else SENTENCES
+    sentence = others.get(type(event)) or SENTENCES.get(type(event))
     if sentence is None:
-        return in_one_line(f"{event.stored_as}: {msgspec.json.encode(event).decode()}")
-    fields = {field: _in_words(value) for field, value in msgspec.structs.asdict(event).items()}
+        return in_one_line(f"{event.stored_as}: {msgspec.json.encode(seen).decode()}")
+    fields = {field: _in_words(value) for field, value in msgspec.structs.asdict(seen).items()}
     return in_one_line(sentence.format_map(fields))
 
 
@@ -80,23 +104,26 @@ def _in_words(value: object) -> object:
 def dossier_entries(history: Sequence[Recorded], client: str | None) -> tuple[DossierEntry, ...]:
     """The entries of a dossier: version, time, actor and role, words, and the hash of all that the event says.
 
-    The client of the ticket reads them: they have neither the desk's own notes and links nor whoever else was taken for
-    the client, nor what that one wrote. Such an entry has no hash: who can guess a short text could prove it by that.
+    The client of the ticket reads them: of what the client does not see, of whoever else was taken for the client and
+    of what that one wrote, they say that there was something. Such an entry has no hash: who can guess a short text
+    could prove it by that. The people of the desk stand there by their roles.
     """
     settled = identified_at(history)
     return tuple(_dossier_entry(recorded, client, by_mistake(recorded, settled)) for recorded in history)
 
 
 def _dossier_entry(recorded: Recorded, client: str | None, mistaken: bool) -> DossierEntry:
-    actor = "somebody else" if mistaken else in_one_line(recorded.actor.name)
-    withheld = "Said by mistake." if mistaken else _withheld(recorded.event, client)
+    actor = recorded.actor
+    seen = not mistaken and sees_event(Audience.CLIENT, recorded.event, client)
+    withheld = "Said by mistake." if mistaken else WITHHELD.get(type(recorded.event), WITHHELD_OTHERS)
+    name = in_one_line(actor.name) if sees_actor(Audience.CLIENT, actor) else str(actor.role)
     return DossierEntry(
         recorded.originator_version,
         f"{recorded.at:%Y-%m-%dT%H:%M:%S.%fZ}",
-        actor,
-        recorded.actor.role,
-        withheld or words(recorded.event),
-        None if withheld else event_digest(recorded),
+        "somebody else" if mistaken else name,
+        actor.role,
+        words(recorded.event, Audience.CLIENT) if seen else withheld,
+        event_digest(recorded) if seen else None,
     )
 
 
@@ -118,18 +145,6 @@ def event_digest(recorded: Recorded) -> str:
 def canonical_digest(value: object) -> str:
     """The SHA-256 of a value as canonical JSON (RFC 8785): keys sorted, no white space, UTF-8."""
     return sha256(msgspec.json.encode(value, order="sorted")).hexdigest()
-
-
-def _withheld(event: Event, client: str | None) -> str:
-    """What is said of an event that the client does not read; nothing where it is read."""
-    match event:
-        case e.NoteAdded(visibility=Visibility.INTERNAL):
-            return "Internal note added."
-        case e.ClientIdentified(client_user_id=identified) if identified != client:
-            return "Client identified by mistake."
-        case e.Linked():
-            return "Linked to another ticket."
-    return ""
 
 
 def identified_at(history: Iterable[Recorded]) -> int:

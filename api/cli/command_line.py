@@ -19,12 +19,12 @@ from application.observability.logs import configure
 from application.settings import Settings, SettingsError, read_settings
 from application.store.postgres.database import SchemaLocked
 from application.store.postgres.embedded_postgres import PostgresError
+from domain.roles import RESOLVING_LEVELS
 from domain.text import with_visible_controls
 from domain.values import Level, Role
 from projections.rebuild.rebuild_projections import REBUILD_PROCESSES
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-RESOLVING_LEVELS = [level for level in Level if level is not Level.IT_MANAGER]
 CLI_EPILOG = """
 first steps:
   deskledger serve                                   start everything; prints the address and an admin key

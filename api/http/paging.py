@@ -7,6 +7,7 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from api.http.problems import IN_PATHS
+from domain.visibility import Audience, seen_by
 from projections.queries.pages import DEFAULT_LIMIT, MOST_ROWS_OF_PAGE, Page
 
 encode = msgspec.json.Encoder().encode
@@ -43,13 +44,12 @@ def send(resp: Response, value: Any) -> None:
     resp.data = encode(value)
 
 
-def finish(req: Request, resp: Response, page: Page, kind: type[Listing[Any]], without: tuple[str, ...] = ()) -> None:
-    """Answers with a page as a list of that kind; fields named in `without` are null."""
-    items = page.items
-    if without:
-        items = [msgspec.structs.replace(item, **dict.fromkeys(without)) for item in items]
+def finish(
+    req: Request, resp: Response, page: Page, kind: type[Listing[Any]], audience: Audience = Audience.STAFF
+) -> None:
+    """Answers with a page as a list of that kind, as the reader sees it."""
     place(req, resp, page.position, cursor=page.next)
-    send(resp, kind(items, page.next))
+    send(resp, kind([seen_by(audience, item) for item in page.items], page.next))
 
 
 def place(req: Request, resp: Response, position: int, **following: str | None) -> None:

@@ -17,9 +17,9 @@ from application.commands.idempotency import KeyReused
 from application.observability.logs import error_summary
 from application.store.event_store import NotReadable
 from application.store.postgres.pg_connection import Unavailable
-from domain import errors, roles
+from domain import errors
 from projections.queries.pages import BadCursor
-from projections.queries.ticket_view import EventView, Placed, client_history, event_views
+from projections.queries.ticket_view import EventView, event_views
 
 MEDIA_TYPE = "application/problem+json"
 TYPE = "urn:deskledger:problem:"
@@ -119,9 +119,7 @@ def _desk_problem(req: Request, error: errors.DeskError) -> Problem:
 
 
 def _missed(req: Request, error: errors.StaleVersion) -> list[EventView]:
-    who = req.context.who
-    missed: list[Placed] = [(None, recorded) for recorded in error.missed]
-    return event_views(client_history(missed, who.client_user_id) if roles.sees_only_own(who) else missed)
+    return event_views([(None, recorded) for recorded in error.missed], req.context.who)
 
 
 def _unavailable(req: Request, error: Exception) -> Problem:

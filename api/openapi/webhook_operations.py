@@ -85,7 +85,11 @@ WEBHOOK_ENDPOINTS = (
         answers={201: shapes.WebhookWithSecret},
         callbacks=SENT_TO_RECEIVERS,
         gives=("Location", "Idempotency-Replayed"),
-        refuses={409: ("too_many_webhooks",), 422: ("url_refused", "unknown_position"), 503: ("secrets_locked",)},
+        refuses={
+            409: ("too_many_webhooks", "secret_gone"),
+            422: ("url_refused", "unknown_position"),
+            503: ("secrets_locked",),
+        },
     ),
     Endpoint(
         name="get_webhook",
@@ -134,6 +138,7 @@ WEBHOOK_ENDPOINTS = (
         "A new secret, shown this once; for some hours the old one signs as well.",
         shapes.RotateSecret,
         shapes.WebhookWithSecret,
+        {409: ("secret_gone",)},
     ),
     webhook_command(
         "replay_webhook",

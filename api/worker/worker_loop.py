@@ -29,6 +29,7 @@ from application.webhooks.address_rules import read_rules
 from application.webhooks.delivery import prune_deliveries
 from application.webhooks.sender import WebhookSender
 from application.webhooks.signing import Vault
+from application.webhooks.subscriptions import forget_old_secrets
 from projections.runner import prepare_runner, project_all
 
 WORKER_IDLE_SECONDS = 0.25  # how long a commit without a wake-up call may wait
@@ -162,6 +163,7 @@ class Worker:
 
     def _forget(self, connection: psycopg.Connection[Any]) -> int:
         hours = self._settings.idempotency_hours
+        forget_old_secrets(connection, utc_now())
         return prune_idempotency_keys(connection, hours) or prune_deliveries(connection, utc_now())
 
     def _take_snapshots(self) -> None:

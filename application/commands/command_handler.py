@@ -23,10 +23,11 @@ from application.commands.idempotency import IdempotencyRequest, StoredAnswer
 from application.store.idempotency_records import FIND_RECORD, IdempotencyRecord
 from application.store.stream_loader import StreamLoader, Streams
 from domain.client import Client, Contact, client_stream
-from domain.errors import DeskError, StaleVersion, UnknownTicket
+from domain.errors import DeskError, Forbidden, StaleVersion, UnknownTicket
 from domain.events import Event, Recorded
 from domain.ticket import fold
 from domain.values import Actor, Level, Principal
+from domain.visibility import Audience, audience_of
 
 MOST_TRIES = 100  # a command without a version is decided again this often before somebody else's haste is reported
 ON_TIME = timedelta(seconds=1)  # an event this young by our own clock, and too old for the database's: ours is wrong
@@ -90,7 +91,7 @@ async def handle_command(
             loaded = await store.load_streams(request.reads(), command.takes_number, command.needs_history)
             outcome = decide(request, *loaded)
         except DeskError as error:  # what was done before may be impossible by now
-            if stored := await store.find_answer(idempotency):
+            if may_hear_again(request.who, error) and (stored := await store.find_answer(idempotency)):
                 return stored
             if isinstance(error, StaleVersion):
                 seen, current = error.expected_version or 0, error.current_version or 0
@@ -107,6 +108,16 @@ async def handle_command(
                 await store.keep_answer(record)
             return outcome
     raise StaleVersion(request.ticket_id)
+
+
+def may_hear_again(who: Principal, error: DeskError) -> bool:
+    """Whether the first answer may be given again to a caller whose request is refused by now: who may still read it.
+
+    A ticket may be another client's by now, and a token may have lost its roles.
+    """
+    if isinstance(error, Forbidden):
+        return audience_of(who) is Audience.STAFF
+    return not isinstance(error, UnknownTicket)
 
 
 async def handle_registration(

@@ -13,8 +13,8 @@ from domain.client import Client, Contact, EventType, client_stream, fold_client
 from domain.errors import StaleVersion, UnknownTicket
 from domain.events import Event, Recorded
 from domain.procedure import CommandName
-from domain.roles import actor_for, may_give, require_role
-from domain.rules import REOPEN_WINDOW, Given, allowed_commands, require_allowed
+from domain.roles import actor_for, require_role
+from domain.rules import REOPEN_WINDOW, Given, allowed_commands, require_giver
 from domain.ticket import Ticket, begin_ticket, evolve, fold
 from domain.values import Actor, Level, Principal, Queue, State
 
@@ -114,8 +114,7 @@ def decide(request: CommandRequest, streams: Mapping[UUID, Sequence[Recorded]], 
     require_version(request.expected_version, ticket)
     now = time_after(ticket.updated_at, request.now)
     given = request.policy.given(who, now)
-    if not may_give(who, command.name, ticket):
-        require_allowed(command.name, ticket, given)  # what is refused to everybody is said, and no missing role
+    require_giver(command.name, ticket, given)
     loaded = Loaded(given, actor_for(who, command.name, ticket), history, streams, number)
     return _outcome(request, loaded, ticket, (command,))
 

@@ -4,6 +4,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
+from hashlib import sha256
 from secrets import token_bytes
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -11,7 +12,7 @@ from standardwebhooks import Webhook
 
 SIGNING_PREFIX = "whsec_"
 SECRET_BYTES = 32
-PLAIN_MARK, FERNET_MARK = "plain:", "fernet:"
+PLAIN_MARK, FERNET_MARK, SECRET_MARK = "plain:", "fernet:", "sha256:"
 
 
 class Locked(Exception):
@@ -52,6 +53,16 @@ def read_keys(text: str) -> list[Fernet]:
 def new_secret() -> str:
     """A secret that nobody can guess."""
     return SIGNING_PREFIX + b64encode(token_bytes(SECRET_BYTES)).decode()
+
+
+def mark_of(secret: str) -> str:
+    """What is kept of a secret where an answer is kept that shows it: as long as it lives, it can be found by that."""
+    return SECRET_MARK + sha256(secret.encode()).hexdigest()
+
+
+def is_mark(text: str) -> bool:
+    """Whether a text stands for a secret."""
+    return text.startswith(SECRET_MARK)
 
 
 def signed(secrets: Sequence[str], webhook_id: str, body: bytes, now: datetime) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, LiteralString
 from uuid import UUID, uuid4
 
 import msgspec
+import psycopg
 
 from application.commands.idempotency import IdempotencyRequest as Request
 from application.store.postgres.pg_connection import PgConnection
@@ -56,6 +57,7 @@ _UPDATE: LiteralString = """
         insert into webhook_deliveries (webhook_id, stream_id, type, state, due_at, queued_at)
         select id, ping, 'Webhook.Ping', 'due', now, now from written, more where ping is not null),"""
 INSERT_WEBHOOK, CHANGE = _GIVEN + _INSERT + _KEPT, _GIVEN + _UPDATE + _KEPT
+FORGET_OLD_SECRETS: LiteralString = "update webhooks set old_secret = null where old_secret <> '' and old_until <= %s"
 DELETE: LiteralString = """
     update webhooks set deleted_at = %s::timestamptz, secret = '', old_secret = null, enabled = false
     where id = %s and deleted_at is null returning id"""
@@ -157,6 +159,11 @@ class SubscriptionCommands:
         """Nothing is sent for it any more, and its secret is gone."""
         if not await self._line.fetch(DELETE, (now.isoformat(), str(id_))):
             raise UnknownWebhook
+
+
+def forget_old_secrets(connection: psycopg.Connection[Any], now: datetime) -> int:
+    """Forgets the secrets that were rotated away and sign nothing any more. Returns how many."""
+    return connection.execute(FORGET_OLD_SECRETS, (now,)).rowcount
 
 
 def new_subscription(**given: Any) -> Subscription:

@@ -9,12 +9,12 @@ import msgspec
 from psycopg.sql import SQL
 
 from application.store.event_store import SHOWN_META, to_recorded
-from domain import events as e
 from domain.client import ContactChanged, Registered
 from domain.events import Recorded
 from domain.procedure import CommandName, Step, step_of
-from domain.ticket import Details, Dossier, Issue, Link, QualityControl, Resolution, Ticket
-from domain.values import Channel, Level, Priority, Qualification, Queue, Sender, State, Visibility
+from domain.ticket import Dossier, Link, Ticket
+from domain.values import Channel, Grade, Level, Principal, Priority, Qualification, Queue, Sender, State
+from domain.visibility import Audience, audience_of, seen_by, sees_actor, sees_event
 from domain.words import by_mistake, identified_at, words
 from projections.queries.pages import Fetch
 
@@ -37,8 +37,51 @@ class TicketClient(msgspec.Struct, frozen=True):
     name: str | None
 
 
+# What a ticket holds, as the contract shows it: as `domain.ticket` has it, with null for what the reader does not see.
+
+
+class IssueView(msgspec.Struct, frozen=True):
+    """What is wrong, as documented in step 4; clients do not see how it was judged."""
+
+    summary: str
+    description: str
+    category: str
+    impact: Grade | None
+    urgency: Grade | None
+
+
+class ResolutionView(msgspec.Struct, frozen=True):
+    """The current resolution: which level fixed it, how, and when; clients do not see who said so."""
+
+    level: Level
+    text: str
+    by: str | None
+    at: datetime
+
+
+class QualityControlView(msgspec.Struct, frozen=True):
+    """The last word of quality control, and how the client confirmed it; clients do not see whose word it is."""
+
+    satisfied: bool
+    by: str | None
+    at: datetime
+    level: Level
+    confirmed_via: Channel
+    comment: str
+
+
+class DetailsView(msgspec.Struct, frozen=True):
+    """The complete resolution details that closing demands; clients do not see who wrote them."""
+
+    cause: str
+    actions: str
+    checked_by_method: str
+    by: str | None
+    at: datetime
+
+
 class TicketView(msgspec.Struct, frozen=True):
-    """A ticket as people see it."""
+    """A ticket as people see it; what the reader does not see is null."""
 
     ticket_id: UUID
     number: str | None
@@ -51,16 +94,16 @@ class TicketView(msgspec.Struct, frozen=True):
     channel: Channel
     text: str
     sender: Sender | None
-    issue: Issue | None
+    issue: IssueView | None
     priority: Priority | None
     assignee: str | None
     waiting_on_client: bool
     escalations: int
-    resolution: Resolution | None
-    qc: QualityControl | None
-    details: Details | None
+    resolution: ResolutionView | None
+    qc: QualityControlView | None
+    details: DetailsView | None
     dossier: Dossier | None
-    links: tuple[Link, ...]
+    links: tuple[Link, ...] | None
     created_at: datetime
     updated_at: datetime
     closed_at: datetime | None
@@ -68,10 +111,10 @@ class TicketView(msgspec.Struct, frozen=True):
 
 
 class EventActor(msgspec.Struct, frozen=True):
-    """Who did it."""
+    """Who did it; clients see of the desk's people the role alone."""
 
-    id: str
-    name: str
+    id: str | None
+    name: str | None
     role: str
 
 
@@ -124,14 +167,16 @@ async def version_at_position(fetch: Fetch, ticket_id: UUID, position: int) -> i
     return rows[0][0] if rows else None
 
 
-def event_views(history: list[Placed]) -> list[EventView]:
-    """The history for people: with the step of the procedure, and in words."""
-    return [event_view(position, recorded) for position, recorded in history]
+def event_views(known: list[Placed], who: Principal) -> list[EventView]:
+    """The history for people: what of it the caller sees, with the step of the procedure, and in words."""
+    audience = audience_of(who)
+    seen = known if audience is Audience.STAFF else client_history(known, who.client_user_id)
+    return [event_view(position, recorded, audience) for position, recorded in seen]
 
 
-def event_view(position: int | None, recorded: Recorded) -> EventView:
-    """One event of a ticket or of the directory."""
-    actor, event = recorded.actor, recorded.event
+def event_view(position: int | None, recorded: Recorded, audience: Audience = Audience.STAFF) -> EventView:
+    """One event of a ticket or of the directory, as this reader sees it."""
+    actor, event, named = recorded.actor, recorded.event, sees_actor(audience, recorded.actor)
     user_id = event.user_id if isinstance(event, Registered | ContactChanged) else None
     return EventView(
         position,
@@ -140,36 +185,14 @@ def event_view(position: int | None, recorded: Recorded) -> EventView:
         recorded.originator_version,
         recorded.type,
         recorded.at,
-        EventActor(actor.id, actor.name, actor.role),
+        EventActor(actor.id if named else None, actor.name if named else None, actor.role),
         recorded.level,
         step_of(event, recorded.level),
-        msgspec.to_builtins(event),
-        words(recorded.event),
-        recorded.correlation_id,
-        recorded.causation_id,
+        msgspec.to_builtins(seen_by(audience, event)),
+        words(event, audience),
+        recorded.correlation_id if named else None,
+        recorded.causation_id if named else None,
     )
-
-
-CLIENT_SEES = (
-    e.RequestReceived,
-    e.Created,
-    e.IssueDocumented,
-    e.Routed,
-    e.Escalated,
-    e.Resolved,
-    e.QCVerified,
-    e.QCFailed,
-    e.ResolutionDocumented,
-    e.Closed,
-    e.ClosureEmailSent,
-    e.DossierCompiled,
-    e.ClientApproved,
-    e.ClientDeclined,
-    e.ClientAwaited,
-    e.ClientResponded,
-    e.Cancelled,
-    e.Reopened,
-)
 
 
 def client_history(known: Sequence[Placed], user_id: str | None) -> list[Placed]:
@@ -178,18 +201,5 @@ def client_history(known: Sequence[Placed], user_id: str | None) -> list[Placed]
     return [
         (position, recorded)
         for position, recorded in known
-        if client_sees(recorded.event, user_id) and not by_mistake(recorded, settled)
+        if sees_event(Audience.CLIENT, recorded.event, user_id) and not by_mistake(recorded, settled)
     ]
-
-
-def client_sees(event: e.Event, user_id: str | None) -> bool:
-    """Whether an event is part of this client's history of an own ticket.
-
-    No internal notes, no hand-overs inside the desk, and not for whom the request was taken by mistake at first.
-    """
-    match event:
-        case e.NoteAdded(visibility=visibility):
-            return visibility is Visibility.CLIENT
-        case e.ClientIdentified(client_user_id=identified):
-            return identified == user_id
-    return isinstance(event, CLIENT_SEES)

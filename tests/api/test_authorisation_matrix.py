@@ -36,10 +36,10 @@ POST   /v1/tickets                           -                201 403 403 403 40
 POST   /v1/tickets/{ticket_id}:identify_client     received   200 403 403 403 403 404 404 403 403 403 403 401
 POST   /v1/tickets/{ticket_id}:create              identified 200 403 403 403 403 403 404 403 403 403 403 401
 POST   /v1/tickets/{ticket_id}:document_issue      created    200 403 403 403 403 403 404 403 403 403 403 401
-POST   /v1/tickets/{ticket_id}:route               documented 200 403 403 403 403 403 404 403 403 403 403 401
-POST   /v1/tickets/{ticket_id}:route               approved   403 403 403 403 200 403 404 403 403 403 403 401
+POST   /v1/tickets/{ticket_id}:route               documented 200 403 403 403 409 403 404 403 403 403 403 401
+POST   /v1/tickets/{ticket_id}:route               approved   409 403 403 403 200 403 404 403 403 403 403 401
 POST   /v1/tickets/{ticket_id}:assign              tier1      403 200 403 403 200 403 404 403 403 403 403 401
-POST   /v1/tickets/{ticket_id}:release             assigned   403 200 403 403 200 403 404 403 403 403 403 401
+POST   /v1/tickets/{ticket_id}:release             assigned   403 200 403 409 200 403 404 403 403 403 403 401
 POST   /v1/tickets/{ticket_id}:qualify             tier2      403 200 403 403 403 403 404 403 403 403 403 401
 POST   /v1/tickets/{ticket_id}:escalate            tier1      403 200 403 403 403 403 404 403 403 403 403 401
 POST   /v1/tickets/{ticket_id}:escalate            onsite_can 403 200 403 403 403 403 404 403 403 403 403 401
@@ -53,11 +53,11 @@ POST   /v1/tickets/{ticket_id}:close               detailed   403 200 403 200 40
 POST   /v1/tickets/{ticket_id}:compile_dossier     deciding   403 403 403 403 200 403 404 403 403 403 403 401
 POST   /v1/tickets/{ticket_id}:approve    awaiting_approval   403 403 403 403 200 200 404 403 403 403 403 401
 POST   /v1/tickets/{ticket_id}:decline    awaiting_approval   403 403 403 403 200 200 404 403 403 403 403 401
-POST   /v1/tickets/{ticket_id}:return_to_level     deciding   403 403 403 403 200 403 404 403 403 403 403 401
+POST   /v1/tickets/{ticket_id}:return_to_level     deciding   403 409 409 403 200 403 404 403 403 403 403 401
 POST   /v1/tickets/{ticket_id}:return_to_level     noc        403 200 403 403 200 403 404 403 403 403 403 401
 POST   /v1/tickets/{ticket_id}:add_note            tier1      200 200 403 200 200 200 404 403 403 403 403 401
 POST   /v1/tickets/{ticket_id}:add_note            resolved   200 200 403 200 200 200 404 403 403 403 403 401
-POST   /v1/tickets/{ticket_id}:add_note            received   200 403 403 200 200 404 404 403 403 403 403 401
+POST   /v1/tickets/{ticket_id}:add_note            received   200 409 409 200 200 404 404 403 403 403 403 401
 POST   /v1/tickets/{ticket_id}:change_priority     tier1      200 200 403 403 200 403 404 403 403 403 403 401
 POST   /v1/tickets/{ticket_id}:await_client        tier1      403 200 403 403 403 403 404 403 403 403 403 401
 POST   /v1/tickets/{ticket_id}:client_responded    waiting    403 200 403 403 403 200 404 403 403 403 403 401
@@ -112,7 +112,12 @@ OTHER_BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("PATCH", "/v1/webhooks/{webhook_id}"): {"description": "changed"},
     ("POST", "/v1/webhooks/{webhook_id}:replay"): {"after": 0},
 }
-CODES = {401: {"key_missing"}, 403: {"role_missing"}, 404: {"unknown_ticket", "unknown_user_id", "unknown_mail"}}
+CODES = {
+    401: {"key_missing"},
+    403: {"role_missing"},
+    409: {"ticket_elsewhere"},
+    404: {"unknown_ticket", "unknown_user_id", "unknown_mail"},
+}
 DESK = Principal("desk-1", "Desk", frozenset(Role) - {Role.SYSTEM}, frozenset(Level), "owner")
 CHECKER = Principal("checker", "Checker", frozenset({Role.QUALITY}))
 

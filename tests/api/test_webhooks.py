@@ -10,6 +10,7 @@ from uuid import uuid4
 import msgspec
 import psycopg
 import pytest
+from psycopg.sql import SQL, Identifier
 from standardwebhooks import Webhook
 
 from application.store.postgres.database import connect
@@ -166,6 +167,52 @@ def test_a_request_that_is_sent_again_is_done_once(shared_desk: RunningDesk, adm
     assert post(shared_desk, "", admin, once="hook-1", url=nowhere()).json["code"] == "idempotency_key_reused"
     rotations = [post(shared_desk, f"/{first.json['id']}:rotate_secret", admin, once="hook-2") for _ in range(2)]
     assert rotations[0].data == rotations[1].data
+    shared_desk.request("DELETE", f"/v1/webhooks/{first.json['id']}", key=admin)
+
+
+def places_of(database: str, text: str) -> list[str]:
+    """The tables that hold a text in any column, also in bytes."""
+    with connect(database, "test secrets") as connection:
+        tables = connection.execute("select relname from pg_stat_user_tables where schemaname = 'public'").fetchall()
+        query = SQL("select from {} t where t::text like %s or t::text like %s limit 1")
+        given = (f"%{text}%", f"%{text.encode().hex()}%")
+        return [name for (name,) in tables if connection.execute(query.format(Identifier(name)), given).rowcount]
+
+
+@pytest.mark.parametrize("end", ["rotated away", "deleted"])
+def test_no_copy_of_a_secret_outlives_it(shared_desk: RunningDesk, admin: str, end: str) -> None:
+    """It lies in its webhook alone; a request that comes again has it while it lives, and is told when it is gone."""
+    once = str(uuid4())
+    url = nowhere()
+    first = post(shared_desk, "", admin, once=once, url=url)
+    path, secret = f"/{first.json['id']}", first.json["secret"]
+    assert places_of(shared_desk.database, secret) == ["webhooks"]
+    rotated = post(shared_desk, f"{path}:rotate_secret", admin, once=f"{once}-1", overlap_hours=1)
+    assert post(shared_desk, "", admin, once=once, url=url).data == first.data  # for an hour it signs as well
+    if end == "deleted":
+        assert shared_desk.request("DELETE", f"/v1/webhooks{path}", key=admin).status == 204
+        gone = [secret, rotated.json["secret"]]
+    else:
+        now = post(shared_desk, f"{path}:rotate_secret", admin, overlap_hours=1)
+        assert places_of(shared_desk.database, now.json["secret"]) == ["webhooks"]
+        again = post(shared_desk, f"{path}:rotate_secret", admin, once=f"{once}-1", overlap_hours=1)
+        assert again.data == rotated.data
+        gone = [secret]
+    again = post(shared_desk, "", admin, once=once, url=url)
+    assert (again.status, again.json["code"]) == (409, "secret_gone")
+    assert [places_of(shared_desk.database, one) for one in gone] == [[]] * len(gone)
+    if end != "deleted":
+        shared_desk.request("DELETE", f"/v1/webhooks{path}", key=admin)
+
+
+def test_an_answer_of_an_earlier_version_is_given_as_it_was_kept(shared_desk: RunningDesk, admin: str) -> None:
+    """Version 0.2.0 kept answers with their secret: a retry over the upgrade has the first answer."""
+    once, url = str(uuid4()), nowhere()
+    first = post(shared_desk, "", admin, once=once, url=url)
+    with connect(shared_desk.database, "test earlier") as connection:
+        kept = "update idempotency set answer = convert_to(%s, 'UTF8') where key = %s"
+        assert connection.execute(kept, (f"plain:{first.data.decode()}", once)).rowcount == 1
+    assert post(shared_desk, "", admin, once=once, url=url).data == first.data
     shared_desk.request("DELETE", f"/v1/webhooks/{first.json['id']}", key=admin)
 
 

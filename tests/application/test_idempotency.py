@@ -9,12 +9,14 @@ import psycopg
 import pytest
 
 from application.batching_desk import BatchingDesk
+from application.commands import procedure_commands as p
 from application.commands import supporting_commands as s
 from application.commands.deciding import Outcome, new_stream_id
 from application.commands.idempotency import IdempotencyRequest, KeyReused, StoredAnswer
 from application.helpdesk import HelpDesk
 from application.store.postgres.database import pool
-from domain.errors import StaleVersion
+from domain.errors import Forbidden, StaleVersion, UnknownTicket
+from domain.values import Principal, Role
 from tests.support.running_desk import RunningDesk
 from tests.support.write_side import NOW, OPEN, BatchingShell, Shell, beside, history, opened, request
 
@@ -86,6 +88,26 @@ def test_a_key_is_for_one_request(shell: Shell, connection: psycopg.Connection) 
     for expected in (None, 1):
         with pytest.raises(KeyReused):
             shell.execute(request(ticket_id, s.AddNote("another"), expected_version=expected), once("k", b"other"))
+    assert history(connection, ticket_id) == list(range(1, 7))
+
+
+def test_a_repetition_is_answered_only_to_who_may_still_read(shell: Shell, connection: psycopg.Connection) -> None:
+    """Under the same key: the staff hears the first answer also in another role; who is nobody of the desk any more, or
+    whose ticket it is not any more, hears a refusal, and nothing is recorded."""
+    ticket_id = opened(shell)
+    resolve = p.ResolveTicket("new toner")
+    first = shell.execute(request(ticket_id, resolve), once())
+    auditor, reporter, stranger = (
+        Principal("desk-1", "Desk One", frozenset({role}), client_user_id="client-2" if role is Role.CLIENT else None)
+        for role in (Role.AUDITOR, Role.REPORTER, Role.CLIENT)
+    )
+    assert repeated(shell, request(ticket_id, resolve, auditor), once()) == version(first)
+    with pytest.raises(Forbidden):
+        shell.execute(request(ticket_id, resolve, reporter), once())
+    with pytest.raises(UnknownTicket):
+        shell.execute(request(ticket_id, resolve, stranger), once())
+    with pytest.raises(Forbidden):
+        shell.execute(request(new_stream_id(NOW), OPEN, reporter), once())
     assert history(connection, ticket_id) == list(range(1, 7))
 
 

@@ -24,6 +24,7 @@ from application.store.sealing import seal_all
 from application.webhooks.delivery import delivery_backoff, prune_deliveries
 from application.webhooks.delivery_queue import queue_deliveries, served_subscriptions
 from application.webhooks.signing import Vault, new_secret
+from application.webhooks.subscriptions import forget_old_secrets
 from domain.client import client_stream
 from domain.events import Closed, ClosureEmailSent, Recorded
 from domain.values import Actor, Level, Role
@@ -391,6 +392,20 @@ def test_a_rotated_secret_signs_beside_the_old_one_for_a_time(at: Desk, receiver
     at.happen(uuid4())
     at.settle()
     assert len(receiver.received[-1].headers["webhook-signature"].split(" ")) == 1
+
+
+def test_an_old_secret_is_forgotten_when_its_time_is_over(
+    at: Desk, connection: psycopg.Connection, receiver: Receiver, clock: Clock
+) -> None:
+    """What signs nothing any more is not kept; what still signs is."""
+    webhook = at.subscribe(receiver.url)
+    until = clock.now + timedelta(hours=24)
+    at.change(webhook, secret=Vault().seal(new_secret()), old_secret=webhook.secret, old_secret_until=until)
+    assert forget_old_secrets(connection, clock.now) == 0
+    assert at.find(webhook).old_secret == webhook.secret
+    assert forget_old_secrets(connection, until) == 1
+    assert (at.find(webhook).old_secret, at.find(webhook).old_secret_until) == (None, until)
+    assert forget_old_secrets(connection, until) == 0
 
 
 def test_a_secret_that_cannot_be_opened_sends_nothing(

@@ -4,10 +4,11 @@ import pytest
 
 from domain import events as e
 from domain import roles
-from domain.errors import Forbidden, UnknownTicket
+from domain.errors import Forbidden, TicketClosed, TicketElsewhere, UnknownTicket
+from domain.rules import Given, allowed_commands, require_giver
 from domain.ticket import Ticket
 from domain.values import Actor, Level, Principal, Queue, Role, State
-from tests.support.given import ticket_in
+from tests.support.given import LATER, ticket_in
 
 
 def principal(name: str, *held: Role, levels: str = "", client: str | None = None) -> Principal:
@@ -41,6 +42,7 @@ TICKETS: dict[str, Ticket | None] = {
     "noc": ticket_in(State.IN_SUPPORT, Level.NOC),
     "resolved": ticket_in(State.RESOLVED, TIER2),
     "verified": ticket_in(State.VERIFIED, TIER2),
+    "detailed": ticket_in(State.VERIFIED, TIER2, e.ResolutionDocumented(TIER2, "cause", "actions", "method")),
     "deciding": ticket_in(State.DECIDING),
     "awaiting": ticket_in(State.AWAITING_APPROVAL),
     "approved": ticket_in(State.APPROVED),
@@ -150,6 +152,7 @@ def test_without_a_ticket_nobody_acts_on_one(command: str):
         ("register_client", "no ticket", "the role intake or admin"),
         ("route", "documented", "the role intake or it_manager"),
         ("resolve", "documented", "the role agent"),
+        ("add_note", "deciding", "the role intake or agent or quality or it_manager or client"),
         ("return_to_level", "noc", "the role agent of noc or it_manager"),
         ("client_responded", "tier2 waiting", "the role agent of tier2 or client"),
     ],
@@ -165,6 +168,89 @@ def test_a_refusal_names_the_role_that_is_missing(command: str, where: str, need
         with pytest.raises(Forbidden) as caught:
             roles.require_role(WHO["auditor"], command, ticket)
         assert caught.value.needs == needs
+
+
+# Who carries a role of the command, and what they are told: a level or an own ticket is lacking (403), or the ticket is
+# not where their role gives the command (409). Each row of the table who may × each of its conditions.
+OTHER_LEVEL = "your key or token carries agent of onsite, tier1, tier3."
+HELD = "where this is so: the ticket is in support at a level of this agent."
+AT_A_LEVEL = "where this is so: the ticket is held, or was resolved, by a level of this agent."
+CHECKING = "where this is so: the ticket waits for quality control or closing."
+LACKS = """
+agent of another level | assign           | tier2         | This takes the role agent of tier2 or it_manager; {other}
+agent of another level | claim_next       | tier2         | This takes the role agent of tier2 or intake or quality or it_manager; {other}
+agent of another level | release          | tier2         | This takes the role agent of tier2 or quality or it_manager; {other}
+agent of another level | qualify          | tier2         | This takes the role agent of tier2; {other}
+agent of another level | escalate         | tier2 can     | This takes the role agent of tier2; {other}
+agent of another level | resolve          | tier2 can     | This takes the role agent of tier2; {other}
+agent of another level | document_resolution | resolved   | This takes the role agent of tier2; {other}
+agent of another level | close            | detailed      | This takes the role agent of tier2 or quality; {other}
+agent of another level | return_to_level  | noc           | This takes the role agent of noc or it_manager; {other}
+agent of another level | add_note         | tier2         | This takes the role intake or agent of tier2 or quality or it_manager or client; {other}
+agent of another level | add_note         | resolved      | This takes the role intake or agent of tier2 or quality or it_manager or client; {other}
+agent of another level | change_priority  | tier2         | This takes the role intake or agent of tier2 or it_manager; {other}
+agent of another level | await_client     | tier2         | This takes the role agent of tier2; {other}
+agent of another level | client_responded | tier2 waiting | This takes the role agent of tier2 or client; {other}
+agent of no level      | resolve          | tier2 can     | This takes the role agent of tier2; your key or token carries agent of no level.
+client and auditor     | approve          | awaiting      | This takes the role client or it_manager; your key or token stands for another client.
+client and auditor     | decline          | awaiting      | This takes the role client or it_manager; your key or token stands for another client.
+client and auditor     | add_note         | documented    | This takes the role intake or agent or quality or it_manager or client; your key or token stands for another client.
+client and auditor     | client_responded | tier2 waiting | This takes the role agent of tier2 or client; your key or token stands for another client.
+client and auditor     | cancel           | tier2         | This takes the role intake or it_manager or client; your key or token stands for another client.
+client and auditor     | reopen           | closed        | This takes the role client; your key or token stands for another client.
+agent of another level and quality | release | tier2       | This takes the role agent of tier2 or quality or it_manager; {other}
+agent                  | add_note         | documented    | The ticket is in intake, where add_note takes the role intake or quality or it_manager or client. The role agent gives it {level}
+agent                  | add_note         | deciding      | The ticket is in it_manager, where add_note takes the role intake or quality or it_manager or client. The role agent gives it {level}
+agent                  | assign           | documented    | The ticket is in intake, where assign takes the role it_manager. The role agent gives it {held}
+agent                  | assign           | resolved      | The ticket is in quality_control, where assign takes the role it_manager. The role agent gives it {held}
+agent of another level | assign           | verified      | The ticket is in closing, where assign takes the role it_manager. The role agent gives it {held}
+agent                  | release          | resolved      | The ticket is in quality_control, where release takes the role quality or it_manager. The role agent gives it {held}
+quality                | release          | tier2         | The ticket is in tier2, where release takes the role agent of tier2 or it_manager. The role quality gives it {checking}
+agent                  | change_priority  | documented    | The ticket is in intake, where change_priority takes the role intake or it_manager. The role agent gives it {held}
+agent                  | change_priority  | verified      | The ticket is in closing, where change_priority takes the role intake or it_manager. The role agent gives it {held}
+agent                  | change_priority  | deciding      | The ticket is in it_manager, where change_priority takes the role intake or it_manager. The role agent gives it {held}
+agent                  | return_to_level  | deciding      | The ticket is in it_manager, where return_to_level takes the role it_manager. The role agent gives it {held}
+intake                 | route            | approved      | The ticket is in it_manager, where route takes the role it_manager. The role intake gives it where this is so: the IT manager does not have the ticket.
+it_manager             | route            | documented    | The ticket is in intake, where route takes the role intake. The role it_manager gives it where this is so: the ticket has left intake.
+intake                 | claim_next       | tier2         | The ticket is in tier2, where claim_next takes the role agent of tier2. The role intake gives it where this is so: the ticket is not with Support yet.
+quality                | claim_next       | tier2         | The ticket is in tier2, where claim_next takes the role agent of tier2. The role quality gives it {checking}
+it_manager             | claim_next       | tier2         | The ticket is in tier2, where claim_next takes the role agent of tier2. The role it_manager gives it where this is so: the IT manager has the ticket.
+agent                  | claim_next       | closed        | The ticket is closed, where claim_next is for nobody. The role agent gives it {held}
+"""  # noqa: E501 - a row of the table is a line
+LACKING = [[cell.strip() for cell in line.split("|")] for line in LACKS.strip().splitlines()]
+MIXED = {
+    "agent of no level": principal("agent of no level", Role.AGENT),
+    "client and auditor": principal("client and auditor", Role.CLIENT, Role.AUDITOR, client="client-b"),
+    "agent of another level and quality": principal("two", Role.AGENT, Role.QUALITY, levels="tier1 tier3 onsite"),
+}
+
+
+@pytest.mark.parametrize(("name", "command", "where", "told"), LACKING)
+def test_a_refusal_names_what_is_really_missing(name: str, command: str, where: str, told: str):
+    """Who carries the role is not told that it is missing: it is the level, the own ticket, or where the ticket is."""
+    who, ticket = (WHO | MIXED)[name], TICKETS[where]
+    told = told.format(other=OTHER_LEVEL, held=HELD, level=AT_A_LEVEL, checking=CHECKING)
+    given = Given(who, LATER)
+    roles.require_role(who, command, ticket)
+    with pytest.raises(Forbidden if told.startswith("This takes") else TicketElsewhere) as caught:
+        require_giver(command, ticket, given)
+    assert caught.value.detail == told
+    if isinstance(caught.value, TicketElsewhere):
+        assert caught.value.possible == allowed_commands(ticket, given)
+
+
+def test_every_condition_of_the_table_has_its_refusal():
+    """Each role that gives a command on a condition has a row that says what is told when it does not hold."""
+    kept = {(command, role) for command, rows in roles.MAY.items() for role, rule in rows if rule is not roles.anywhere}
+    told = {(command, role) for name, command, _, _ in LACKING for role in (WHO | MIXED)[name].roles}
+    assert kept - told == set()
+
+
+def test_what_the_procedure_refuses_to_everybody_comes_first():
+    """A closed ticket takes no note from anybody: that is said, and not that another level would take one."""
+    with pytest.raises(TicketClosed):
+        require_giver("add_note", TICKETS["closed"], Given(WHO["agent of another level"], LATER))
+    assert require_giver("add_note", TICKETS["tier2"], Given(WHO["agent"], LATER)) is None
 
 
 def test_an_agent_acts_in_the_first_role_that_fits():
@@ -245,6 +331,9 @@ def test_a_queue_is_worked_by_those_who_belong_to_it(queue: Queue):
     """claim_next: an agent of that level, quality control, or the desk that the queue belongs to; nobody else."""
     for name, who in WHO.items():
         needs = f"the role agent of {queue}" if CLAIMS[queue].startswith("agent") else f"the role {CLAIMS[queue]}"
+        if name.startswith("agent") and name != CLAIMS[queue] and CLAIMS[queue].startswith("agent"):
+            with pytest.raises(Forbidden, match=f"takes {needs}; your key or token carries agent of "):
+                roles.require_claim(who, queue)
         assert lacking(who, queue) == (None if name == CLAIMS[queue] else needs), name
 
 
@@ -290,11 +379,9 @@ def test_only_whom_the_table_names_manages(what: str):
 
 
 def test_who_sees_only_a_part():
-    """A client alone sees only the own tickets, a reporter alone no free text; another role shows more."""
+    """A client alone sees only the own tickets; another role shows more."""
     assert [name for name, who in WHO.items() if roles.sees_only_own(who)] == ["client", "another client", "nobody"]
-    assert [name for name, who in WHO.items() if roles.sees_no_text(who)] == ["reporter", "nobody"]
     assert not roles.sees_only_own(principal("both", Role.CLIENT, Role.AUDITOR))
-    assert not roles.sees_no_text(principal("both", Role.REPORTER, Role.AUDITOR))
 
 
 def test_no_key_can_act_as_the_desk_itself():

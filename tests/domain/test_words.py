@@ -12,6 +12,7 @@ from domain import errors
 from domain import events as e
 from domain.client import EVENTS, ContactChanged, Registered
 from domain.values import Actor, Channel, Grade, Level, Relation, Role, Sender, Visibility
+from domain.visibility import Audience, sees_event
 from domain.words import LEVEL_NAMES, dossier_entries, words
 from tests.support.given import HASH, START, TICKET_ID
 
@@ -106,6 +107,7 @@ class Overheard(e.Event, frozen=True):
 def test_an_event_without_words_is_still_shown():
     """A history is shown whole: an event that has no words yet is shown by its stored name and its fields."""
     assert words(Overheard("steps")) == 'Ticket.Overheard: {"text":"steps"}'
+    assert words(Overheard("steps"), Audience.REPORTER) == 'Ticket.Overheard: {"text":null}'
 
 
 def test_every_level_has_the_name_of_the_source():
@@ -128,12 +130,12 @@ def entry_of(**changes: object) -> e.DossierEntry:
 
 
 def test_rule_8_an_entry_of_the_dossier_says_who_did_what_when():
-    """Rule 8: an entry has the version, the time in UTC, the actor with the role, the words, and a hash of all that."""
+    """Rule 8: an entry has the version, the time in UTC, the role, the words, and a hash of all that."""
     entry = entry_of()
     assert (entry.version, entry.at, entry.actor, entry.role, entry.words) == (
         7,
         "2026-11-02T09:00:00.000000Z",
-        "agent-tier2",
+        "agent",
         "agent",
         "Note (client): seen – ä",
     )
@@ -188,11 +190,31 @@ def test_a_dossier_does_not_say_what_somebody_taken_for_the_client_has_said():
 
 @pytest.mark.parametrize("event", [event for event, _ in SENTENCES], ids=lambda event: type(event).__name__)
 def test_rule_8_a_dossier_lists_every_event_in_words(event: e.Event):
-    """Rule 8: any event has its line in the dossier, in the words of the history; an internal note none."""
-    withheld = {e.NoteAdded: "Internal note added.", e.Linked: "Linked to another ticket."}
-    entry = entry_of(event=event)
-    assert (entry.actor, entry.words) == ("agent-tier2", withheld.get(type(event), words(event)))
-    assert (entry.sha256 is None) == (type(event) in withheld)
+    """Rule 8: any event has its entry in the dossier, in the words of the client's history, or that it was there."""
+    withheld = {
+        e.NoteAdded: "Internal note added.",
+        e.Linked: "Linked to another ticket.",
+        e.Assigned: "Assigned.",
+        e.Released: "Released.",
+        e.Qualified: "Qualified.",
+        e.PriorityChanged: "Priority changed.",
+        e.ReturnedToLevel: "Returned.",
+        e.ClosureEmailFailed: "Closing e-mail could not be delivered.",
+        Registered: "Handled by the desk.",
+        ContactChanged: "Handled by the desk.",
+    }
+    entry, hidden = entry_of(event=event), withheld.get(type(event))
+    assert (entry.actor, entry.words) == ("agent", hidden or words(event, Audience.CLIENT))
+    assert (entry.sha256 is None) == (hidden is not None)
+
+
+@pytest.mark.parametrize("event", [event for event, _ in SENTENCES], ids=lambda event: type(event).__name__)
+def test_a_client_reads_the_same_words_but_for_impact_and_urgency(event: e.Event):
+    """The client's words leave out how an issue was judged, and nothing else of what the client sees."""
+    if isinstance(event, e.IssueDocumented):
+        assert words(event, Audience.CLIENT) == "Issue documented: No print (printing). It does not print."
+    elif sees_event(Audience.CLIENT, event, "client-a"):
+        assert words(event, Audience.CLIENT) == words(event)
 
 
 def test_a_note_of_the_desk_is_only_mentioned_in_the_dossier():
@@ -200,7 +222,7 @@ def test_a_note_of_the_desk_is_only_mentioned_in_the_dossier():
     hash, a text that can be guessed could be proved."""
     kept = {entry_of(event=e.NoteAdded(text, Visibility.INTERNAL)) for text in ("seen", "heard")}
     at = "2026-11-02T09:00:00.000000Z"
-    assert kept == {e.DossierEntry(7, at, "agent-tier2", Role.AGENT, "Internal note added.", None)}
+    assert kept == {e.DossierEntry(7, at, "agent", Role.AGENT, "Internal note added.", None)}
 
 
 @pytest.mark.parametrize(
@@ -251,6 +273,7 @@ CODES = {
     "client_not_awaited": errors.ClientNotAwaited,
     "wrong_route": errors.WrongRoute,
     "wrong_level": errors.WrongLevel,
+    "ticket_elsewhere": errors.TicketElsewhere,
     "unacceptable": errors.Unacceptable,
     "text_fault": errors.TextFault,
     "blank_text": errors.BlankText,

@@ -24,7 +24,7 @@ KEY_SECONDS, TOKEN_SECONDS = 2.0, 60.0  # how long a credential is remembered; a
 MOST_KEYS_REMEMBERED = 10_000
 KEY_MISSING = "Send your API key or token: Authorization: Bearer <key>."
 KEY_UNKNOWN = "This API key is unknown, expired or revoked: ask your admin for a new one."
-NO_ROLE = "Your token names no role that this desk knows: ask whoever runs the sign-in to give you one."
+NO_ROLE = "Your key or token names no role that this desk knows: ask your admin, or whoever runs the sign-in, for one."
 log = structlog.get_logger()
 
 
@@ -82,7 +82,7 @@ class Authentication:
         hash_ = sha256(secret.encode()).digest()
         known = self._known.get(hash_)
         if known is None or known.again_at <= time.monotonic() or self._other_keys(known):
-            known = await self._admit(req, secret, hash_, known)
+            known = await self._admit(req, secret, hash_)
         req.context.who, req.context.credential = known.who, known
         if self._limit:
             self._limit.spend(resp, known.who.id)
@@ -102,12 +102,12 @@ class Authentication:
             return True
         return await self._find_key(credential.hash) is not None
 
-    async def _admit(self, req: Request, secret: str, hash_: bytes, known: Credential | None) -> Credential:
-        """Looks at a credential. Who was let in before is not kept out by what others at that address have tried."""
-        address = self._addresses.of(req)
+    async def _admit(self, req: Request, secret: str, hash_: bytes) -> Credential:
+        """Looks at a credential. A good one is let in whatever others at that address have tried.
+
+        However many come at once, a process looks keys up in one query at a time (`find_key`).
+        """
         tokens = None if secret.startswith(API_KEY_PREFIX) else self._tokens
-        if known is None and tokens is None:  # a key takes a look-up; what a token says is seen here
-            self._failures.demand_room(address)
         try:
             found = await (self._find_token(tokens, secret, hash_) if tokens else self._find_key(hash_))
             if found is None:
@@ -115,6 +115,7 @@ class Authentication:
         except Problem as problem:
             self._known.pop(hash_, None)
             if problem.status == 401:
+                address = self._addresses.of(req)
                 self._failures.demand_room(address)
                 if self._failures.count(address):
                     log.warning("too many failed sign-ins", address=address)

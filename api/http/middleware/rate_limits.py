@@ -61,7 +61,7 @@ class FailedSignIns:
         self._buckets = Buckets(most / WINDOW_SECONDS, most) if most else None
 
     def demand_room(self, address: str) -> None:
-        """Raises Problem with status 429 when this address has failed too often: nothing is looked up for it now."""
+        """Raises Problem with status 429, for one more that was refused, when this address has failed too often."""
         if self._buckets and (wait := self._buckets.wait(address, time.monotonic())):
             detail = "Too many keys or tokens from your address were refused: try again later, with a valid one."
             raise Problem(429, "too_many_failures", detail, headers={"Retry-After": str(math.ceil(wait))})

@@ -12,6 +12,7 @@ from application.commands.text_types import UserId
 from domain import roles
 from domain.client import Client, client_stream, fold_client
 from domain.errors import UnknownUserId
+from domain.visibility import audience_of, seen_by
 from projections.queries.ticket_list import TicketFilters, TicketRow, ticket_page
 
 
@@ -57,8 +58,9 @@ class Clients(ApiResource):
         page = await ticket_page(self.fetch, TicketFilters(client_user_id=user_id), asked.cursor, asked.limit)
         place(req, resp, page.position, cursor=page.next)
         resp.set_header("ETag", f'"{client.version}"')
-        tickets = ClientTickets(page.items, page.next)
-        send(resp, ClientEntry(**msgspec.structs.asdict(client), tickets=tickets))
+        audience = audience_of(who)
+        tickets = ClientTickets([seen_by(audience, row) for row in page.items], page.next)
+        send(resp, ClientEntry(**msgspec.structs.asdict(seen_by(audience, client)), tickets=tickets))
 
     async def _find(self, user_id: str) -> Client | None:
         stream = client_stream(user_id)

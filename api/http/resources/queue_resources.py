@@ -7,14 +7,14 @@ from api.http.paging import Limit, Listing, NoFields, encode, finish, place, sen
 from api.http.problems import Problem
 from api.http.request_parsing import idempotency_request, read_json, read_query
 from api.http.resources.api_resource import QUEUE_PROJECTIONS, ApiDeps, ApiResource, MinPosition
-from api.http.resources.ticket_resources import WITHOUT_TEXT
 from application.commands.deciding import Outcome
 from application.commands.idempotency import IdempotencyRequest, StoredAnswer
 from application.commands.supporting_commands import ClaimNext
 from application.store.event_store import NotReadable
 from domain import roles
-from domain.errors import Forbidden
+from domain.errors import Forbidden, TicketElsewhere
 from domain.values import Queue
+from domain.visibility import audience_of_all, require_filters
 from projections.queries.claim_dispenser import ClaimDispenser
 from projections.queries.pages import DEFAULT_LIMIT, Moment
 from projections.queries.queue_pages import QueueFilters, QueueRow, overview, queue_as_of, queue_page
@@ -62,16 +62,15 @@ class QueueResource(ApiResource):
     async def on_get(self, req: Request, resp: Response, queue: str) -> None:
         """Its tickets in the order in which they are worked; with `as_of`, as it stood then."""
         asked, name = read_query(req, "queues", QueueParameters), known_queue(queue)
-        without = WITHOUT_TEXT if req.context.who.roles.isdisjoint(roles.STAFF) else ()
-        if asked.assignee and without:
-            raise Forbidden(f"for assignee one of the roles {', '.join(roles.STAFF)}")
+        audience = audience_of_all(req.context.who)
+        require_filters(audience, asked, QueueFilters.__struct_fields__)
         await self.wait_for_position(req, resp, asked.min_position, QUEUE_PROJECTIONS)
         await self.wait_for_time(req, resp, "as_of", asked.as_of, QUEUE_PROJECTIONS)
         if asked.as_of:
             page = await queue_as_of(self.fetch, name, asked.as_of, asked.cursor, asked.limit)
         else:
             page = await queue_page(self.fetch, name, asked, asked.cursor, asked.limit)
-        finish(req, resp, page, QueueTickets, without)
+        finish(req, resp, page, QueueTickets, audience)
 
 
 class ClaimNextTicket(ApiResource):
@@ -110,7 +109,11 @@ class ClaimNextTicket(ApiResource):
                 passed_over = not (isinstance(result, StoredAnswer) or result.events)
                 if not passed_over:
                     return result
-            except (Forbidden, NotReadable):  # it has gone to where this caller may not claim, or is for the operator
+            except (
+                Forbidden,
+                TicketElsewhere,
+                NotReadable,
+            ):  # it has gone to where this caller may not claim, or is for the operator
                 passed_over = True
             finally:
                 dispenser.complete(free, passed_over)

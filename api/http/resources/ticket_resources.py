@@ -20,17 +20,16 @@ from api.http.resources.api_resource import (
 from application.clock import utc_now
 from application.commands.procedure_commands import OpenTicket, ReceiveRequest
 from domain import roles
-from domain.errors import Forbidden, UnknownTicket, UnknownUserId
+from domain.errors import UnknownTicket, UnknownUserId
 from domain.rules import allowed_commands
 from domain.ticket import Ticket, fold
 from domain.values import Principal
+from domain.visibility import audience_of, require_filters, seen_by
 from projections.queries import ticket_view as views
 from projections.queries.event_feed import log_end
 from projections.queries.pages import DEFAULT_LIMIT, Moment
 from projections.queries.ticket_list import TicketFilters, TicketRow, ticket_page
 from projections.status.freshness import LOG
-
-WITHOUT_TEXT = ("summary", "assignee")  # what lists keep from reporters: an assignee is what somebody typed
 
 
 class TicketParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,12 +87,12 @@ class Tickets(ApiResource):
             if asked.client_user_id not in (None, who.client_user_id):
                 raise UnknownUserId
             asked = msgspec.structs.replace(asked, client_user_id=who.client_user_id)
-        if roles.sees_no_text(who) and (hidden := "q" if asked.q else "assignee" if asked.assignee else ""):
-            raise Forbidden(f"for {hidden} one of the roles {', '.join(roles.STAFF)}")
+        audience = audience_of(who)
+        require_filters(audience, asked, TicketFilters.__struct_fields__)
         await self.wait_for_position(req, resp, asked.min_position, LIST_PROJECTIONS)
         await self.wait_for_time(req, resp, "created_to", asked.created_to, LIST_PROJECTIONS)
         page = await ticket_page(self.fetch, asked, asked.cursor, asked.limit)
-        finish(req, resp, page, TicketList, without=WITHOUT_TEXT if roles.sees_no_text(who) else ())
+        finish(req, resp, page, TicketList, audience)
 
 
 class TicketResource(ApiResource):
@@ -115,9 +114,7 @@ class TicketResource(ApiResource):
             await self.wait_for_version(req, resp, ticket, asked.min_version)
             possible = allowed_commands(ticket, self.deps.policy.given(who, utc_now()))
         resp.set_header("ETag", f'"{ticket.version}"')
-        if roles.sees_only_own(who):  # other tickets may be other clients'
-            ticket = msgspec.structs.replace(ticket, links=())
-        send(resp, views.ticket_view(ticket, possible))
+        send(resp, seen_by(audience_of(who), views.ticket_view(ticket, possible)))
 
     async def _as_it_was(self, resp: Response, now: Ticket, asked: TicketParameters, who: Principal) -> Ticket:
         """The ticket of the past; who may see it is decided by whose it is now."""
@@ -156,10 +153,8 @@ class TicketHistory(ApiResource):
             await self.wait_for_version(req, resp, ticket, asked.min_version)
         resp.set_header("Deskledger-Position", str(await log_end(self.fetch)))
         ticket, known = await self._known(ticket_id, who)
-        if roles.sees_only_own(who):
-            known = views.client_history(known, who.client_user_id)
         resp.set_header("ETag", f'"{ticket.version}"')
-        send(resp, History(views.event_views(known), None))
+        send(resp, History(views.event_views(known, who), None))
 
     async def _known(self, ticket_id: UUID, who: Principal) -> tuple[Ticket, list[views.Placed]]:
         known = await views.history(self.fetch, ticket_id)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -23,12 +24,13 @@ from application.settings import Settings
 from application.store.postgres.pg_connection import PgConnection
 from application.store.read_pool import Readers
 from application.webhooks.address_rules import UrlRefused, addresses, read_rules, read_url
-from application.webhooks.signing import Locked, Vault, new_secret
+from application.webhooks.signing import Locked, Vault, is_mark, mark_of, new_secret
 from application.webhooks.subscriptions import (
     MOST_WEBHOOKS,
     Subscription,
     SubscriptionChange,
     SubscriptionCommands,
+    UnknownWebhook,
     new_subscription,
 )
 from domain import roles
@@ -45,6 +47,15 @@ COMMAND_BODIES: dict[str, type[msgspec.Struct]] = {
     "replay": shapes.Replay,
     "ping": NoFields,
 }
+
+
+class ShownSecret(msgspec.Struct):
+    """What of an answer says which secret it shows."""
+
+    id: UUID
+    secret: str = ""
+
+
 Answered = Callable[[IdempotencyRequest | None], Awaitable[str]]
 
 
@@ -89,7 +100,7 @@ class Webhooks:
             await self._check(wanted.url)
         named = {name: value for name, value in asdict(wanted).items() if value is not msgspec.UNSET}
         change = SubscriptionChange(partial(replace, **named), again=True)
-        self._show(resp, await self._stored.change(webhook_id, change, self._sealed, utc_now()))
+        await self._show(resp, await self._stored.change(webhook_id, change, self._sealed, utc_now()))
 
     async def on_delete_one(self, req: Request, resp: Response, webhook_id: UUID) -> None:
         """Ends it: 204. What was not sent yet is not sent any more."""
@@ -152,27 +163,41 @@ class Webhooks:
         before = await self._desk.find_answer(request)
         if before is None:
             try:
-                return self._show(resp, await do(request))
+                return await self._show(resp, await do(request))
             except psycopg.errors.UniqueViolation:  # the same key, a moment ago
                 before = await self._desk.find_answer(request)
                 if before is None:
                     raise
         resp.set_header("Idempotency-Replayed", "true")
-        return self._show(resp, before.body.decode())
+        return await self._show(resp, before.body.decode())
 
     def _sealed(self, stored: Subscription, with_secret: bool = False) -> str:
-        """How a subscription is answered: sealed, since it is kept under the idempotency key."""
-        secret = self._vault.open(stored.secret) if with_secret else None
-        return self._vault.seal(encode(shapes.view(stored, secret)).decode())
+        """How a subscription is answered: sealed, and with the hash of its secret, since it is kept under the key."""
+        secret = self._vault.open(stored.secret) if with_secret else ""
+        text = encode(shapes.view(stored, secret or None)).decode()
+        return self._vault.seal(text.replace(secret, mark_of(secret)) if secret else text)
 
-    def _show(self, resp: Response, answer: str) -> bytes:
+    async def _show(self, resp: Response, answer: str) -> bytes:
+        """Answers, with the secret as long as it lives. What an earlier version has kept holds the secret itself."""
         try:
-            body = self._vault.open(answer).encode()
+            text = self._vault.open(answer)
+            shown = msgspec.json.decode(text, type=ShownSecret)
+            body = (text.replace(shown.secret, await self._secret(shown)) if is_mark(shown.secret) else text).encode()
         except Locked as locked:  # the first answer was given by a process with other keys
             text = f"{locked} Whoever runs the desk has to set it."
             raise Problem(503, "secrets_locked", text, headers={"Retry-After": LOCKED_SECONDS}) from None
         resp.content_type, resp.data = JSON, body
         return body
+
+    async def _secret(self, shown: ShownSecret) -> str:
+        """The secret that an answer shows. Raises Problem with status 409 when it signs nothing any more."""
+        with suppress(UnknownWebhook):
+            stored = await self._stored.find(shown.id)
+            for secret in map(self._vault.open, stored.secrets(utc_now())):
+                if mark_of(secret) == shown.secret:
+                    return secret
+        detail = "The secret that this request made is gone: it was rotated since, or the webhook was deleted."
+        raise Problem(409, "secret_gone", f"{detail} Make a new one.")
 
     async def _check(self, url: str) -> None:
         """Raises Problem with status 422 when the desk sends no webhooks there."""
