@@ -190,7 +190,7 @@ def test_only_what_is_kept_and_known_can_be_brought_back(worked: Walk, connectio
         roll_back(connection, PROJECTIONS[2])
     rebuild(connection, PROJECTIONS[2])
     connection.execute("update retired_closings.checkpoint set version = 7")
-    with pytest.raises(UnknownVersion, match="are of version 7, this program knows version 1"):
+    with pytest.raises(UnknownVersion, match="are of version 7, this program knows version 2"):
         roll_back(connection, PROJECTIONS[2])
     assert [drop_retired(connection, PROJECTIONS[2]) for _ in range(2)] == [True, False]
     with pytest.raises(NotRetired):
