@@ -6,6 +6,7 @@ has an embarrassing name, impact and urgency, a link, a dossier, a resolution wi
 know holds SECRET, the names of its people hold PERSON, and every other text holds WORD.
 """
 
+import json
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
@@ -147,6 +148,9 @@ state                       x
 attempts                    x
 due_at                      x
 last_error                  x
+address                     x
+first_refused_at            x
+needs_desk                  x
 queued_at                   x
 settled_at                  x
 """
@@ -200,7 +204,7 @@ ResolutionDocumented  level cause actions checked_by_method
 Closed                level
 ClosureEmailSent      closed_version message_id attempts
 -ClosureEmailFailed   closed_version message_id attempts reason
-DossierCompiled       summary sha256 through_version lines
+DossierCompiled       summary sha256 through_version lines entries
 ClientApproved        dossier_sha256 confirmed_via
 ClientDeclined        dossier_sha256 confirmed_via reason
 -ReturnedToLevel      from_level to_level reason
@@ -627,13 +631,13 @@ def test_no_answer_of_any_kind_holds_a_hidden_word(scene: Scene, role: str, way:
 
 
 def test_a_dossier_says_no_more_than_the_history(scene: Scene) -> None:
-    """Its lines are for the client's eyes: of what the client does not see, they say that it was there."""
+    """Its entries are for the client's eyes: of what the client does not see, they say that it was there."""
     dossiers = [event for event in scene.events("auditor") if event["type"] == "Ticket.DossierCompiled"]
     for dossier in dossiers:
-        lines = dossier["data"]["lines"]
-        said = "\n".join(lines).lower()
+        entries = dossier["data"]["entries"]
+        said = json.dumps(entries).lower()
         assert [word for word in (SECRET, PERSON, "stranger", "impact", "urgency", scene.other) if word in said] == []
-        assert len(lines) == dossier["data"]["through_version"]
+        assert len(entries) == dossier["data"]["through_version"]
         assert f"mine: {WORD}" in said
 
 
