@@ -9,8 +9,10 @@ DeskError
 │   ├── NotQualified, CannotResolveHere, NoQualificationHere, NoLevelAbove      the ladder
 │   ├── NotResolved, NotVerified, DetailsMissing, FourEyes                      quality control and closing
 │   ├── AtDecisionPoint, NotAtDecisionPoint, NoCurrentDossier, DossierMismatch, NotApproved   the IT manager
+│   ├── AlreadyDuplicate, OtherIsDuplicate, CircularLink, FollowsLater, TooManyLinks          links
 │   └── ClientNotAwaited, WrongRoute, WrongLevel
-├── Unacceptable            well-formed, but it cannot be meant: BlankText, UnknownClient, LinkToSelf, UnknownOther
+├── Unacceptable            well-formed, but it cannot be meant: BlankText, UnknownClient, LinkToSelf, UnknownOther,
+│                           ConfirmationMissing
 ├── Forbidden, NotFound     a role, a level or a client is lacking; UnknownTicket, UnknownUserId
 └── StaleVersion            somebody else came first
 """
@@ -161,6 +163,26 @@ class WrongLevel(Refused):
     """The IT manager returns a ticket to tier1, tier2, tier3 or onsite; the NOC returns it to it_manager."""
 
 
+class AlreadyDuplicate(Refused):
+    """This ticket is a duplicate of another one already, and of one only."""
+
+
+class OtherIsDuplicate(Refused):
+    """The other ticket is a duplicate itself: link this one to the ticket that it is a duplicate of."""
+
+
+class CircularLink(Refused):
+    """The other ticket is a duplicate of this one: that would be a circle."""
+
+
+class FollowsLater(Refused):
+    """A follow-up came in after the ticket that it follows: link the later one of the two to the earlier one."""
+
+
+class TooManyLinks(Refused):
+    """This ticket has as many links as a ticket can have."""
+
+
 class Unacceptable(DeskError):
     """The request is well-formed, but it cannot be meant."""
 
@@ -192,6 +214,12 @@ class UnknownOther(Unacceptable):
 
     code = "unknown_other_ticket"
     pointer = "/other_ticket_id"
+
+
+class ConfirmationMissing(Unacceptable):
+    """Say how the client said so, in confirmed_via: whoever is not the client reopens on the client's word alone."""
+
+    pointer = "/confirmed_via"
 
 
 class Forbidden(DeskError):

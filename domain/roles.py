@@ -90,8 +90,10 @@ MAY: dict[str, tuple[tuple[Role, Condition], ...]] = {
     "await_client": (AT_LEVEL,),
     "client_responded": (AT_LEVEL, CLIENT),
     "cancel": (INTAKE, MANAGER, CLIENT),
-    "reopen": (CLIENT,),
+    "reopen": (CLIENT, INTAKE, QUALITY),
     "link": (INTAKE,),
+    "correct_client": (INTAKE,),
+    "amend_issue": (INTAKE, AT_LEVEL),
 }
 
 STAFF = (Role.INTAKE, Role.AGENT, Role.QUALITY, Role.IT_MANAGER, Role.AUDITOR, Role.ADMIN)

@@ -1,8 +1,9 @@
 """Events in words, for the history, the dossier and the auditor."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from hashlib import sha256
+from typing import Any
 
 import msgspec
 
@@ -21,8 +22,22 @@ LEVEL_NAMES = {
 }
 
 
+def _released(event: e.Released) -> str:
+    return "Released by {assignee}." if event.reason is None else "Taken from {assignee}: {reason}"
+
+
+def _reopened(event: e.Reopened) -> str:
+    via = "" if event.confirmed_via is None else ", on the client's word by {confirmed_via}"
+    return f"Reopened, back to {{level}}{via}: {{reason}}"
+
+
+def _amended(event: e.IssueAmended) -> str:
+    changed = (name for name in ("summary", "category", "description") if getattr(event, name) is not None)
+    return "Issue amended: {reason}" + "".join(f" The {name} now reads: {{{name}}}" for name in changed)
+
+
 # What happened, by the event's fields: a level by its name, another word of the procedure without its underscores.
-SENTENCES: dict[type[Event], str] = {
+SENTENCES: dict[type[Event], str | Callable[[Any], str]] = {
     e.RequestReceived: "Support request received by {channel}: {text}",
     e.ClientIdentified: "Client identified as {client_name} (user ID {client_user_id}).",
     e.Created: "Help desk ticket {number} created.",
@@ -30,7 +45,7 @@ SENTENCES: dict[type[Event], str] = {
     " priority {priority}). {description}",
     e.Routed: "Routed to {to}.",
     e.Assigned: "Assigned to {assignee}.",
-    e.Released: "Released by {assignee}.",
+    e.Released: _released,
     e.Qualified: "Qualified: {level} {can_resolve} resolve it. {rationale}",
     e.Escalated: "Escalated from {from_level} to {to_level}: {reason}",
     e.Resolved: "Resolved by {level}: {resolution}",
@@ -49,8 +64,10 @@ SENTENCES: dict[type[Event], str] = {
     e.ClientAwaited: "Waiting for the client: {reason}",
     e.ClientResponded: "Client responded: {text}",
     e.Cancelled: "Cancelled: {reason}",
-    e.Reopened: "Reopened, back to {level}: {reason}",
+    e.Reopened: _reopened,
     e.Linked: "Linked: {relation} {other_ticket_id}.",
+    e.ClientCorrected: "Client corrected to {client_name} (user ID {client_user_id}): {reason}",
+    e.IssueAmended: _amended,
     Registered: "Client {name} registered with user ID {user_id} and e-mail address {email}.",
     ContactChanged: "Directory entry of {user_id} now reads {name}, {email}.",
 }
@@ -61,6 +78,7 @@ def words(event: Event) -> str:
     sentence = SENTENCES.get(type(event))
     if sentence is None:
         return f"{event.stored_as}: {msgspec.json.encode(event).decode()}"
+    sentence = sentence if isinstance(sentence, str) else sentence(event)
     return sentence.format_map({field: _in_words(value) for field, value in msgspec.structs.asdict(event).items()})
 
 
@@ -102,16 +120,27 @@ def _withheld(event: Event, client: str | None) -> str:
             return "Internal note added."
         case e.ClientIdentified(client_user_id=identified) if identified != client:
             return "Client identified by mistake."
+        case e.ClientCorrected():
+            return "Client corrected."
         case e.Linked():
             return "Linked to another ticket."
     return ""
 
 
+IDENTIFYING = (e.ClientIdentified, e.ClientCorrected)
+
+
 def identified_at(history: Iterable[Recorded]) -> int:
     """The version at which the client was last identified; 0 when these events do not say."""
-    return max((one.originator_version for one in history if isinstance(one.event, e.ClientIdentified)), default=0)
+    return max((one.originator_version for one in history if isinstance(one.event, IDENTIFYING)), default=0)
+
+
+# What staff record of the client's word; it is somebody else's word where the client was corrected afterwards.
+CLIENTS_WORD = (e.ClientResponded, e.ClientApproved, e.ClientDeclined, e.QCVerified, e.QCFailed, e.Reopened)
 
 
 def by_mistake(recorded: Recorded, settled: int) -> bool:
-    """Whether somebody acted as the client who was taken for the client before `settled`, the last identification."""
-    return recorded.actor.role is Role.CLIENT and recorded.originator_version < settled
+    """Whether it is the word of who was taken for the client before `settled`, the last identification."""
+    if recorded.originator_version >= settled:
+        return False
+    return recorded.actor.role is Role.CLIENT or isinstance(recorded.event, CLIENTS_WORD)

@@ -17,6 +17,8 @@ UNACCEPTABLE = {
     "open_ticket": ("unknown_client",),
     "identify_client": ("unknown_client",),
     "link": ("link_to_self", "unknown_other_ticket"),
+    "reopen": ("confirmation_missing",),
+    "correct_client": ("unknown_client",),
 }
 
 

@@ -8,10 +8,10 @@ import msgspec
 from msgspec.structs import asdict
 
 from domain.client import Client, client_stream, fold_client
-from domain.errors import BlankText, UnknownClient
+from domain.errors import BlankText, UnknownClient, UnknownOther
 from domain.events import Event, Recorded, RequestReceived
 from domain.rules import Given
-from domain.ticket import Snapshot, Ticket
+from domain.ticket import Snapshot, Ticket, fold
 from domain.values import Actor
 
 
@@ -28,10 +28,13 @@ class Loaded(msgspec.Struct, frozen=True):
     others: Mapping[UUID, Sequence[Recorded]] = {}
     number: str = ""
 
-    def has_ticket(self, ticket_id: UUID) -> bool:
-        """Whether a stream that was asked for is a ticket's; the directory has streams too."""
+    def ticket(self, ticket_id: UUID) -> Ticket:
+        """Another ticket, whose stream was asked for; raises UnknownOther. The directory has streams too."""
         stream = self.others.get(ticket_id)
-        return bool(stream and isinstance(stream[0].event, RequestReceived | Snapshot))
+        ticket = fold(stream) if stream and isinstance(stream[0].event, RequestReceived | Snapshot) else None
+        if ticket is None:
+            raise UnknownOther
+        return ticket
 
     def client(self, user_id: str) -> Client:
         """The directory entry; raises UnknownClient."""

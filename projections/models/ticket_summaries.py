@@ -67,16 +67,19 @@ _REMARK = (
 )
 MOST_WORDS = 10_000  # characters of one text; a longer one is found by its beginning
 _WORDS: LiteralString = """
-    insert into ticket_words (ticket_id, request, client, number, issue)
+    insert into ticket_words (ticket_id, request, client, number, issue, description)
     select ticket_id, to_tsvector('simple', coalesce(request, '')), to_tsvector('simple', coalesce(client, '')),
-        to_tsvector('simple', coalesce(number, '')), to_tsvector('simple', coalesce(issue, ''))
-    from json_to_recordset(%b::json) said(ticket_id uuid, request text, client text, number text, issue text)"""
+        to_tsvector('simple', coalesce(number, '')), to_tsvector('simple', coalesce(issue, '')),
+        to_tsvector('simple', coalesce(description, ''))
+    from json_to_recordset(%b::json) said(
+        ticket_id uuid, request text, client text, number text, issue text, description text)"""
 _LATER: LiteralString = """
     on conflict (ticket_id) do update set
         request = case when excluded.request = '' then ticket_words.request else excluded.request end,
         client = case when excluded.client = '' then ticket_words.client else excluded.client end,
         number = case when excluded.number = '' then ticket_words.number else excluded.number end,
-        issue = case when excluded.issue = '' then ticket_words.issue else excluded.issue end"""
+        issue = case when excluded.issue = '' then ticket_words.issue else excluded.issue end,
+        description = case when excluded.description = '' then ticket_words.description else excluded.description end"""
 Words = dict[int, dict[str, Any]]  # of each ticket, by the number of its ID: a row of `_WORDS`
 
 
@@ -84,7 +87,7 @@ class TicketSummaries(Projection):
     """Keeps `ticket_summaries`, and `ticket_words`, which searches look into."""
 
     name = "ticket_summaries"
-    version = 2
+    version = 3
     tables = ("ticket_summaries", "ticket_words")
     ddl = """
         create table ticket_summaries (
@@ -96,8 +99,8 @@ class TicketSummaries(Projection):
             with (fillfactor = 50);  -- room for the next version of each row beside it: no index has to know of it
         create table ticket_words (
             ticket_id uuid not null, request tsvector not null, client tsvector not null, number tsvector not null,
-            issue tsvector not null,
-            words tsvector not null generated always as (request || client || number || issue) stored)"""
+            issue tsvector not null, description tsvector not null,
+            words tsvector not null generated always as (request || client || number || issue || description) stored)"""
     indexes = """
         alter table ticket_summaries add constraint ticket_summaries_key primary key (ticket_id);
         create index ticket_summaries_client on ticket_summaries (client_user_id, ticket_id);
@@ -151,8 +154,8 @@ def _fold(rows: dict[int, TicketSummary], batch: Iterable[Sealed]) -> Words:
     words: Words = {}
     for sealed in batch:
         ticket = sealed.stream_id.int  # found faster than the UUID
-        rows[ticket] = evolve_summary(rows.get(ticket), sealed)
-        if found := searchable(sealed.event):
+        row = rows[ticket] = evolve_summary(rows.get(ticket), sealed)
+        if found := searchable(sealed.event, row):
             words.setdefault(ticket, {"ticket_id": sealed.stream_id}).update(found)
     return words
 
@@ -176,13 +179,15 @@ def evolve_summary(row: TicketSummary | None, sealed: Sealed) -> TicketSummary:
 
 def _take(row: TicketSummary, sealed: Sealed) -> None:
     match sealed.event:
-        case e.ClientIdentified(user_id, name):
+        case e.ClientIdentified(user_id, name) | e.ClientCorrected(user_id, name):
             row.client_user_id, row.client_name = user_id, name
         case e.Created(number):
             row.number = number
         case e.IssueDocumented(summary, _, category, impact, urgency, priority):
             row.summary, row.category = summary, category
             row.impact, row.urgency, row.priority = impact, urgency, priority
+        case e.IssueAmended(_, summary, _, category):
+            row.summary, row.category = summary or row.summary, category or row.category
         case e.PriorityChanged(impact, urgency, priority):
             row.impact, row.urgency, row.priority = impact, urgency, priority
         case e.Assigned(assignee):
@@ -201,17 +206,23 @@ def _take(row: TicketSummary, sealed: Sealed) -> None:
             row.closed_at = None
 
 
-def searchable(event: e.Event) -> dict[str, str]:
-    """The words of an event that a search finds the ticket by; later ones of a kind take the place of earlier ones."""
+def searchable(event: e.Event, row: TicketSummary) -> dict[str, str]:
+    """The words of an event that a search finds the ticket by; later ones of a kind take the place of earlier ones.
+
+    `row` is the ticket's after the event.
+    """
     match event:
         case e.RequestReceived(_, text):
             return {"request": text[:MOST_WORDS]}
-        case e.ClientIdentified(user_id, name):
+        case e.ClientIdentified(user_id, name) | e.ClientCorrected(user_id, name):
             return {"client": f"{user_id} {name}"}
         case e.Created(number):
             return {"number": number}
-        case e.IssueDocumented(summary, description, category):
-            return {"issue": f"{summary} {category} {description[:MOST_WORDS]}"}
+        case e.IssueDocumented(description=text):
+            return {"issue": f"{row.summary} {row.category}", "description": text[:MOST_WORDS]}
+        case e.IssueAmended(description=changed):
+            described = {"description": changed[:MOST_WORDS]} if changed else {}
+            return {"issue": f"{row.summary} {row.category}"} | described
     return {}
 
 

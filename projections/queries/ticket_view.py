@@ -154,6 +154,7 @@ CLIENT_SEES = (
     e.RequestReceived,
     e.Created,
     e.IssueDocumented,
+    e.IssueAmended,
     e.Routed,
     e.Escalated,
     e.Resolved,

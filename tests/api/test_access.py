@@ -58,8 +58,11 @@ MAY: list[tuple[str, str, set[str]]] = [
     ("tier1", "await_client", {"tier1"}),
     ("waiting", "client_responded", {"tier1", "own"}),
     ("tier1", "cancel", {"intake", "it_manager", "own"}),
-    ("closed", "reopen", {"own"}),
+    ("closed", "reopen", {"intake", "quality", "own"}),
     ("tier1", "link", {"intake"}),
+    ("tier1", "correct_client", {"intake"}),
+    ("tier1", "amend_issue", {"intake", "tier1"}),
+    ("resolved", "amend_issue", {"intake", "tier1"}),
 ]
 READERS: list[tuple[str, set[str]]] = [
     ("/v1/tickets/{ticket}", {"intake", "quality", "it_manager", "auditor", "admin", "own"} | AGENTS),

@@ -62,8 +62,10 @@ POST   /v1/tickets/{ticket_id}:change_priority     tier1      200 200 403 403 20
 POST   /v1/tickets/{ticket_id}:await_client        tier1      403 200 403 403 403 403 404 403 403 403 403 401
 POST   /v1/tickets/{ticket_id}:client_responded    waiting    403 200 403 403 403 200 404 403 403 403 403 401
 POST   /v1/tickets/{ticket_id}:cancel              tier1      200 403 403 403 200 200 404 403 403 403 403 401
-POST   /v1/tickets/{ticket_id}:reopen              closed     403 403 403 403 403 200 404 403 403 403 403 401
+POST   /v1/tickets/{ticket_id}:reopen              closed     200 403 403 200 403 200 404 403 403 403 403 401
 POST   /v1/tickets/{ticket_id}:link                tier1      200 403 403 403 403 403 404 403 403 403 403 401
+POST   /v1/tickets/{ticket_id}:correct_client      tier1      200 403 403 403 403 403 404 403 403 403 403 401
+POST   /v1/tickets/{ticket_id}:amend_issue         tier1      200 200 403 403 403 403 404 403 403 403 403 401
 GET    /v1/tickets/{ticket_id}                     tier1      200 200 200 200 200 200 404 200 403 200 403 401
 GET    /v1/tickets/{ticket_id}                     received   200 200 200 200 200 404 404 200 403 200 403 401
 GET    /v1/tickets/{ticket_id}/history             closed     200 200 200 200 200 200 404 200 403 200 403 401

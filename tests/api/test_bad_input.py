@@ -183,7 +183,14 @@ FIELDS: dict[str, list[tuple[str, list[Any]]]] = {
     "await_client": [("/reason", TEXT_WRONG)],
     "client_responded": [("/text", TEXT_WRONG)],
     "cancel": [("/reason", TEXT_WRONG)],
-    "reopen": [("/reason", TEXT_WRONG)],
+    "reopen": [("/reason", TEXT_WRONG), ("/confirmed_via", ["", "fax"])],
+    "correct_client": [("/client_user_id", USER_WRONG), ("/reason", TEXT_WRONG)],
+    "amend_issue": [
+        ("/reason", TEXT_WRONG),
+        ("/summary", LINE_WRONG[1:]),
+        ("/description", TEXT_WRONG[1:]),
+        ("/category", LINE_WRONG[1:]),
+    ],
     "link": [("/other_ticket_id", ID_WRONG), ("/relation", [None, "", "twin_of"])],
 }
 

@@ -36,7 +36,19 @@ UP = ("escalate", "qualify")
 WALK = (
     *("receive_request", "identify_client", "create", "document_issue", "route", "assign", "release", "add_note"),
     *("change_priority", "await_client", "client_responded", *UP, "resolve", "verify"),
-    *("document_resolution", "close", "reopen", "link", *UP, *UP, "escalate", "compile_dossier", "decline"),
+    *(
+        "document_resolution",
+        "close",
+        "reopen",
+        "link",
+        "correct_client",
+        "amend_issue",
+        *UP,
+        *UP,
+        "escalate",
+        "compile_dossier",
+        "decline",
+    ),
     *("return_to_level", "qualify", "escalate", "compile_dossier", "approve", "cancel"),
 )
 BY_CLIENT = ("approve", "decline", "reopen")

@@ -13,7 +13,7 @@ from domain import events as e
 from domain.client import EVENTS, ContactChanged, Registered
 from domain.values import Actor, Channel, Grade, Level, Relation, Role, Sender, Visibility
 from domain.words import LEVEL_NAMES, dossier_lines, words
-from tests.support.given import HASH, START, TICKET_ID
+from tests.support.given import HASH, QUALITY, START, TICKET_ID
 
 SENTENCES: list[tuple[e.Event, str]] = [
     (
@@ -73,6 +73,20 @@ SENTENCES: list[tuple[e.Event, str]] = [
     (e.ClientResponded("It is the old one."), "Client responded: It is the old one."),
     (e.Cancelled("not needed"), "Cancelled: not needed"),
     (e.Reopened(Level.TIER3, "it came back"), "Reopened, back to Tier 3 Support: it came back"),
+    (
+        e.Reopened(Level.TIER3, "it came back", Channel.PHONE),
+        "Reopened, back to Tier 3 Support, on the client's word by phone: it came back",
+    ),
+    (e.Released("key-1", "its API key has ended"), "Taken from key-1: its API key has ended"),
+    (
+        e.ClientCorrected("client-b", "Client B", "a colleague called"),
+        "Client corrected to Client B (user ID client-b): a colleague called",
+    ),
+    (e.IssueAmended("it is on floor 4", "No print"), "Issue amended: it is on floor 4 The summary now reads: No print"),
+    (
+        e.IssueAmended("jams", "Jam", "wet.", "paper"),
+        "Issue amended: jams The summary now reads: Jam The category now reads: paper The description now reads: wet.",
+    ),
     (e.Linked(UUID(int=7), Relation.FOLLOW_UP_OF), f"Linked: follow up of {UUID(int=7)}."),
     (
         Registered("client-a", "Client A", "a@example.org"),
@@ -173,10 +187,33 @@ def test_a_dossier_does_not_say_what_somebody_taken_for_the_client_has_said():
     assert "Client A (client): Note (client): Not mine: call me. [sha256 " in last
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        e.ClientResponded("Call me."),
+        e.ClientApproved(HASH, Channel.PHONE),
+        e.ClientDeclined(HASH, Channel.PHONE, "Call me."),
+        e.QCVerified(Level.TIER1, Channel.PHONE, "Call me."),
+        e.QCFailed(Level.TIER1, Channel.PHONE, "Call me."),
+        e.Reopened(Level.TIER1, "Call me.", Channel.PHONE),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_a_dossier_does_not_say_what_staff_recorded_of_somebody_elses_word(word: e.Event):
+    """Before the client was corrected it was somebody else's word, also where staff wrote it down."""
+    corrected = e.ClientCorrected("client-a", "Client A", "Client B is a colleague.")
+    history = [e.Recorded(TICKET_ID, n, START, QUALITY, event) for n, event in enumerate([word, corrected, word], 1)]
+    first, between, last = dossier_lines(history, "client-a")
+    assert first.endswith(": Said by mistake. [withheld]")
+    assert between.endswith(": Client corrected. [withheld]")
+    assert words(word) in last
+
+
 @pytest.mark.parametrize("event", [event for event, _ in SENTENCES], ids=lambda event: type(event).__name__)
 def test_rule_8_a_dossier_lists_every_event_in_words(event: e.Event):
     """Rule 8: any event has its line in the dossier, in the words of the history; an internal note none."""
     withheld = {e.NoteAdded: "Internal note added. [withheld]", e.Linked: "Linked to another ticket. [withheld]"}
+    withheld[e.ClientCorrected] = "Client corrected. [withheld]"
     said = withheld.get(type(event), f"{words(event)} [sha256 ")
     assert f" agent-tier2 (agent): {said}" in line_of(event=event)
 
@@ -233,6 +270,11 @@ CODES = {
     "no_current_dossier": errors.NoCurrentDossier,
     "dossier_mismatch": errors.DossierMismatch,
     "not_approved": errors.NotApproved,
+    "already_duplicate": errors.AlreadyDuplicate,
+    "other_is_duplicate": errors.OtherIsDuplicate,
+    "circular_link": errors.CircularLink,
+    "follows_later": errors.FollowsLater,
+    "too_many_links": errors.TooManyLinks,
     "client_not_awaited": errors.ClientNotAwaited,
     "wrong_route": errors.WrongRoute,
     "wrong_level": errors.WrongLevel,
@@ -241,6 +283,7 @@ CODES = {
     "unknown_client": errors.UnknownClient,
     "link_to_self": errors.LinkToSelf,
     "unknown_other_ticket": errors.UnknownOther,
+    "confirmation_missing": errors.ConfirmationMissing,
     "role_missing": errors.Forbidden,
     "not_found": errors.NotFound,
     "unknown_ticket": errors.UnknownTicket,

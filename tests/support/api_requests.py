@@ -43,8 +43,10 @@ BODIES: dict[str, dict[str, Any]] = {
     "await_client": {"reason": "which floor is it?"},
     "client_responded": {"text": "the third"},
     "cancel": {"reason": "not needed any more"},
-    "reopen": {"reason": "it is offline again"},
+    "reopen": {"reason": "it is offline again", "confirmed_via": "phone"},
     "link": {"other_ticket_id": "OTHER", "relation": "related_to"},
+    "correct_client": {"client_user_id": "CLIENT", "reason": "a colleague called"},
+    "amend_issue": {"reason": "it is the floor above", "summary": "no network on floor 4"},
 }
 LED_TO_BY: dict[str, tuple[str, str]] = {
     # standing: the standing before it, and the command that leads there
