@@ -138,7 +138,7 @@ class Stage:
     def body(self, command: str, outcome: Outcome) -> dict[str, Any]:
         """A body that fits a ticket as it stands."""
         dossier, level = outcome.ticket.dossier, outcome.ticket.level
-        meant = {"CLIENT": "owner", "DOSSIER": dossier.sha256 if dossier else "0" * 64}
+        meant = {"CLIENT": "owner", "ANOTHER": "stranger", "DOSSIER": dossier.sha256 if dossier else "0" * 64}
         meant |= {"OTHER": str(uuid4()), "BACK": "it_manager" if level is Level.NOC else "tier2"}
         if command == "link":
             meant["OTHER"] = str(self.ticket("received").ticket.ticket_id)

@@ -21,7 +21,7 @@ ISSUE = {
     "urgency": "medium",
 }
 BODIES: dict[str, dict[str, Any]] = {
-    # a body that each command takes; CLIENT, DOSSIER, OTHER and BACK stand for what depends on the ticket
+    # a body that each command takes; CLIENT, ANOTHER, DOSSIER, OTHER and BACK stand for what depends on the ticket
     "identify_client": {"client_user_id": "CLIENT"},
     "create": {},
     "document_issue": ISSUE,
@@ -45,7 +45,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "cancel": {"reason": "not needed any more"},
     "reopen": {"reason": "it is offline again", "confirmed_via": "phone"},
     "link": {"other_ticket_id": "OTHER", "relation": "related_to"},
-    "correct_client": {"client_user_id": "CLIENT", "reason": "a colleague called"},
+    "correct_client": {"client_user_id": "ANOTHER", "reason": "a colleague called"},
     "amend_issue": {"reason": "it is the floor above", "summary": "no network on floor 4"},
 }
 LED_TO_BY: dict[str, tuple[str, str]] = {
@@ -142,6 +142,8 @@ def _meant(served: RunningDesk, ticket: str, value: Any, user_id: str) -> Any:
     match value:
         case "CLIENT":
             return user_id
+        case "ANOTHER":
+            return served.client("another")
         case "OTHER":
             return request(served)
         case "DOSSIER":
