@@ -27,7 +27,7 @@ from application.store.idempotency_records import INSERT_RECORD, IdempotencyReco
 from application.store.postgres.database import pool
 from application.store.recorder import Connections, EventRecorder, Factory
 from application.store.stream_loader import StreamLoader, Streams
-from domain.client import Client, Contact
+from domain.client import NO_PRECONDITION, Client, Contact, Precondition
 from domain.events import Event, Recorded
 from domain.values import Actor, Principal
 
@@ -81,10 +81,16 @@ class HelpDesk(Application[UUID]):
         return run_at_once(handle_command(self._store, request, idempotency))
 
     def register_client(
-        self, user_id: str, contact: Contact, who: Principal, now: datetime, trace: Trace = NO_TRACE
+        self,
+        user_id: str,
+        contact: Contact,
+        who: Principal,
+        now: datetime,
+        trace: Trace = NO_TRACE,
+        precondition: Precondition = NO_PRECONDITION,
     ) -> Client:
-        """Makes the directory say `contact` of `user_id`."""
-        return run_at_once(handle_registration(self._store, user_id, contact, who, now, trace))
+        """As `handle_registration`."""
+        return run_at_once(handle_registration(self._store, user_id, contact, who, now, trace, precondition))
 
     def record(self, ticket_id: UUID, event: Event, by: Actor, now: datetime, trace: Trace = NO_TRACE) -> Recorded:
         """Records a fact that no rule can refuse, as what became of an e-mail, behind what the ticket has by then.

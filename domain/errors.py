@@ -248,10 +248,15 @@ class StaleVersion(DeskError):
     """The ticket has moved on since the version you named: read it again and decide again."""
 
     def __init__(
-        self, stream_id: UUID, current_version: int | None = None, expected_version: int | None = None
+        self,
+        stream_id: UUID,
+        current_version: int | None = None,
+        expected_version: int | None = None,
+        message: str | None = None,
     ) -> None:
         ahead = current_version is not None and expected_version is not None and expected_version > current_version
-        super().__init__(f"There is no such version yet: the present one is {current_version}." if ahead else None)
+        told = f"There is no such version yet: the present one is {current_version}." if ahead else message
+        super().__init__(told)
         self.stream_id = stream_id
         self.current_version = current_version
         self.expected_version = expected_version

@@ -11,7 +11,7 @@ from application.commands.deciding import NO_TRACE, CommandRequest, Outcome, Tra
 from application.commands.idempotency import IdempotencyRequest, StoredAnswer
 from application.store.idempotency_records import FIND_RECORD, IdempotencyRecord
 from application.store.stream_loader import StreamLoader, Streams
-from domain.client import Client, Contact, client_stream
+from domain.client import NO_PRECONDITION, Client, Contact, Precondition, client_stream
 from domain.errors import DeskError, StaleVersion, UnknownTicket
 from domain.events import Event, Recorded
 from domain.ticket import fold
@@ -87,13 +87,22 @@ async def handle_command(
 
 
 async def handle_registration(
-    store: CommandStore, user_id: str, contact: Contact, who: Principal, now: datetime, trace: Trace = NO_TRACE
+    store: CommandStore,
+    user_id: str,
+    contact: Contact,
+    who: Principal,
+    now: datetime,
+    trace: Trace = NO_TRACE,
+    precondition: Precondition = NO_PRECONDITION,
 ) -> Client:
-    """Makes the directory say `contact` of `user_id`. Raises Forbidden, and StaleVersion as `handle_command` does."""
+    """Makes the directory say `contact` of `user_id`, if the entry is what the caller takes it to be.
+
+    Raises Forbidden, and StaleVersion as `decide_client` and `handle_command` do.
+    """
     stream = client_stream(user_id)
     for _ in range(MOST_TRIES):
         streams, _number = await store.load_streams((stream,))
-        client, new = decide_client(user_id, contact, who, now, streams.get(stream, ()), trace)
+        client, new = decide_client(user_id, contact, who, now, streams.get(stream, ()), trace, precondition)
         if not new or await store.append_events(new, None):
             return client
     raise StaleVersion(stream)

@@ -9,7 +9,15 @@ import msgspec
 from msgspec.structs import astuple, replace
 
 from application.commands.command import Command, Loaded, Opening
-from domain.client import Client, Contact, client_stream, fold_client, register
+from domain.client import (
+    NO_PRECONDITION,
+    Client,
+    Contact,
+    Precondition,
+    client_stream,
+    fold_client,
+    register,
+)
 from domain.errors import StaleVersion, UnknownTicket
 from domain.events import Event, Recorded
 from domain.roles import actor_for, may_give, require_role
@@ -144,15 +152,38 @@ def _outcome(
 
 
 def decide_client(
-    user_id: str, contact: Contact, who: Principal, now: datetime, history: Sequence[Recorded], trace: Trace = NO_TRACE
+    user_id: str,
+    contact: Contact,
+    who: Principal,
+    now: datetime,
+    history: Sequence[Recorded],
+    trace: Trace = NO_TRACE,
+    precondition: Precondition = NO_PRECONDITION,
 ) -> tuple[Client, tuple[Recorded, ...]]:
-    """The directory entry as wanted, and the events that make it so. Raises Forbidden."""
+    """The directory entry as wanted, and the events that make it so.
+
+    Raises Forbidden, and StaleVersion where the entry is not what the caller takes it to be.
+    """
     actor = actor_for(who, "register_client")
-    events = register(fold_client(history), user_id, contact)
+    known_entry = fold_client(history)
+    require_entry(user_id, known_entry, history, precondition)
+    events = register(known_entry, user_id, contact)
     stream, known = client_stream(user_id), len(history)
     at = max(now, history[-1].at) if history else now  # as with tickets: a history never runs backwards
     new = tuple(record_of(stream, version, at, actor, event, trace) for version, event in enumerate(events, known + 1))
     return Client(known + len(new), user_id, *astuple(contact)), new
+
+
+def require_entry(user_id: str, entry: Client | None, history: Sequence[Recorded], precondition: Precondition) -> None:
+    """Raises StaleVersion, with what the caller has missed, unless the entry is what the caller takes it to be."""
+    if precondition.holds(entry):
+        return
+    message = "This client is registered already." if entry else "This client is not registered yet."
+    if entry and precondition.version is not None:
+        message = "The entry reads differently since the version you named: read it again and decide again."
+    stale = StaleVersion(client_stream(user_id), entry.version if entry else 0, precondition.version, message)
+    stale.missed = tuple(history[precondition.version :]) if precondition.version else ()
+    raise stale
 
 
 def record_of(

@@ -214,7 +214,8 @@ def test_every_example_command_works(shared_desk: RunningDesk) -> None:
             meant[DOSSIER_SHA256] = served.get(f"/v1/tickets/{ticket_id}").json["dossier"]["sha256"]
         body = {field: meant.get(value, value) if isinstance(value, str) else value for field, value in body.items()}
         path = endpoint.path.replace("{ticket_id}", ticket_id)
-        reply = served.request("POST", path, body, keys.get(name, staff), {"If-Match": f'"{version}"'})
+        headers = {"If-Match": f'"{version}"'} if "If-Match" in endpoint.request_headers else {}
+        reply = served.request("POST", path, body, keys.get(name, staff), headers)
         assert reply.status in endpoint.answers, (name, reply.data)
         ticket_id, version = reply.json["ticket_id"], reply.version
         if name == "close":
