@@ -19,6 +19,7 @@ from application.commands.command_handler import (
     handle_command,
     handle_fact,
     handle_registration,
+    handle_take_back,
     run_at_once,
 )
 from application.commands.deciding import NO_TRACE, CommandRequest, Outcome, Policy, Trace, new_stream_id
@@ -98,6 +99,10 @@ class HelpDesk(Application[UUID]):
         Raises UnknownTicket, and StaleVersion when others were faster too often.
         """
         return run_at_once(handle_fact(self._store, ticket_id, event, by, now, trace))
+
+    def take_back(self, ticket_id: UUID, held_by: str, reason: str, by: Actor, now: datetime) -> bool:
+        """Frees a ticket of an assignee who can work on it no more; False where there is nothing to free."""
+        return run_at_once(handle_take_back(self._store, ticket_id, held_by, reason, by, now))
 
     def history(self, stream_id: UUID) -> list[Recorded]:
         """Every event of a stream, oldest first."""

@@ -78,6 +78,12 @@ def release(ticket: Ticket, given: Given) -> Events:
     return [e.Released(ticket.assignee)] if ticket.assignee else []
 
 
+def take_back(ticket: Ticket, assignee: str, reason: str) -> Events:
+    """The desk frees a ticket of who can work on it no more; not while a dossier stands, which it would void."""
+    free = ticket.assignee == assignee and ticket.state not in DOSSIER_STANDS
+    return [e.Released(assignee, reason)] if free else []
+
+
 def qualify(ticket: Ticket, given: Given, can_resolve: bool, rationale: str) -> Events:
     """Steps T1-4, 8, 12: the verdict of the level that received the ticket."""
     verdict = Qualification.CAN_RESOLVE if can_resolve else Qualification.CANNOT_RESOLVE

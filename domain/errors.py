@@ -12,7 +12,7 @@ DeskError
 │   ├── AlreadyDuplicate, OtherIsDuplicate, CircularLink, FollowsLater, TooManyLinks          links
 │   └── ClientNotAwaited, WrongRoute, WrongLevel
 ├── Unacceptable            well-formed, but it cannot be meant: BlankText, UnknownClient, LinkToSelf, UnknownOther,
-│                           ConfirmationMissing
+│                           ConfirmationMissing, UnknownAssignee, AssigneeLacksRole
 ├── Forbidden, NotFound     a role, a level or a client is lacking; UnknownTicket, UnknownUserId
 └── StaleVersion            somebody else came first
 """
@@ -203,6 +203,21 @@ class UnknownClient(Unacceptable):
     pointer = "/client_user_id"
 
 
+class UnknownAssignee(Unacceptable):
+    """Nobody has that id: it is no valid API key's, and nobody has signed in under it. A person signs in once first."""
+
+    pointer = "/assignee"
+
+
+class AssigneeLacksRole(Unacceptable):
+    """The assignee does not carry the role that works on this ticket now."""
+
+    pointer = "/assignee"
+
+    def __init__(self, needs: str) -> None:
+        super().__init__(f"The ticket stands where it takes {needs}; the assignee does not carry it.")
+
+
 class LinkToSelf(Unacceptable):
     """A ticket cannot be linked to itself."""
 
@@ -255,8 +270,9 @@ class StaleVersion(DeskError):
         message: str | None = None,
     ) -> None:
         ahead = current_version is not None and expected_version is not None and expected_version > current_version
-        told = f"There is no such version yet: the present one is {current_version}." if ahead else message
-        super().__init__(told)
+        if ahead:
+            message = f"There is no such version yet: the present one is {current_version}."
+        super().__init__(message)
         self.stream_id = stream_id
         self.current_version = current_version
         self.expected_version = expected_version

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from domain.errors import Forbidden, UnknownTicket
+from domain.errors import AssigneeLacksRole, Forbidden, UnknownAssignee, UnknownTicket
 from domain.procedure import INTAKE_STATES, MANAGER_STATES
 from domain.ticket import Ticket
 from domain.values import Actor, Level, Principal, Queue, Role, State
@@ -144,6 +144,16 @@ def require_claim(who: Principal, queue: Queue) -> None:
     role = QUEUE_WORKERS.get(queue, Role.AGENT)
     if role not in who.roles or (role is Role.AGENT and Level(queue) not in who.levels):
         raise Forbidden(f"the role agent of {queue}" if role is Role.AGENT else f"the role {role}")
+
+
+def require_assignee(person: Principal | None, queue: Queue) -> None:
+    """Raises UnknownAssignee for nobody, and AssigneeLacksRole for whoever could not claim from that queue."""
+    if person is None:
+        raise UnknownAssignee
+    try:
+        require_claim(person, queue)
+    except Forbidden as missing:
+        raise AssigneeLacksRole(missing.needs) from None
 
 
 def may_give(who: Principal, command: str, ticket: Ticket) -> bool:

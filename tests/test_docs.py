@@ -336,6 +336,7 @@ def refused_by(name: str) -> set[str]:
     named = [getattr(errors, error) for error in re.findall(r"\b(?:errors\.|raise )([A-Z]\w+)", source)]
     directory = any("loaded.client(" in code_of_command(one) for one in [name, *following(name)])
     named += [errors.UnknownClient] * directory + [error for _, error in RULES.get(name, ())]
+    named += [errors.UnknownAssignee, errors.AssigneeLacksRole] * ("require_assignee(" in source)
     if name == "link":
         named += [errors.UnknownOther, *(error for rules in LINK_RULES.values() for _, error in rules)]
     return {error.code for error in named} | ({"unknown_queue"} if name == "claim_next" else set())

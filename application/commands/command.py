@@ -12,12 +12,12 @@ from domain.errors import BlankText, UnknownClient, UnknownOther
 from domain.events import Event, Recorded, RequestReceived
 from domain.rules import Given
 from domain.ticket import Snapshot, Ticket, fold
-from domain.values import Actor
+from domain.values import Actor, Principal
 
 
 class Loaded(msgspec.Struct, frozen=True):
     """What a command gets beside the ticket: who asks when, who acts, the ticket's history, the other streams that it
-    asked for, a ticket number.
+    asked for, a ticket number, the person whom it names.
 
     A history begins with a snapshot where there is one, but for a command that needs all of it.
     """
@@ -27,6 +27,7 @@ class Loaded(msgspec.Struct, frozen=True):
     history: Sequence[Recorded] = ()
     others: Mapping[UUID, Sequence[Recorded]] = {}
     number: str = ""
+    assignee: Principal | None = None
 
     def ticket(self, ticket_id: UUID) -> Ticket:
         """Another ticket, whose stream was asked for; raises UnknownOther. The directory has streams too."""
@@ -54,6 +55,10 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def reads(self) -> tuple[UUID, ...]:
         """The streams that the decision needs beside the ticket's own."""
         return ()
+
+    def names(self, who: Principal) -> str | None:
+        """The id of the person whom the command names beside the one who asks: it is looked up. Most name nobody."""
+        return None
 
     def require_text(self) -> None:
         """Raises BlankText for the first text that says nothing."""

@@ -9,9 +9,11 @@ from msgspec.structs import replace
 
 from application.commands.deciding import NO_TRACE, CommandRequest, Outcome, Trace, decide, decide_client, record_of
 from application.commands.idempotency import IdempotencyRequest, StoredAnswer
+from application.store.assignees import SELECT_ASSIGNEE, assignee
 from application.store.idempotency_records import FIND_RECORD, IdempotencyRecord
 from application.store.stream_loader import StreamLoader, Streams
 from domain.client import NO_PRECONDITION, Client, Contact, Precondition, client_stream
+from domain.decisions import take_back
 from domain.errors import DeskError, StaleVersion, UnknownTicket
 from domain.events import Event, Recorded
 from domain.ticket import fold
@@ -43,6 +45,10 @@ class CommandStore(Protocol):
     def keep_answer(self, record: IdempotencyRecord) -> Awaitable[None]:
         """Records the answer of a command that had nothing to change."""
 
+    async def find_assignee(self, id_: str) -> Principal | None:
+        """Who has that id: the holder of a valid key, or a person whom the desk has seen; None for nobody."""
+        return assignee(id_, await self.loader.read(SELECT_ASSIGNEE, (id_, id_)))
+
     async def find_answer(self, idempotency: IdempotencyRequest | None) -> StoredAnswer | None:
         """The first answer to a request that comes again. Raises KeyReused."""
         if idempotency is None:
@@ -63,7 +69,10 @@ async def handle_command(
         try:
             command = request.command
             loaded = await store.load_streams(request.reads(), command.takes_number, command.needs_history)
-            outcome = decide(request, *loaded)
+            named = command.names(request.who)
+            outcome = decide(request, *loaded, await store.find_assignee(named) if named else None)
+        except UnknownTicket:  # nor is a first answer for a client whose ticket it is no more
+            raise
         except DeskError as error:  # what was done before may be impossible by now
             if stored := await store.find_answer(idempotency):
                 return stored
@@ -121,6 +130,24 @@ async def handle_fact(
         fact = record_of(ticket_id, ticket.version + 1, at, actor, event, trace, ticket.level)
         if await store.append_events((fact,), None):
             return fact
+    raise StaleVersion(ticket_id)
+
+
+async def handle_take_back(
+    store: CommandStore, ticket_id: UUID, held_by: str, reason: str, actor: Actor, now: datetime
+) -> bool:
+    """Frees a ticket, if it is still held by that assignee and may be freed. Raises StaleVersion."""
+    for _ in range(MOST_TRIES):
+        streams, _number = await store.load_streams((ticket_id,))
+        ticket = fold(streams.get(ticket_id, ()))
+        events = take_back(ticket, held_by, reason) if ticket else []
+        if ticket is None or not events:
+            return False
+        at, version = max(now, ticket.updated_at), ticket.version + 1
+        if await store.append_events(
+            [record_of(ticket_id, version, at, actor, event, NO_TRACE, ticket.level) for event in events], None
+        ):
+            return True
     raise StaleVersion(ticket_id)
 
 

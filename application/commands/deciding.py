@@ -103,8 +103,13 @@ def new_stream_id(now: datetime) -> UUID:
     return UUID(int=bits & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)
 
 
-def decide(request: CommandRequest, streams: Mapping[UUID, Sequence[Recorded]], number: str = "") -> Outcome:
-    """The outcome of a command, given the streams that it reads. Pure: nothing is recorded yet.
+def decide(
+    request: CommandRequest,
+    streams: Mapping[UUID, Sequence[Recorded]],
+    number: str = "",
+    assignee: Principal | None = None,
+) -> Outcome:
+    """The outcome of a command, given the streams that it reads and whom it names. Pure: nothing is recorded yet.
 
     Raises Forbidden, UnknownTicket, StaleVersion, Refused or Unacceptable.
     """
@@ -121,7 +126,7 @@ def decide(request: CommandRequest, streams: Mapping[UUID, Sequence[Recorded]], 
     given = request.policy.given(who, now)
     if not may_give(who, command.name, ticket):
         require_allowed(command.name, ticket, given)  # what is refused to everybody is said, and no missing role
-    loaded = Loaded(given, actor_for(who, command.name, ticket), history, streams, number)
+    loaded = Loaded(given, actor_for(who, command.name, ticket), history, streams, number, assignee)
     return _outcome(request, loaded, ticket, (command,))
 
 

@@ -11,8 +11,9 @@ from application.commands.text_types import Email, SingleLine, Text, UserId
 from domain import decisions
 from domain.client import Contact, client_stream
 from domain.errors import ConfirmationMissing
+from domain.roles import require_assignee
 from domain.ticket import Ticket
-from domain.values import Channel, Grade, Level, Queue, Relation, Role, Visibility
+from domain.values import Channel, Grade, Level, Principal, Queue, Relation, Role, Visibility
 
 
 class AssignTicket(Command, frozen=True):
@@ -20,9 +21,19 @@ class AssignTicket(Command, frozen=True):
 
     assignee: SingleLine | None = None
 
+    def names(self, who: Principal) -> str | None:
+        """Whoever is not the caller."""
+        return None if self.assignee == who.id else self.assignee
+
     def takes(self, ticket: Ticket, loaded: Loaded) -> dict[str, Any]:
-        """Who asks, where nobody else is named."""
-        return {"assignee": self.assignee or loaded.given.who.id}
+        """Who asks, where nobody else is named.
+
+        Raises UnknownAssignee and AssigneeLacksRole for another one, who must be able to work on the ticket.
+        """
+        assignee = self.assignee or loaded.given.who.id
+        if ticket.queue and assignee not in (loaded.given.who.id, ticket.assignee):
+            require_assignee(loaded.assignee, ticket.queue)
+        return {"assignee": assignee}
 
 
 class ClaimNext(Command, frozen=True):

@@ -10,6 +10,7 @@ from application.store.postgres.database import migrations
 from domain.values import Role
 from projections.engine.parking import ParkedStream, parked_streams
 from projections.runner import lag
+from projections.status.lost_references import held_by_nobody, link_circles
 
 SELECT_UNSEALED: LiteralString = """
     select count(*), greatest(coalesce(extract(epoch from now() - min(at)), 0), 0)::int
@@ -34,6 +35,9 @@ class Checkup(msgspec.Struct, frozen=True):
     mails_due: int = 0
     mails_failed: int = 0
     last_failed: list[tuple[UUID, str]] = []
+    held_by_nobody: int = 0
+    first_held: list[tuple[UUID, str]] = []
+    circles: list[list[UUID]] = []
 
 
 def checkup(connection: psycopg.Connection[Any]) -> Checkup:
@@ -47,7 +51,8 @@ def checkup(connection: psycopg.Connection[Any]) -> Checkup:
     failed = connection.execute(FAILED).fetchall()
     due, gone = mails.get("due", 0), mails.get("failed", 0)
     behind, parked = lag(connection), parked_streams(connection)
-    return Checkup(version, [], unsealed, seconds, behind, parked, admins, due, gone, failed)
+    lost = (*held_by_nobody(connection), link_circles(connection))
+    return Checkup(version, [], unsealed, seconds, behind, parked, admins, due, gone, failed, *lost)
 
 
 def _missing(connection: psycopg.Connection[Any]) -> list[str]:

@@ -391,7 +391,7 @@ def test_a_request_that_was_taken_for_another_clients_stays_private(shared_desk:
 def test_a_reporter_reads_no_free_text(shared_desk: RunningDesk, keys: dict[str, str]) -> None:
     """Lists and queues come without summaries and assignees, and filters that would find words are refused."""
     ticket = brought(shared_desk, "tier1")
-    assert shared_desk.do(ticket, "assign", assignee="call ANNA").status == 200
+    assert shared_desk.do(ticket, "assign", assignee=shared_desk.person("call ANNA")).status == 200
     shared_desk.caught_up()
     for path in ("/v1/tickets?limit=200", "/v1/queues/tier1?limit=200"):
         rows = shared_desk.get(path, keys["reporter"]).json["items"]

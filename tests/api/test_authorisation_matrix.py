@@ -123,6 +123,7 @@ class Stage:
 
     def __init__(self, served: RunningDesk, desk: HelpDesk, issuer: Issuer) -> None:
         self.served, self.desk, self.issuer = served, desk, issuer
+        served.person("anna")
         for user_id in ("owner", "stranger"):
             contact = RegisterClient(user_id, f"{user_id}@example.org").contact()
             desk.register_client(user_id, contact, DESK, utc_now())
@@ -138,7 +139,12 @@ class Stage:
     def body(self, command: str, outcome: Outcome) -> dict[str, Any]:
         """A body that fits a ticket as it stands."""
         dossier, level = outcome.ticket.dossier, outcome.ticket.level
-        meant = {"CLIENT": "owner", "ANOTHER": "stranger", "DOSSIER": dossier.sha256 if dossier else "0" * 64}
+        meant = {
+            "CLIENT": "owner",
+            "ANNA": "anna",
+            "ANOTHER": "stranger",
+            "DOSSIER": dossier.sha256 if dossier else "0" * 64,
+        }
         meant |= {"OTHER": str(uuid4()), "BACK": "it_manager" if level is Level.NOC else "tier2"}
         if command == "link":
             meant["OTHER"] = str(self.ticket("received").ticket.ticket_id)

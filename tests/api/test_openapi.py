@@ -204,6 +204,7 @@ def test_every_example_command_works(shared_desk: RunningDesk) -> None:
     levels = [level for level in Level if level is not Level.IT_MANAGER]
     keys = {"verify": served.checker, **dict.fromkeys(BY_CLIENT, served.key(Role.CLIENT, client="client-17"))}
     staff = served.key(*STAFF, levels=levels)
+    served.person("key_desk")
     assert served.request("PUT", "/v1/clients/client-17", BODY_EXAMPLES["RegisterClient"]).status == 201
     meant: dict[str, str] = {}  # what stands in the examples, and what it is here
     ticket_id, version = "", 0

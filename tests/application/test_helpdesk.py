@@ -206,8 +206,8 @@ def test_a_command_is_recorded_with_all_that_it_came_with(shell: Shell) -> None:
 def test_a_wish_that_is_true_already_records_nothing(shell: Shell, connection: psycopg.Connection) -> None:
     """The same command again succeeds, says so, and leaves the ticket as it is."""
     ticket_id = opened(shell)
-    first = shell.execute(request(ticket_id, s.AssignTicket("agent-7")))
-    again = shell.execute(request(ticket_id, s.AssignTicket("agent-7"), expected_version=6))
+    first = shell.execute(request(ticket_id, s.AssignTicket("desk-1")))
+    again = shell.execute(request(ticket_id, s.AssignTicket("desk-1"), expected_version=6))
     assert again.events == ()
     assert again.ticket == first.ticket
     assert history(connection, ticket_id) == [1, 2, 3, 4, 5, 6]

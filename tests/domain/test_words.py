@@ -281,6 +281,8 @@ CODES = {
     "unacceptable": errors.Unacceptable,
     "blank_text": errors.BlankText,
     "unknown_client": errors.UnknownClient,
+    "unknown_assignee": errors.UnknownAssignee,
+    "assignee_lacks_role": errors.AssigneeLacksRole,
     "link_to_self": errors.LinkToSelf,
     "unknown_other_ticket": errors.UnknownOther,
     "confirmation_missing": errors.ConfirmationMissing,

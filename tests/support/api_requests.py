@@ -21,12 +21,12 @@ ISSUE = {
     "urgency": "medium",
 }
 BODIES: dict[str, dict[str, Any]] = {
-    # a body that each command takes; CLIENT, ANOTHER, DOSSIER, OTHER and BACK stand for what depends on the ticket
+    # a body that each command takes; words in capitals stand for what depends on the ticket or the desk
     "identify_client": {"client_user_id": "CLIENT"},
     "create": {},
     "document_issue": ISSUE,
     "route": {},
-    "assign": {"assignee": "anna"},
+    "assign": {"assignee": "ANNA"},
     "release": {},
     "qualify": {"can_resolve": True, "rationale": "the switch is ours"},
     "escalate": {"reason": "beyond our means"},
@@ -142,6 +142,8 @@ def _meant(served: RunningDesk, ticket: str, value: Any, user_id: str) -> Any:
     match value:
         case "CLIENT":
             return user_id
+        case "ANNA":
+            return served.person("anna")
         case "ANOTHER":
             return served.client("another")
         case "OTHER":

@@ -131,6 +131,10 @@ class Sheet:
                 return level in (("it_manager",) if self.state == "in_support" else ABOVE)
             case c.ApproveDossier(digest) | c.DeclineDossier(digest):
                 return self.dossier is not None and self.dossier[0] == digest
+            case s.AssignTicket("agent-1"):
+                return self.queue == "tier1"
+            case s.AssignTicket("agent-2"):
+                return False
         return True
 
     def already(self, command: Any) -> bool:
@@ -338,6 +342,12 @@ KEYS = [
     key("auditor", Role.AUDITOR),
 ]
 
+# Who can be given a ticket: everything, only what is at tier 1; of anybody else the desk knows nothing.
+ASSIGNEES = {
+    "agent-0": key("agent-0", *Role, levels=RESOLVING),
+    "agent-1": key("agent-1", Role.AGENT, levels=(Level.TIER1,)),
+}
+
 # ── The desk ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -365,7 +375,7 @@ WISHES: dict[str, Callable[[Sheet, int], Command]] = {
     "approve": lambda sheet, n: c.ApproveDossier(digest_of(sheet, n), Channel.EMAIL),
     "decline": lambda sheet, n: c.DeclineDossier(digest_of(sheet, n), Channel.EMAIL, "too dear"),
     "return_to_level": lambda sheet, n: s.ReturnToLevel(RETURNS[sheet.level == "noc"][n], "why"),
-    "assign": lambda _, n: s.AssignTicket(f"agent-{n % 2}"),
+    "assign": lambda _, n: s.AssignTicket(f"agent-{(0, 1, 0, 2)[n]}"),
     "claim_next": lambda _, n: s.ClaimNext((Queue.TIER1, Queue.QUALITY_CONTROL, Queue.CLOSING, Queue.NOC)[n]),
     "release": lambda *_: s.ReleaseTicket(),
     "add_note": lambda *_: s.AddNote("seen"),
@@ -434,6 +444,8 @@ def said_no(
                 ("link", errors.LinkToSelf),
                 ("link", errors.UnknownOther),
                 ("reopen", errors.ConfirmationMissing),
+                ("assign", errors.AssigneeLacksRole),
+                ("assign", errors.UnknownAssignee),
             }
 
 
@@ -555,7 +567,8 @@ class Desk(RuleBasedStateMachine):
         possible &= self.linkable(ticket_id, command)
         expected = known.version - back if back else None
         try:
-            outcome = decide(CommandRequest(ticket_id, command, who, self.now, expected), self.streams, "T-000002")
+            wish = CommandRequest(ticket_id, command, who, self.now, expected)
+            outcome = decide(wish, self.streams, "T-000002", ASSIGNEES.get(command.names(who) or ""))
         except errors.DeskError as error:
             can = {name for name in NAMES if self.can(sheet, name, who, now)}
             said_no(error, who, sheet, name, can, back > 0, permitted, possible or already)
