@@ -184,6 +184,7 @@ CHANGES: dict[type[e.Event], Change] = {
         "client_user_id": event.client_user_id,
         "client_name": event.client_name,
         "qc": None,  # it was not the client's word
+        "dossier": None,
     },
     e.Created: lambda _, event, __: {"number": event.number},
     e.IssueDocumented: lambda _, event, __: {

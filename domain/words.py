@@ -1,9 +1,9 @@
 """Events in words, for the history, the dossier and the auditor."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -99,8 +99,8 @@ def dossier_lines(history: Sequence[Recorded], client: str | None) -> tuple[str,
     The client of the ticket reads them: they have neither the desk's own notes and links nor whoever else was taken for
     the client, nor what that one wrote. Such a line has no hash: who can guess a short text could prove it by that.
     """
-    settled = identified_at(history)
-    return tuple(_dossier_line(recorded, client, by_mistake(recorded, settled)) for recorded in history)
+    known = client_known(history)
+    return tuple(_dossier_line(recorded, client, by_mistake(recorded, known)) for recorded in history)
 
 
 def _dossier_line(recorded: Recorded, client: str | None, mistaken: bool) -> str:
@@ -127,20 +127,29 @@ def _withheld(event: Event, client: str | None) -> str:
     return ""
 
 
-IDENTIFYING = (e.ClientIdentified, e.ClientCorrected)
+# What the desk and whoever was taken for the client have said to each other: nothing for the client who it is now.
+CORRESPONDENCE = (
+    *(e.NoteAdded, e.ClientAwaited, e.ClientResponded, e.QCVerified, e.QCFailed, e.Reopened),
+    *(e.DossierCompiled, e.ClientApproved, e.ClientDeclined, e.ClosureEmailSent, e.ClosureEmailFailed),
+)
 
 
-def identified_at(history: Iterable[Recorded]) -> int:
-    """The version at which the client was last identified; 0 when these events do not say."""
-    return max((one.originator_version for one in history if isinstance(one.event, IDENTIFYING)), default=0)
+class ClientKnown(NamedTuple):
+    """At which versions it was last said who the client is, and last corrected; 0 where these events do not say."""
+
+    identified: int
+    corrected: int
 
 
-# What staff record of the client's word; it is somebody else's word where the client was corrected afterwards.
-CLIENTS_WORD = (e.ClientResponded, e.ClientApproved, e.ClientDeclined, e.QCVerified, e.QCFailed, e.Reopened)
+def client_known(history: Sequence[Recorded]) -> ClientKnown:
+    """When it was last said in this history who the client is."""
+    first = max((one.originator_version for one in history if isinstance(one.event, e.ClientIdentified)), default=0)
+    corrected = max((one.originator_version for one in history if isinstance(one.event, e.ClientCorrected)), default=0)
+    return ClientKnown(max(first, corrected), corrected)
 
 
-def by_mistake(recorded: Recorded, settled: int) -> bool:
-    """Whether it is the word of who was taken for the client before `settled`, the last identification."""
-    if recorded.originator_version >= settled:
-        return False
-    return recorded.actor.role is Role.CLIENT or isinstance(recorded.event, CLIENTS_WORD)
+def by_mistake(recorded: Recorded, known: ClientKnown) -> bool:
+    """Whether it was said by, or to, who was taken for the client before it was known who the client is."""
+    version = recorded.originator_version
+    said = version < known.identified and recorded.actor.role is Role.CLIENT
+    return said or (version < known.corrected and isinstance(recorded.event, CORRESPONDENCE))

@@ -15,7 +15,7 @@ from domain.events import Recorded
 from domain.procedure import step_of
 from domain.ticket import Details, Dossier, Issue, Link, QualityControl, Resolution, Ticket
 from domain.values import Channel, Level, Priority, Qualification, Queue, Sender, State, Visibility
-from domain.words import by_mistake, identified_at, words
+from domain.words import by_mistake, client_known, words
 from projections.queries.pages import Fetch
 
 HISTORY = SQL("""
@@ -175,7 +175,7 @@ CLIENT_SEES = (
 
 def client_history(known: Sequence[Placed], user_id: str | None) -> list[Placed]:
     """What this client sees of the history of an own ticket: nothing that somebody taken for the client has said."""
-    settled = identified_at(recorded for _, recorded in known)
+    settled = client_known([recorded for _, recorded in known])
     return [
         (position, recorded)
         for position, recorded in known

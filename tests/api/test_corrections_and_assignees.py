@@ -35,6 +35,7 @@ def test_a_corrected_client_is_the_tickets_everywhere(served: RunningDesk) -> No
     ticket = brought(served, "tier1", "old")
     noted = {"text": "Call me at home."}, old, {"Idempotency-Key": "once"}
     assert served.request("POST", f"/v1/tickets/{ticket}:add_note", *noted).status == 200
+    assert served.do(ticket, "add_note", text="Dear Old, we come.", visibility="client").status == 200
     assert served.do(ticket, "await_client", reason="which floor?").status == 200
     assert served.do(ticket, "client_responded", text="Old says: the third.").status == 200
     reply = served.do(ticket, "correct_client", client_user_id="new", reason="a colleague called for new")
@@ -48,7 +49,7 @@ def test_a_corrected_client_is_the_tickets_everywhere(served: RunningDesk) -> No
     assert [row["ticket_id"] for row in walk(served, "/v1/tickets", key=new)] == [ticket]
     assert served.get(f"/v1/tickets/{ticket}", new).json["client"] == {"user_id": "new", "name": "Neuer Kunde"}
     told = served.get(f"/v1/tickets/{ticket}/history", new).data.decode()
-    assert not any(word in told for word in ("at home", "Old says", "colleague", "Client old", '"old"'))
+    assert not any(word in told for word in ("at home", "Dear Old", "Old says", "colleague", "Client old", '"old"'))
     assert [row["client_user_id"] for row in walk(served, "/v1/queues/tier1")] == ["new"]
     assert [row["ticket_id"] for row in walk(served, "/v1/tickets?q=neuer")] == [ticket]
     served.close(ticket)

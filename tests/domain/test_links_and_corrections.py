@@ -13,10 +13,11 @@ from domain import events as e
 from domain.client import Client
 from domain.ticket import Issue, Ticket
 from domain.values import Actor, Channel, Grade, Level, Relation, Role, State
-from tests.support.given import EARLIER, QUALITY, TICKET_ID, after, decided, given_by, other_ticket, ticket_in
+from tests.support.given import EARLIER, HASH, QUALITY, TICKET_ID, after, decided, given_by, other_ticket, ticket_in
 
 S, L = State, Level
 DUPLICATE, FOLLOW_UP, RELATED = Relation.DUPLICATE_OF, Relation.FOLLOW_UP_OF, Relation.RELATED_TO
+DECLINED = e.ClientDeclined(HASH, Channel.PHONE, "too dear")
 CLIENT_B = Client(1, "client-b", "client-b", "b@example.org")
 
 
@@ -110,7 +111,9 @@ def test_a_wrong_client_is_corrected_with_a_reason():
         None,
     )
     assert decided(d.verify, verified, True, Channel.PHONE, "It prints.", by=QUALITY)
-    assert after(ticket_in(S.APPROVED), [corrected]).state is S.DECIDING
+    for dossier in (ticket_in(S.APPROVED), after(ticket_in(S.AWAITING_APPROVAL), [DECLINED])):
+        again = after(dossier, [corrected])
+        assert (again.state, again.dossier) == (S.DECIDING, None)
 
 
 def test_a_failed_check_is_not_the_new_clients_word():

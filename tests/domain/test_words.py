@@ -196,10 +196,14 @@ def test_a_dossier_does_not_say_what_somebody_taken_for_the_client_has_said():
         e.QCVerified(Level.TIER1, Channel.PHONE, "Call me."),
         e.QCFailed(Level.TIER1, Channel.PHONE, "Call me."),
         e.Reopened(Level.TIER1, "Call me.", Channel.PHONE),
+        e.NoteAdded("Call me.", Visibility.CLIENT),
+        e.ClientAwaited("May we call?"),
+        e.DossierCompiled("Called.", HASH, 1, ("1. called",)),
+        e.ClosureEmailFailed(9, "<9@desk>", 3, "550 no such user"),
     ],
     ids=lambda event: type(event).__name__,
 )
-def test_a_dossier_does_not_say_what_staff_recorded_of_somebody_elses_word(word: e.Event):
+def test_a_dossier_does_not_say_what_was_said_to_and_by_somebody_else(word: e.Event):
     """Before the client was corrected it was somebody else's word, also where staff wrote it down."""
     corrected = e.ClientCorrected("client-a", "Client A", "Client B is a colleague.")
     history = [e.Recorded(TICKET_ID, n, START, QUALITY, event) for n, event in enumerate([word, corrected, word], 1)]

@@ -239,7 +239,7 @@ class Sheet:
             case e.IssueDocumented(summary) | e.IssueAmended(_, summary):
                 self.summary = summary
             case e.ClientCorrected(client):
-                self.client = client
+                self.client, self.dossier, self.declined = client, None, None
             case e.ClientAwaited(reason):
                 self.waits_for = reason
             case e.ClientResponded():
