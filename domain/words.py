@@ -151,5 +151,6 @@ def client_known(history: Sequence[Recorded]) -> ClientKnown:
 def by_mistake(recorded: Recorded, known: ClientKnown) -> bool:
     """Whether it was said by, or to, who was taken for the client before it was known who the client is."""
     version = recorded.originator_version
-    said = version < known.identified and recorded.actor.role is Role.CLIENT
-    return said or (version < known.corrected and isinstance(recorded.event, CORRESPONDENCE))
+    if version < known.corrected and isinstance(recorded.event, CORRESPONDENCE):
+        return True
+    return version < known.identified and recorded.actor.role is Role.CLIENT

@@ -18,9 +18,10 @@ MOST_TAKEN_BACK = 1_000  # in one look
 MOST_CIRCLES = 3
 HAS_SUMMARIES: LiteralString = "select to_regclass('ticket_summaries') is not null"
 HELD_BY_ENDED_KEYS: LiteralString = """
-    select ticket_id, assignee from api_keys join ticket_summaries on assignee = api_keys.id
-    where queue is not null and state <> all(%s) and (revoked_at is not null or expires_at <= %s)
-        and (%s::text is null or api_keys.id = %s)
+    select ticket_id, assignee from api_keys cross join lateral (  -- by the index on assignees, for each key
+        select ticket_id, assignee from ticket_summaries
+        where assignee = api_keys.id and queue is not null and state <> all(%s) offset 0) held
+    where (revoked_at is not null or expires_at <= %s) and (%s::text is null or api_keys.id = %s)
     order by ticket_id limit %s"""
 HELD_BY_NOBODY: LiteralString = """
     select ticket_id, assignee, count(*) over () from ticket_summaries

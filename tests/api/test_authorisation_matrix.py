@@ -216,7 +216,9 @@ def asked(stage: Stage, method: str, address: str, on: str, caller: str) -> tupl
     )
     key = stage.key(caller, outcome.ticket.level if outcome else None)
     body = stage.body(command, outcome) if outcome and command else OTHER_BODIES.get((method, address))
-    headers = {"If-Match": "*"} | ({"Authorization": f"Bearer {key}"} if key else {"Authorization": ""})
+    headers = ({"If-Match": "*"} if command else {}) | (
+        {"Authorization": f"Bearer {key}"} if key else {"Authorization": ""}
+    )
     return stage.served.request(
         method, path, body if body is not None or method != "POST" else {}, headers=headers
     ), outcome
