@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -124,6 +125,13 @@ def rows(connection: psycopg.Connection) -> list[tuple[object, ...]]:
     return connection.execute(query).fetchall()
 
 
+def at_work(connection: psycopg.Connection[Any]) -> list[str]:
+    """The states of the connections that have written people."""
+    query = """select state from pg_stat_activity where application_name = 'deskledger people'
+        and datname = current_database() and query like '%insert into people%'"""
+    return [state for (state,) in connection.execute(query).fetchall()]
+
+
 def test_who_signs_in_is_kept(database: str, connection: psycopg.Connection) -> None:
     """Under issuer and subject, with the id of the history, name, roles and levels; nobody, where nobody came."""
     seen(database)
@@ -155,7 +163,7 @@ def test_a_person_is_written_once_an_hour_and_when_the_token_says_something_else
 def test_people_are_written_while_the_process_runs(
     database: str, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At once, without the end of the process, and however many are remembered."""
+    """At once, without the end of the process, however many are remembered; and then the connection is let go."""
     monkeypatch.setattr(module, "MOST_PEOPLE_REMEMBERED", 1)
 
     async def run() -> None:
@@ -166,6 +174,8 @@ def test_people_are_written_while_the_process_runs(
             await asyncio.sleep(0)
         people.note(ANNA, NOW + timedelta(minutes=59, seconds=30))
         while rows(connection)[0][-1] == NOW:
+            await asyncio.sleep(0)
+        while at_work(connection):
             await asyncio.sleep(0)
         await people.close()
 
@@ -183,7 +193,7 @@ def test_people_wait_for_the_database(
     async def run() -> None:
         people = People(database, ISSUER)
         people.note(ANNA, NOW)
-        for _ in range(50):
+        while not any(state == "idle" for state in at_work(connection)):  # it was refused
             await asyncio.sleep(0)
         connection.execute("alter table away rename to people")
         while not rows(connection):
