@@ -13,7 +13,18 @@ from domain import events as e
 from domain.client import Client
 from domain.ticket import Issue, Ticket
 from domain.values import Actor, Channel, Grade, Level, Relation, Role, State
-from tests.support.given import EARLIER, HASH, QUALITY, TICKET_ID, after, decided, given_by, other_ticket, ticket_in
+from tests.support.given import (
+    DOSSIER,
+    EARLIER,
+    HASH,
+    QUALITY,
+    TICKET_ID,
+    after,
+    decided,
+    given_by,
+    other_ticket,
+    ticket_in,
+)
 
 S, L = State, Level
 DUPLICATE, FOLLOW_UP, RELATED = Relation.DUPLICATE_OF, Relation.FOLLOW_UP_OF, Relation.RELATED_TO
@@ -133,6 +144,16 @@ def test_only_what_changes_of_an_issue_is_recorded():
     amended = after(ticket, [e.IssueAmended("why", "Jam", None, "paper")])
     assert amended.issue == Issue("Jam", "It does not print.", "paper", Grade.MEDIUM, Grade.HIGH)
     assert (amended.priority, amended.state, amended.level) == (ticket.priority, ticket.state, ticket.level)
+
+
+def test_the_desk_takes_a_ticket_back_from_its_holder_and_voids_no_dossier():
+    """From nobody else, and not while the client has the dossier or has approved it."""
+    held = ticket_in(S.IN_SUPPORT, L.TIER1, e.Assigned("key-1"))
+    assert d.take_back(held, "key-1", "gone") == [e.Released("key-1", "gone")]
+    assert d.take_back(held, "key-2", "gone") == d.take_back(ticket_in(S.IN_SUPPORT), "key-1", "gone") == []
+    for dossier in (DOSSIER[:1], DOSSIER):
+        with_client = ticket_in(S.DECIDING, L.TIER1, e.Assigned("key-1"), *dossier)
+        assert (with_client.assignee, d.take_back(with_client, "key-1", "gone")) == ("key-1", [])
 
 
 # ── Reopened on the client's word ───────────────────────────────────────────────────────────────────────────
