@@ -178,8 +178,8 @@ def require_kept(req: Request, kept: Collection[str]) -> None:
     `If-Match: *` asks for no more than that it is there, which every such request does.
     """
     for name in PRECONDITIONS:
-        value = req.get_header(name)
-        if value is not None and name not in kept and (name, value.strip()) != ("If-Match", "*"):
+        value = None if name in kept else req.get_header(name)
+        if value is not None and (name, value.strip()) != ("If-Match", "*"):
             detail = f"{name} is not kept here: nothing is done. Send the request without it."
             raise Problem(400, "precondition_not_kept", detail)
 
