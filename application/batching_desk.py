@@ -25,7 +25,7 @@ from application.store.idempotency_records import INSERT_RECORD, IdempotencyReco
 from application.store.postgres.pg_connection import PgConnection, Unavailable
 from application.store.sealing import WAKE
 from application.store.stream_loader import StreamLoader, Streams
-from domain.client import Client, Contact, client_stream
+from domain.client import NO_PRECONDITION, Client, Contact, Precondition, client_stream
 from domain.events import Recorded
 from domain.values import Principal
 
@@ -66,11 +66,17 @@ class BatchingDesk(CommandStore):
                 return await handle_command(self, request, idempotency)
 
     async def register_client(
-        self, user_id: str, contact: Contact, who: Principal, now: datetime, trace: Trace = NO_TRACE
+        self,
+        user_id: str,
+        contact: Contact,
+        who: Principal,
+        now: datetime,
+        trace: Trace = NO_TRACE,
+        precondition: Precondition = NO_PRECONDITION,
     ) -> Client:
-        """Makes the directory say `contact` of `user_id`."""
+        """As `handle_registration`."""
         async with self._turn(client_stream(user_id)):
-            return await handle_registration(self, user_id, contact, who, now, trace)
+            return await handle_registration(self, user_id, contact, who, now, trace, precondition)
 
     async def load_streams(
         self, stream_ids: tuple[UUID, ...], draw_number: bool = False, whole: bool = False

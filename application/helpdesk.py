@@ -19,6 +19,7 @@ from application.commands.command_handler import (
     handle_command,
     handle_fact,
     handle_registration,
+    handle_take_back,
     run_at_once,
 )
 from application.commands.deciding import NO_TRACE, CommandRequest, Outcome, Policy, Trace, new_stream_id
@@ -27,7 +28,7 @@ from application.store.idempotency_records import INSERT_RECORD, IdempotencyReco
 from application.store.postgres.database import pool
 from application.store.recorder import Connections, EventRecorder, Factory
 from application.store.stream_loader import StreamLoader, Streams
-from domain.client import Client, Contact
+from domain.client import NO_PRECONDITION, Client, Contact, Precondition
 from domain.events import Event, Recorded
 from domain.values import Actor, Level, Principal
 
@@ -87,10 +88,16 @@ class HelpDesk(Application[UUID]):
         return run_at_once(handle_command(self._store, request, idempotency))
 
     def register_client(
-        self, user_id: str, contact: Contact, who: Principal, now: datetime, trace: Trace = NO_TRACE
+        self,
+        user_id: str,
+        contact: Contact,
+        who: Principal,
+        now: datetime,
+        trace: Trace = NO_TRACE,
+        precondition: Precondition = NO_PRECONDITION,
     ) -> Client:
-        """Makes the directory say `contact` of `user_id`."""
-        return run_at_once(handle_registration(self._store, user_id, contact, who, now, trace))
+        """As `handle_registration`."""
+        return run_at_once(handle_registration(self._store, user_id, contact, who, now, trace, precondition))
 
     def record(
         self,
@@ -107,6 +114,10 @@ class HelpDesk(Application[UUID]):
         Raises UnknownTicket, and StaleVersion when others were faster too often.
         """
         return run_at_once(handle_fact(self._store, ticket_id, event, by, now, trace, level))
+
+    def take_back(self, ticket_id: UUID, held_by: str, reason: str, by: Actor, now: datetime) -> bool:
+        """Frees a ticket of an assignee who can work on it no more; False where there is nothing to free."""
+        return run_at_once(handle_take_back(self._store, ticket_id, held_by, reason, by, now))
 
     def history(self, stream_id: UUID) -> list[Recorded]:
         """Every event of a stream, oldest first."""

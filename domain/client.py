@@ -77,6 +77,22 @@ class Contact(msgspec.Struct, frozen=True):
                 force_setattr(self, field, accept_line(field, given))
 
 
+class Precondition(msgspec.Struct, frozen=True):
+    """What a caller takes the directory entry to be: at that version; there (`exists`), or not there yet."""
+
+    version: int | None = None
+    exists: bool | None = None
+
+    def holds(self, client: Client | None) -> bool:
+        """Whether the entry is so."""
+        if self.version is not None:
+            return client is not None and client.version == self.version
+        return self.exists in (None, client is not None)
+
+
+NO_PRECONDITION = Precondition()
+
+
 def register(client: Client | None, user_id: str, contact: Contact) -> list[Event]:
     """The events that make the directory say `contact` of `user_id`; none when it says so already."""
     entry = (user_id, *astuple(contact))

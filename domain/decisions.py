@@ -4,8 +4,6 @@ A decision that finds its wish already true returns no event. One that the proce
 Nothing here reads a clock or changes anything. That a text says something is required before (`domain/text.py`).
 """
 
-from uuid import UUID
-
 from msgspec.structs import asdict
 
 from domain import errors
@@ -13,7 +11,7 @@ from domain import events as e
 from domain.client import Client
 from domain.events import DossierEntry
 from domain.procedure import DOSSIER_STANDS, NEXT_RUNG, RETURN_TARGETS
-from domain.rules import Given, refusal_for, require_allowed
+from domain.rules import Given, refusal_for, require_allowed, require_linkable
 from domain.ticket import Issue, Link, Ticket
 from domain.values import PRIORITIES, Channel, Grade, Level, Qualification, Queue, Relation, State, Visibility
 from domain.words import canonical_digest
@@ -78,6 +76,12 @@ def release(ticket: Ticket, given: Given) -> Events:
     """Frees the ticket for others of its queue."""
     require_allowed("release", ticket, given)
     return [e.Released(ticket.assignee)] if ticket.assignee else []
+
+
+def take_back(ticket: Ticket, assignee: str, reason: str) -> Events:
+    """The desk frees a ticket of who can work on it no more; not while a dossier stands, which it would void."""
+    free = ticket.assignee == assignee and ticket.state not in DOSSIER_STANDS
+    return [e.Released(assignee, reason)] if free else []
 
 
 def qualify(ticket: Ticket, given: Given, can_resolve: bool, rationale: str) -> Events:
@@ -203,20 +207,45 @@ def cancel(ticket: Ticket, given: Given, reason: str) -> Events:
     return [e.Cancelled(reason)]
 
 
-def reopen(ticket: Ticket, given: Given, reason: str) -> Events:
-    """Rule 9: to the level that resolved it."""
+def reopen(ticket: Ticket, given: Given, reason: str, confirmed_via: Channel | None = None) -> Events:
+    """Rule 9: to the level that resolved it; by the client, or on the client's word."""
     require_allowed("reopen", ticket, given)
-    return [e.Reopened(_level(ticket), reason)]
+    return [e.Reopened(_level(ticket), reason, confirmed_via)]
 
 
-def link(ticket: Ticket, given: Given, other_ticket_id: UUID, relation: Relation) -> Events:
-    """This ticket has to do with another one, which exists."""
-    if other_ticket_id == ticket.ticket_id:
+def link(ticket: Ticket, given: Given, other: Ticket, relation: Relation) -> Events:
+    """This ticket has to do with another one. That two are related is said once, on either of them."""
+    if other.ticket_id == ticket.ticket_id:
         raise errors.LinkToSelf
-    if Link(other_ticket_id, relation) in ticket.links:
+    said_there = relation is Relation.RELATED_TO and Link(ticket.ticket_id, relation) in other.links
+    if said_there or Link(other.ticket_id, relation) in ticket.links:
         return []
     require_allowed("link", ticket, given)
-    return [e.Linked(other_ticket_id, relation)]
+    require_linkable(ticket, given, other, relation)
+    return [e.Linked(other.ticket_id, relation)]
+
+
+def correct_client(ticket: Ticket, given: Given, client: Client, reason: str) -> Events:
+    """The ticket was taken for somebody else's. Once it is closed, that client has confirmed and been told."""
+    if ticket.client_user_id == client.user_id:
+        return []
+    require_allowed("correct_client", ticket, given)
+    return [e.ClientCorrected(client.user_id, client.name, reason)]
+
+
+def amend_issue(
+    ticket: Ticket,
+    given: Given,
+    reason: str,
+    summary: str | None = None,
+    description: str | None = None,
+    category: str | None = None,
+) -> Events:
+    """The issue is another one than was written down; only what changes is recorded."""
+    require_allowed("amend_issue", ticket, given)
+    wanted = {"summary": summary, "description": description, "category": category}
+    changes = {name: text for name, text in wanted.items() if text not in (None, getattr(ticket.issue, name))}
+    return [e.IssueAmended(reason, **changes)] if changes else []
 
 
 def _names_dossier(ticket: Ticket, dossier_sha256: str) -> bool:

@@ -9,8 +9,10 @@ DeskError
 │   ├── NotQualified, CannotResolveHere, NoQualificationHere, NoLevelAbove      the ladder
 │   ├── NotResolved, NotVerified, DetailsMissing, FourEyes                      quality control and closing
 │   ├── AtDecisionPoint, NotAtDecisionPoint, NoCurrentDossier, DossierMismatch, NotApproved   the IT manager
+│   ├── AlreadyDuplicate, OtherIsDuplicate, CircularLink, FollowsLater, TooManyLinks          links
 │   └── ClientNotAwaited, WrongRoute, WrongLevel, TicketElsewhere
-├── Unacceptable            well-formed, but it cannot be meant: UnknownClient, LinkToSelf, UnknownOther
+├── Unacceptable            well-formed, but it cannot be meant: UnknownClient, LinkToSelf, UnknownOther,
+│   │                       ConfirmationMissing, UnknownAssignee, AssigneeLacksRole
 │   └── TextFault           BlankText, UnfitText
 ├── Forbidden, NotFound     a role, a level or a client is lacking; UnknownTicket, UnknownUserId
 └── StaleVersion            somebody else came first
@@ -166,6 +168,26 @@ class TicketElsewhere(Refused):
     """The ticket does not stand where your role gives this command."""
 
 
+class AlreadyDuplicate(Refused):
+    """This ticket is a duplicate of another one already, and of one only."""
+
+
+class OtherIsDuplicate(Refused):
+    """The other ticket is a duplicate itself: link this one to the ticket that it is a duplicate of."""
+
+
+class CircularLink(Refused):
+    """The other ticket is a duplicate of this one: that would be a circle."""
+
+
+class FollowsLater(Refused):
+    """A follow-up came in after the ticket that it follows: link the later one of the two to the earlier one."""
+
+
+class TooManyLinks(Refused):
+    """This ticket has as many links as a ticket can have."""
+
+
 class Unacceptable(DeskError):
     """The request is well-formed, but it cannot be meant."""
 
@@ -197,6 +219,21 @@ class UnknownClient(Unacceptable):
     pointer = "/client_user_id"
 
 
+class UnknownAssignee(Unacceptable):
+    """Nobody has that id: it is no valid API key's, and nobody has signed in under it. A person signs in once first."""
+
+    pointer = "/assignee"
+
+
+class AssigneeLacksRole(Unacceptable):
+    """The assignee does not carry the role that works on this ticket now."""
+
+    pointer = "/assignee"
+
+    def __init__(self, needs: str) -> None:
+        super().__init__(f"The ticket stands where it takes {needs}; the assignee does not carry it.")
+
+
 class LinkToSelf(Unacceptable):
     """A ticket cannot be linked to itself."""
 
@@ -208,6 +245,12 @@ class UnknownOther(Unacceptable):
 
     code = "unknown_other_ticket"
     pointer = "/other_ticket_id"
+
+
+class ConfirmationMissing(Unacceptable):
+    """Say how the client said so, in confirmed_via: whoever is not the client reopens on the client's word alone."""
+
+    pointer = "/confirmed_via"
 
 
 class Forbidden(DeskError):
@@ -239,10 +282,16 @@ class StaleVersion(DeskError):
     """The ticket has moved on since the version you named: read it again and decide again."""
 
     def __init__(
-        self, stream_id: UUID, current_version: int | None = None, expected_version: int | None = None
+        self,
+        stream_id: UUID,
+        current_version: int | None = None,
+        expected_version: int | None = None,
+        message: str | None = None,
     ) -> None:
         ahead = current_version is not None and expected_version is not None and expected_version > current_version
-        super().__init__(f"There is no such version yet: the present one is {current_version}." if ahead else None)
+        if ahead:
+            message = f"There is no such version yet: the present one is {current_version}."
+        super().__init__(message)
         self.stream_id = stream_id
         self.current_version = current_version
         self.expected_version = expected_version

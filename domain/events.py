@@ -63,10 +63,11 @@ class Assigned(Event, frozen=True):
     assignee: str
 
 
-class Released(Event, frozen=True):
-    """The ticket is free for others of its queue again."""
+class Released(Event, frozen=True, omit_defaults=True):
+    """The ticket is free for others of its queue again; with a reason where the desk did it."""
 
     assignee: str
+    reason: str | None = None
 
 
 class Qualified(Event, frozen=True):
@@ -225,11 +226,12 @@ class Cancelled(Event, frozen=True):
     reason: str
 
 
-class Reopened(Event, frozen=True):
+class Reopened(Event, frozen=True, omit_defaults=True):
     """The client says, within the window, that it is not fixed: back to the level that resolved."""
 
     level: Level
     reason: str
+    confirmed_via: Channel | None = None
 
 
 class Linked(Event, frozen=True):
@@ -237,6 +239,23 @@ class Linked(Event, frozen=True):
 
     other_ticket_id: UUID
     relation: Relation
+
+
+class ClientCorrected(Event, frozen=True):
+    """The ticket was taken for somebody else's: from now on it is this client's."""
+
+    client_user_id: str
+    client_name: str
+    reason: str
+
+
+class IssueAmended(Event, frozen=True, omit_defaults=True):
+    """The issue reads differently from now on; what stays as it was is not given."""
+
+    reason: str
+    summary: str | None = None
+    description: str | None = None
+    category: str | None = None
 
 
 TICKET_EVENTS: dict[str, type[Event]] = {
@@ -267,6 +286,8 @@ TICKET_EVENTS: dict[str, type[Event]] = {
     "Ticket.Cancelled": Cancelled,
     "Ticket.Reopened": Reopened,
     "Ticket.Linked": Linked,
+    "Ticket.ClientCorrected": ClientCorrected,
+    "Ticket.IssueAmended": IssueAmended,
 }
 for _name, _event in TICKET_EVENTS.items():
     _event.stored_as = _name

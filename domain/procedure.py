@@ -81,6 +81,8 @@ def standing_after(before: Standing, event: e.Event) -> Standing:
         return state, level, Qualification.CAN_RESOLVE if event.can_resolve else Qualification.CANNOT_RESOLVE
     if isinstance(event, BACK_TO_WORK):
         return State.IN_SUPPORT, event.level, qualification
+    if kind is e.ClientCorrected and state is State.VERIFIED:
+        return State.RESOLVED, level, qualification  # whoever was satisfied was not the client
     return State.DECIDING if state in DOSSIER_STANDS else state, level, qualification
 
 
@@ -235,6 +237,8 @@ PROCEDURE: dict[str, Timing] = {
     "cancel": Timing(OPEN_STATES),
     "reopen": Timing((State.CLOSED,), too_early=dict.fromkeys(OPEN_STATES, errors.NotClosed)),
     "link": Timing(tuple(State)),
+    "correct_client": Timing((State.CREATED, State.DOCUMENTED, *PAST_INTAKE)),
+    "amend_issue": Timing((State.DOCUMENTED, *PAST_INTAKE)),
 }
 if TYPE_CHECKING:
     CommandName = str

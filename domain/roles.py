@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from domain.errors import Forbidden, UnknownTicket
+from domain.errors import AssigneeLacksRole, Forbidden, UnknownAssignee, UnknownTicket
 from domain.procedure import INTAKE_STATES, MANAGER_STATES
 from domain.ticket import Ticket
 from domain.values import Actor, Level, Principal, Queue, Role, State
@@ -91,8 +91,10 @@ MAY: dict[str, Rows] = {
     "await_client": (AT_LEVEL,),
     "client_responded": (AT_LEVEL, CLIENT),
     "cancel": (INTAKE, MANAGER, CLIENT),
-    "reopen": (CLIENT,),
+    "reopen": (CLIENT, INTAKE, QUALITY),
     "link": (INTAKE,),
+    "correct_client": (INTAKE,),
+    "amend_issue": (INTAKE, AT_LEVEL),
 }
 
 RESOLVING_LEVELS = tuple(level for level in Level if level is not Level.IT_MANAGER)
@@ -189,6 +191,16 @@ def require_claim(who: Principal, queue: Queue) -> None:
         raise Forbidden(f"the role agent of {queue}" if role is Role.AGENT else f"the role {role}")
     if role is Role.AGENT and Level(queue) not in who.levels:
         raise Forbidden(f"the role agent of {queue}", _carries(who, role))
+
+
+def require_assignee(person: Principal | None, queue: Queue) -> None:
+    """Raises UnknownAssignee for nobody, and AssigneeLacksRole for whoever could not claim from that queue."""
+    if person is None:
+        raise UnknownAssignee
+    try:
+        require_claim(person, queue)
+    except Forbidden as missing:
+        raise AssigneeLacksRole(missing.needs) from None
 
 
 def may_give(who: Principal, command: str, ticket: Ticket) -> bool:

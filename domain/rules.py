@@ -8,8 +8,8 @@ import msgspec
 from domain import errors
 from domain.procedure import MISSING_STEP, POSSIBLE_BY, PROCEDURE, QUALIFYING, step_at
 from domain.roles import lacking, may_give, where_given
-from domain.ticket import Ticket
-from domain.values import Level, Principal, Qualification, State
+from domain.ticket import Link, Ticket
+from domain.values import Level, Principal, Qualification, Relation, State
 
 REOPEN_WINDOW = timedelta(days=14)
 
@@ -86,6 +86,55 @@ RULES: dict[str, tuple[tuple[Rule, type[errors.Refused]], ...]] = {
     "client_responded": ((nobody_waits, errors.ClientNotAwaited),),
     "reopen": ((window_is_over, errors.ReopenWindowOver),),
 }
+
+MOST_LINKS = 100  # of one ticket
+
+LinkRule = Callable[[Ticket, Ticket], bool]
+
+
+def has_most_links(ticket: Ticket, _: Ticket) -> bool:
+    """A ticket is loaded with all its links, so their number has a bound."""
+    return len(ticket.links) >= MOST_LINKS
+
+
+def is_duplicate(ticket: Ticket, _: Ticket) -> bool:
+    """A ticket is a duplicate of one other at most."""
+    return any(link.relation is Relation.DUPLICATE_OF for link in ticket.links)
+
+
+def is_original(ticket: Ticket, other: Ticket) -> bool:
+    """The other ticket is a duplicate of this one."""
+    return Link(ticket.ticket_id, Relation.DUPLICATE_OF) in other.links
+
+
+def other_is_duplicate(ticket: Ticket, other: Ticket) -> bool:
+    """The last link of any circle of duplicates would lead to a duplicate: so no circle can be closed."""
+    return is_duplicate(other, ticket)
+
+
+def other_came_later(ticket: Ticket, other: Ticket) -> bool:
+    """Follow-ups lead back in time, so that they cannot lead in circles, whoever links at once."""
+    return (other.created_at, other.ticket_id) > (ticket.created_at, ticket.ticket_id)
+
+
+# By the relation: what the two tickets forbid; the first refusal wins.
+LINK_RULES: dict[Relation, tuple[tuple[LinkRule, type[errors.Refused]], ...]] = {
+    Relation.DUPLICATE_OF: (
+        (is_duplicate, errors.AlreadyDuplicate),
+        (is_original, errors.CircularLink),
+        (other_is_duplicate, errors.OtherIsDuplicate),
+        (has_most_links, errors.TooManyLinks),
+    ),
+    Relation.FOLLOW_UP_OF: ((other_came_later, errors.FollowsLater), (has_most_links, errors.TooManyLinks)),
+    Relation.RELATED_TO: ((has_most_links, errors.TooManyLinks),),
+}
+
+
+def require_linkable(ticket: Ticket, given: Given, other: Ticket, relation: Relation) -> None:
+    """Raises the `Refused` error of the first rule that the link would break."""
+    for broken, error in LINK_RULES[relation]:
+        if broken(ticket, other):
+            raise refusal_for(error, ticket, given)
 
 
 def _broken(command: str, ticket: Ticket, given: Given) -> type[errors.Refused] | None:

@@ -180,11 +180,18 @@ HISTORY_ONLY_EVENTS = frozenset({e.NoteAdded, e.ClosureEmailSent, e.ClosureEmail
 Change = Callable[[Ticket, Any, e.Recorded], dict[str, Any]]
 CHANGES: dict[type[e.Event], Change] = {
     e.ClientIdentified: lambda _, event, __: {"client_user_id": event.client_user_id, "client_name": event.client_name},
+    e.ClientCorrected: lambda _, event, __: {
+        "client_user_id": event.client_user_id,
+        "client_name": event.client_name,
+        "qc": None,  # it was not the client's word
+        "dossier": None,
+    },
     e.Created: lambda _, event, __: {"number": event.number},
     e.IssueDocumented: lambda _, event, __: {
         "issue": Issue(event.summary, event.description, event.category, event.impact, event.urgency),
         "priority": event.priority,
     },
+    e.IssueAmended: lambda ticket, event, _: {"issue": ticket.issue and _amended(ticket.issue, event)},
     e.Assigned: lambda _, event, __: {"assignee": event.assignee},
     e.Released: lambda *_: {"assignee": None},
     e.Resolved: lambda _, event, on: {
@@ -214,6 +221,11 @@ CHANGES: dict[type[e.Event], Change] = {
     e.ClientResponded: lambda *_: {"awaiting": None},
     e.Linked: lambda ticket, event, _: {"links": (*ticket.links, Link(event.other_ticket_id, event.relation))},
 }
+
+
+def _amended(issue: Issue, event: e.IssueAmended) -> Issue:
+    changes = {"summary": event.summary, "description": event.description, "category": event.category}
+    return replace(issue, **{name: text for name, text in changes.items() if text is not None})
 
 
 def _checked(on: e.Recorded, event: e.QCVerified | e.QCFailed, satisfied: bool, comment: str) -> QualityControl:

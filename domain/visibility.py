@@ -125,6 +125,7 @@ CLIENT_EVENTS_SEEN: frozenset[type[Event]] = frozenset({
     e.ClientIdentified,
     e.Created,
     e.IssueDocumented,
+    e.IssueAmended,
     e.Routed,
     e.Escalated,
     e.Resolved,

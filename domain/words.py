@@ -1,8 +1,9 @@
 """Events in words, for the history, the dossier and the auditor."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from hashlib import sha256
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -23,8 +24,22 @@ LEVEL_NAMES = {
 }
 
 
+def _released(event: e.Released) -> str:
+    return "Released by {assignee}." if event.reason is None else "Taken from {assignee}: {reason}"
+
+
+def _reopened(event: e.Reopened) -> str:
+    via = "" if event.confirmed_via is None else ", on the client's word by {confirmed_via}"
+    return f"Reopened, back to {{level}}{via}: {{reason}}"
+
+
+def _amended(event: e.IssueAmended) -> str:
+    changed = (name for name in ("summary", "category", "description") if getattr(event, name) is not None)
+    return "Issue amended: {reason}" + "".join(f" The {name} now reads: {{{name}}}" for name in changed)
+
+
 # What happened, by the event's fields: a level by its name, another word of the procedure without its underscores.
-SENTENCES: dict[type[Event], str] = {
+SENTENCES: dict[type[Event], str | Callable[[Any], str]] = {
     e.RequestReceived: "Support request received by {channel}: {text}",
     e.ClientIdentified: "Client identified as {client_name} (user ID {client_user_id}).",
     e.Created: "Help desk ticket {number} created.",
@@ -32,7 +47,7 @@ SENTENCES: dict[type[Event], str] = {
     " priority {priority}). {description}",
     e.Routed: "Routed to {to}.",
     e.Assigned: "Assigned to {assignee}.",
-    e.Released: "Released by {assignee}.",
+    e.Released: _released,
     e.Qualified: "Qualified: {level} {can_resolve} resolve it. {rationale}",
     e.Escalated: "Escalated from {from_level} to {to_level}: {reason}",
     e.Resolved: "Resolved by {level}: {resolution}",
@@ -51,8 +66,10 @@ SENTENCES: dict[type[Event], str] = {
     e.ClientAwaited: "Waiting for the client: {reason}",
     e.ClientResponded: "Client responded: {text}",
     e.Cancelled: "Cancelled: {reason}",
-    e.Reopened: "Reopened, back to {level}: {reason}",
+    e.Reopened: _reopened,
     e.Linked: "Linked: {relation} {other_ticket_id}.",
+    e.ClientCorrected: "Client corrected to {client_name} (user ID {client_user_id}): {reason}",
+    e.IssueAmended: _amended,
     Registered: "Client {name} registered with user ID {user_id} and e-mail address {email}.",
     ContactChanged: "Directory entry of {user_id} now reads {name}, {email}.",
 }
@@ -73,6 +90,7 @@ WITHHELD: dict[type[Event], str] = {
     e.NoteAdded: "Internal note added.",
     e.PriorityChanged: "Priority changed.",
     e.Linked: "Linked to another ticket.",
+    e.ClientCorrected: "Client corrected.",
 }
 WITHHELD_OTHERS = "Handled by the desk."
 
@@ -86,6 +104,7 @@ def words(event: Event, audience: Audience = Audience.STAFF) -> str:
     sentence = others.get(type(event)) or SENTENCES.get(type(event))
     if sentence is None:
         return in_one_line(f"{event.stored_as}: {msgspec.json.encode(seen).decode()}")
+    sentence = sentence if isinstance(sentence, str) else sentence(seen)
     fields = {field: _in_words(value) for field, value in msgspec.structs.asdict(seen).items()}
     return in_one_line(sentence.format_map(fields))
 
@@ -108,8 +127,8 @@ def dossier_entries(history: Sequence[Recorded], client: str | None) -> tuple[Do
     of what that one wrote, they say that there was something. Such an entry has no hash: who can guess a short text
     could prove it by that. The people of the desk stand there by their roles.
     """
-    settled = identified_at(history)
-    return tuple(_dossier_entry(recorded, client, by_mistake(recorded, settled)) for recorded in history)
+    known = client_known(history)
+    return tuple(_dossier_entry(recorded, client, by_mistake(recorded, known)) for recorded in history)
 
 
 def _dossier_entry(recorded: Recorded, client: str | None, mistaken: bool) -> DossierEntry:
@@ -147,11 +166,30 @@ def canonical_digest(value: object) -> str:
     return sha256(msgspec.json.encode(value, order="sorted")).hexdigest()
 
 
-def identified_at(history: Iterable[Recorded]) -> int:
-    """The version at which the client was last identified; 0 when these events do not say."""
-    return max((one.originator_version for one in history if isinstance(one.event, e.ClientIdentified)), default=0)
+# What the desk and whoever was taken for the client have said to each other: nothing for the client who it is now.
+CORRESPONDENCE = (
+    *(e.NoteAdded, e.ClientAwaited, e.ClientResponded, e.QCVerified, e.QCFailed, e.Reopened),
+    *(e.DossierCompiled, e.ClientApproved, e.ClientDeclined, e.ClosureEmailSent, e.ClosureEmailFailed),
+)
 
 
-def by_mistake(recorded: Recorded, settled: int) -> bool:
-    """Whether somebody acted as the client who was taken for the client before `settled`, the last identification."""
-    return recorded.actor.role is Role.CLIENT and recorded.originator_version < settled
+class ClientKnown(NamedTuple):
+    """At which versions it was last said who the client is, and last corrected; 0 where these events do not say."""
+
+    identified: int
+    corrected: int
+
+
+def client_known(history: Sequence[Recorded]) -> ClientKnown:
+    """When it was last said in this history who the client is."""
+    first = max((one.originator_version for one in history if isinstance(one.event, e.ClientIdentified)), default=0)
+    corrected = max((one.originator_version for one in history if isinstance(one.event, e.ClientCorrected)), default=0)
+    return ClientKnown(max(first, corrected), corrected)
+
+
+def by_mistake(recorded: Recorded, known: ClientKnown) -> bool:
+    """Whether it was said by, or to, who was taken for the client before it was known who the client is."""
+    version = recorded.originator_version
+    if version < known.corrected and isinstance(recorded.event, CORRESPONDENCE):
+        return True
+    return version < known.identified and recorded.actor.role is Role.CLIENT

@@ -45,7 +45,7 @@ from domain import events as e
 from domain.client import CLIENT_EVENTS, EVENTS
 from domain.procedure import COMES_FIRST, ENDED, MANAGER_STATES, OPEN_STATES, PROCEDURE, Refusals, Timing, step_of
 from domain.roles import MAY, MAY_READ
-from domain.rules import RULES, Given
+from domain.rules import LINK_RULES, RULES, Given
 from domain.ticket import Ticket
 from domain.values import Channel, Grade, Level, Relation, Sender, State, Visibility
 from projections.runner import PROJECTIONS
@@ -232,7 +232,8 @@ def test_the_pictures_show_the_procedure() -> None:
         ("DossierCompiled", "awaiting_approval"),
         *(("ReturnedToLevel", level) for level in RESOLVING[:4]),
     }
-    assert told == cancelled | voided
+    corrected = {("verified", "ClientCorrected", "resolved", None)}
+    assert told == cancelled | voided | corrected
 
 
 # ── The reference names all that there is ───────────────────────────────────────────────────────────────────
@@ -337,6 +338,9 @@ def refused_by(name: str) -> set[str]:
     named = [getattr(errors, error) for error in re.findall(r"\b(?:errors\.|raise )([A-Z]\w+)", source)]
     directory = any("loaded.client(" in code_of_command(one) for one in [name, *following(name)])
     named += [errors.UnknownClient] * directory + [error for _, error in RULES.get(name, ())]
+    named += [errors.UnknownAssignee, errors.AssigneeLacksRole] * ("require_assignee(" in source)
+    if name == "link":
+        named += [errors.UnknownOther, *(error for rules in LINK_RULES.values() for _, error in rules)]
     return {error.code for error in named} | ({"unknown_queue"} if name == "claim_next" else set())
 
 

@@ -24,6 +24,7 @@ from domain.text import in_one_line
 from projections.engine.parking import replay
 from projections.engine.projection import Projection
 from projections.runner import PROJECTIONS, ensure_projections
+from projections.status.lost_references import take_back_tickets
 
 
 @contextmanager
@@ -94,7 +95,10 @@ def keys_revoke(settings: Settings, options: argparse.Namespace) -> None:
         migrate(connection)
         if not revoke_key(connection, options.id, utc_now()):
             raise CommandError(f"no valid key has the id {options.id}: see deskledger keys list")
+        freed = take_back_tickets(connection, utc_now(), options.id)
     print(f"revoked {options.id}: it ends within seconds")
+    for ticket in freed:
+        print(f"released {ticket}")
 
 
 def replay_parked(settings: Settings, options: argparse.Namespace) -> int:

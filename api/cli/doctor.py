@@ -66,6 +66,16 @@ def _database(settings: Settings) -> Iterator[Finding]:
     yield Finding("admin keys", f"{found.admin_keys} valid", "" if found.admin_keys else make)
     yield from _time(found)
     yield from _mails(found, settings)
+    yield from _references(found)
+
+
+def _references(found: Checkup) -> Iterator[Finding]:
+    held = "".join(f"; {ticket} by {who}" for ticket, who in found.first_held)
+    do = "assign them to somebody, release them, or let the person sign in once"
+    yield Finding("tickets held by nobody", f"{found.held_by_nobody}{held}", do if held else "")
+    listed = "; ".join(" to ".join(map(str, circle)) for circle in found.circles)
+    do = "these links were made before links had rules, or at once: know which one is the original"
+    yield Finding("links in a circle", listed or "none", do if listed else "")
 
 
 def _connect(url: str) -> psycopg.Connection[Any]:

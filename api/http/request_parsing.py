@@ -1,7 +1,7 @@
 """From what came over the wire to values: bodies, parameters and headers. What is wrong is said here, and only here."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from enum import EnumType
 from hashlib import sha256
@@ -16,6 +16,7 @@ from application.commands.deciding import Outcome, Trace
 from application.commands.idempotency import IdempotencyRequest
 from application.commands.text_types import ADDRESS, ONE_LINE, REASON, SAYS_SOMETHING, SHA256, USER_ID_PATTERN
 from domain import roles
+from domain.client import NO_PRECONDITION, Precondition
 from domain.errors import TextFault
 
 MOST_BYTES = 1024 * 1024
@@ -30,6 +31,7 @@ PATTERNS_IN_WORDS = {  # what msgspec says of a pattern, for people
     SHA256: "it must be a SHA-256: 64 digits from 0-9 and a-f",
 }
 _PATH = re.compile(r" - at `(?P<path>[^`]*)`$")
+PRECONDITIONS = ("If-Match", "If-None-Match")
 IF_MATCH = r'^(\*|(W/)?"[^"]*")$'
 _VERSION = re.compile(r'"[1-9][0-9]{0,8}"')
 _PREFER_WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*("?)(?P<seconds>\d{1,4})\1(?:$|[,;\s])', re.IGNORECASE)
@@ -172,6 +174,40 @@ def expected_version(req: Request) -> int | None:
     if tag == "*":
         return None
     return int(tag.strip('"')) if _VERSION.fullmatch(tag) else 0
+
+
+def client_precondition(req: Request) -> Precondition:
+    """What If-Match or If-None-Match says that a directory entry is: `"5"`, there (`*`), or not there yet (`*`).
+
+    Raises Problem with status 400 for both of them, for several tags, and for what cannot be kept.
+    """
+    match, none_match = req.get_header("If-Match"), req.get_header("If-None-Match")
+    if match is not None and none_match is not None:
+        raise Problem(400, "bad_if_match", "Send If-Match or If-None-Match, not both.")
+    if none_match is not None:
+        if none_match.strip() != "*":
+            detail = "Here If-None-Match takes * alone: only where there is no entry yet. For a version, send If-Match."
+            raise Problem(400, "bad_if_none_match", detail)
+        return Precondition(exists=False)
+    if match is None:
+        return NO_PRECONDITION
+    if match.strip() == "*":
+        return Precondition(exists=True)
+    if not re.fullmatch(r'"[^"]*"', match.strip()):
+        raise Problem(400, "bad_if_match", 'If-Match takes one version in double quotes, for example "5", or *.')
+    return Precondition(version=expected_version(req))
+
+
+def require_kept(req: Request, kept: Collection[str]) -> None:
+    """Raises Problem with status 400 where a request that changes something names a condition that is not kept here.
+
+    `If-Match: *` asks for no more than that it is there, which every such request does.
+    """
+    for name in PRECONDITIONS:
+        value = None if name in kept else req.get_header(name)
+        if value is not None and (name, value.strip()) != ("If-Match", "*"):
+            detail = f"{name} is not kept here: nothing is done. Send the request without it."
+            raise Problem(400, "precondition_not_kept", detail)
 
 
 def idempotency_key(req: Request) -> str | None:

@@ -36,6 +36,8 @@ BODY_EXAMPLES: dict[str, dict[str, Any]] = {
     "CancelTicket": {"reason": "The printer is replaced next week anyway."},
     "ReopenTicket": {"reason": "Blank pages again since noon."},
     "LinkTicket": {"other_ticket_id": OTHER_TICKET_ID, "relation": "follow_up_of"},
+    "CorrectClient": {"client_user_id": "client-17", "reason": "Client 71 had called for a colleague."},
+    "AmendIssue": {"summary": "Printer on floor 4 prints blank pages", "reason": "It is the one above."},
     "RegisterClient": {"name": "Client 17", "email": "client-17@example.org", "phone": "+1 555 0100"},
     "CreateWebhook": {"url": "https://example.org/in", "types": ["Ticket.Closed"]},
     "ChangeWebhook": {"types": ["Ticket.Created", "Ticket.Closed"]},

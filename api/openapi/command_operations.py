@@ -17,6 +17,9 @@ UNACCEPTABLE = {
     "open_ticket": ("unknown_client",),
     "identify_client": ("unknown_client",),
     "link": ("link_to_self", "unknown_other_ticket"),
+    "assign": ("unknown_assignee", "assignee_lacks_role"),
+    "reopen": ("confirmation_missing",),
+    "correct_client": ("unknown_client",),
 }
 
 

@@ -26,7 +26,9 @@ CODES_OF_PARTS: dict[str, Codes] = {
         503: ("clock_off",),
     },
     "Idempotency-Key": {400: ("bad_idempotency_key",), 422: ("idempotency_key_reused",)},
-    "If-Match": {400: ("bad_if_match",), 412: ("stale_version",), 428: ("if_match_missing",)},
+    "If-Match": {400: ("bad_if_match",), 412: ("stale_version",)},
+    "If-Match, needed": {428: ("if_match_missing",)},
+    "changes": {400: ("precondition_not_kept",)},  # every method but GET
     "Last-Event-ID": {400: ("bad_last_event_id",), 429: ("too_many_streams",), 503: ("streams_full",)},
     "cursor": {400: ("bad_cursor",)},
     "to": {400: ("future_time",), 503: ("projection_behind",)},

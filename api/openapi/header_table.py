@@ -15,8 +15,8 @@ def _header(description: str, pattern: str | None = None, *, required: bool = Tr
 
 TAKEN: dict[str, dict[str, Any]] = {
     "If-Match": _header(
-        "The version that the command was decided on, in double quotes, as in the `ETag`; `*` for any."
-        " Missing: 428. Stale: 412 with what happened since.",
+        "The version that the caller decided on, in double quotes, as in the `ETag`; `*` for any. A command on a ticket"
+        " cannot do without it: 428. Stale: 412 with what happened since.",
         IF_MATCH,
     ),
     "Idempotency-Key": _header(
@@ -31,7 +31,10 @@ TAKEN: dict[str, dict[str, Any]] = {
     "X-Correlation-Id": _header("The journey of the request, at most 200 printable characters: kept in the events."),
     "traceparent": _header("The W3C trace. It is kept in the events."),
     "Last-Event-ID": _header("With `text/event-stream`: the `id` to go on behind, whatever `after` says."),
-    "If-None-Match": _header("The `ETag` of the copy that the caller has: 304 when it is the same still."),
+    "If-None-Match": _header(
+        "To read: the `ETag` of the copy that the caller has; 304 when it is the same still. To write: `*`, only where"
+        " there is nothing yet; else 412."
+    ),
 }
 
 GIVEN: dict[str, dict[str, Any]] = {

@@ -75,6 +75,9 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         """The codes of its problems, by status: those of each part of the request, and its own."""
         parts = ["{" + name + "}" for name in self.path_parameters]
         parts += [*self.query.__struct_fields__, *self.request_headers]
+        parts += [f"{name}, needed" for name in self.needs]
+        if self.method != "GET":
+            parts.append("changes")
         if self.who:
             parts.append("key")
         if self.body:

@@ -99,12 +99,14 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         name="register_client",
         method="PUT",
         path="/v1/clients/{user_id}",
-        says="Makes the directory say this of the user ID; 201 where it is new. The same entry again records nothing.",
+        says="Makes the directory say this of the user ID; 201 where it is new. The same entry again records nothing."
+        " With `If-Match` only at that version, with `If-None-Match: *` only where it is new; else 412. Not both.",
         who=may("register_client"),
         body=RegisterClient,
-        takes=CORRELATION_HEADERS,
+        takes=("If-Match", "If-None-Match", *CORRELATION_HEADERS),
         answers={200: Client, 201: Client},
         gives=("ETag", "Location"),
+        refuses={400: ("bad_if_none_match",)},
     ),
     Endpoint(
         name="get_client",

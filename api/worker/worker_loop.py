@@ -31,6 +31,7 @@ from application.webhooks.sender import WebhookSender
 from application.webhooks.signing import Vault
 from application.webhooks.subscriptions import forget_old_secrets
 from projections.runner import prepare_runner, project_all
+from projections.status.lost_references import take_back_tickets
 
 WORKER_IDLE_SECONDS = 0.25  # how long a commit without a wake-up call may wait
 MAIL_SECONDS = 1.0
@@ -38,6 +39,7 @@ MAIL_SENDERS = 4  # so many mails at a time, so that one slow delivery holds up 
 LAST_MAIL_SECONDS, CUT_MAIL_SECONDS = 3.0, 2.0  # at the end: mails go on so long, and are then cut off
 PRUNE_SECONDS = 600.0
 SNAPSHOT_SECONDS = 1.0
+ENDED_KEYS_SECONDS = 60.0
 WORKER_AGAIN_SECONDS = 600.0  # between looks at the whole table, for what was committed late
 PAUSE_TIMES, LONGEST_BREATH = 9, 0.05  # a pause is so many rounds long, at most so many seconds
 LONGEST_WORKER_PAUSE = 10.0
@@ -74,7 +76,7 @@ class Worker:
     def run(self) -> None:
         """Seals and projects in this thread. What a slow receiver, mail server or table may hold up has its own."""
         seldom_collect()
-        for work in (self._prune, self._take_snapshots):
+        for work in (self._prune, self._take_snapshots, self._take_back):
             self._start(work)
         senders = [self._send_webhooks, *([self._send_mails] if self._settings.smtp_url else [])]
         sending = [self._start(work) for work in senders]
@@ -165,6 +167,14 @@ class Worker:
         hours = self._settings.idempotency_hours
         forget_old_secrets(connection, utc_now())
         return prune_idempotency_keys(connection, hours) or prune_deliveries(connection, utc_now())
+
+    def _take_back(self) -> None:
+        """Frees the tickets of keys that have ended, which is once a minute soon enough."""
+        with connect(self._url, "ended keys") as connection:
+            freed = take_back_tickets(connection, utc_now())
+        if freed:
+            log.info("tickets of ended keys are free again", tickets=[str(ticket) for ticket in freed])
+        self._stopping.wait(ENDED_KEYS_SECONDS)
 
     def _take_snapshots(self) -> None:
         """Makes the snapshots that are missing, from the first event on and then of what comes, a tenth of the time."""

@@ -9,16 +9,16 @@ from msgspec.structs import asdict
 
 from application.commands.text_types import WithTexts
 from domain.client import Client, client_stream, fold_client
-from domain.errors import UnknownClient
+from domain.errors import UnknownClient, UnknownOther
 from domain.events import Event, Recorded, RequestReceived
 from domain.rules import Given
-from domain.ticket import Snapshot, Ticket
-from domain.values import Actor
+from domain.ticket import Snapshot, Ticket, fold
+from domain.values import Actor, Principal
 
 
 class Loaded(msgspec.Struct, frozen=True):
     """What a command gets beside the ticket: who asks when, who acts, the ticket's history, the other streams that it
-    asked for, a ticket number.
+    asked for, a ticket number, the person whom it names.
 
     A history begins with a snapshot where there is one, but for a command that needs all of it.
     """
@@ -28,11 +28,15 @@ class Loaded(msgspec.Struct, frozen=True):
     history: Sequence[Recorded] = ()
     others: Mapping[UUID, Sequence[Recorded]] = {}
     number: str = ""
+    assignee: Principal | None = None
 
-    def has_ticket(self, ticket_id: UUID) -> bool:
-        """Whether a stream that was asked for is a ticket's; the directory has streams too."""
+    def ticket(self, ticket_id: UUID) -> Ticket:
+        """Another ticket, whose stream was asked for; raises UnknownOther. The directory has streams too."""
         stream = self.others.get(ticket_id)
-        return bool(stream and isinstance(stream[0].event, RequestReceived | Snapshot))
+        ticket = fold(stream) if stream and isinstance(stream[0].event, RequestReceived | Snapshot) else None
+        if ticket is None:
+            raise UnknownOther
+        return ticket
 
     def client(self, user_id: str) -> Client:
         """The directory entry; raises UnknownClient."""
@@ -52,6 +56,10 @@ class Wish(WithTexts, frozen=True, forbid_unknown_fields=True):
     def reads(self) -> tuple[UUID, ...]:
         """The streams that the decision needs beside the ticket's own."""
         return ()
+
+    def names(self, who: Principal) -> str | None:
+        """The id of the person whom the command names beside the one who asks: it is looked up. Most name nobody."""
+        return None
 
 
 Decision = Callable[..., list[Event]]

@@ -20,9 +20,11 @@ from application.commands.deciding import (
     time_after,
 )
 from application.commands.idempotency import IdempotencyRequest, StoredAnswer
+from application.store.assignees import SELECT_ASSIGNEE, assignee
 from application.store.idempotency_records import FIND_RECORD, IdempotencyRecord
 from application.store.stream_loader import StreamLoader, Streams
-from domain.client import Client, Contact, client_stream
+from domain.client import NO_PRECONDITION, Client, Contact, Precondition, client_stream
+from domain.decisions import take_back
 from domain.errors import DeskError, Forbidden, StaleVersion, UnknownTicket
 from domain.events import Event, Recorded
 from domain.ticket import fold
@@ -69,6 +71,10 @@ class CommandStore(Protocol):
     def keep_answer(self, record: IdempotencyRecord) -> Awaitable[None]:
         """Records the answer of a command that had nothing to change."""
 
+    async def find_assignee(self, id_: str) -> Principal | None:
+        """Who has that id: the holder of a valid key, or a person whom the desk has seen; None for nobody."""
+        return assignee(id_, await self.loader.read(SELECT_ASSIGNEE, (id_, id_)))
+
     async def find_answer(self, idempotency: IdempotencyRequest | None) -> StoredAnswer | None:
         """The first answer to a request that comes again. Raises KeyReused."""
         if idempotency is None:
@@ -89,7 +95,10 @@ async def handle_command(
         request, command = replace(request, now=now), request.command
         try:
             loaded = await store.load_streams(request.reads(), command.takes_number, command.needs_history)
-            outcome = decide(request, *loaded)
+            named = command.names(request.who)
+            outcome = decide(request, *loaded, await store.find_assignee(named) if named else None)
+        except UnknownTicket:  # nor is a first answer for a client whose ticket it is no more
+            raise
         except DeskError as error:  # what was done before may be impossible by now
             if may_hear_again(request.who, error) and (stored := await store.find_answer(idempotency)):
                 return stored
@@ -121,13 +130,22 @@ def may_hear_again(who: Principal, error: DeskError) -> bool:
 
 
 async def handle_registration(
-    store: CommandStore, user_id: str, contact: Contact, who: Principal, now: datetime, trace: Trace = NO_TRACE
+    store: CommandStore,
+    user_id: str,
+    contact: Contact,
+    who: Principal,
+    now: datetime,
+    trace: Trace = NO_TRACE,
+    precondition: Precondition = NO_PRECONDITION,
 ) -> Client:
-    """Makes the directory say `contact` of `user_id`. Raises Forbidden, and StaleVersion as `handle_command` does."""
+    """Makes the directory say `contact` of `user_id`, if the entry is what the caller takes it to be.
+
+    Raises Forbidden, and StaleVersion as `decide_client` and `handle_command` do.
+    """
     stream = client_stream(user_id)
     for at in times(now):
         streams, _number = await store.load_streams((stream,))
-        client, new = decide_client(user_id, contact, who, at, streams.get(stream, ()), trace)
+        client, new = decide_client(user_id, contact, who, at, streams.get(stream, ()), trace, precondition)
         if not new or await store.append_in_time(new, None):
             return client
     raise StaleVersion(stream)
@@ -155,6 +173,24 @@ async def handle_fact(
         fact = record_of(ticket_id, ticket.version + 1, at, actor, event, trace, level or ticket.level)
         if await store.append_in_time((fact,), None):
             return fact
+    raise StaleVersion(ticket_id)
+
+
+async def handle_take_back(
+    store: CommandStore, ticket_id: UUID, held_by: str, reason: str, actor: Actor, now: datetime
+) -> bool:
+    """Frees a ticket, if it is still held by that assignee and may be freed. Raises StaleVersion."""
+    for moment in times(now):
+        streams, _number = await store.load_streams((ticket_id,))
+        ticket = fold(streams.get(ticket_id, ()))
+        events = take_back(ticket, held_by, reason) if ticket else []
+        if ticket is None or not events:
+            return False
+        at, version = time_after(ticket.updated_at, moment), ticket.version + 1
+        if await store.append_in_time(
+            [record_of(ticket_id, version, at, actor, event, NO_TRACE, ticket.level) for event in events], None
+        ):
+            return True
     raise StaleVersion(ticket_id)
 
 

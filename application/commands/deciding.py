@@ -9,7 +9,16 @@ import msgspec
 from msgspec.structs import astuple, replace
 
 from application.commands.command import Command, Loaded, Opening
-from domain.client import Client, Contact, EventType, client_stream, fold_client, register
+from domain.client import (
+    NO_PRECONDITION,
+    Client,
+    Contact,
+    EventType,
+    Precondition,
+    client_stream,
+    fold_client,
+    register,
+)
 from domain.errors import StaleVersion, UnknownTicket
 from domain.events import Event, Recorded
 from domain.procedure import CommandName
@@ -98,8 +107,13 @@ def new_stream_id(now: datetime) -> UUID:
     return UUID(int=bits & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)
 
 
-def decide(request: CommandRequest, streams: Mapping[UUID, Sequence[Recorded]], number: str = "") -> Outcome:
-    """The outcome of a command, given the streams that it reads. Pure: nothing is recorded yet.
+def decide(
+    request: CommandRequest,
+    streams: Mapping[UUID, Sequence[Recorded]],
+    number: str = "",
+    assignee: Principal | None = None,
+) -> Outcome:
+    """The outcome of a command, given the streams that it reads and whom it names. Pure: nothing is recorded yet.
 
     Raises Forbidden, UnknownTicket, StaleVersion, Refused or Unacceptable.
     """
@@ -115,7 +129,7 @@ def decide(request: CommandRequest, streams: Mapping[UUID, Sequence[Recorded]], 
     now = time_after(ticket.updated_at, request.now)
     given = request.policy.given(who, now)
     require_giver(command.name, ticket, given)
-    loaded = Loaded(given, actor_for(who, command.name, ticket), history, streams, number)
+    loaded = Loaded(given, actor_for(who, command.name, ticket), history, streams, number, assignee)
     return _outcome(request, loaded, ticket, (command,))
 
 
@@ -145,11 +159,22 @@ def _outcome(
 
 
 def decide_client(
-    user_id: str, contact: Contact, who: Principal, now: datetime, history: Sequence[Recorded], trace: Trace = NO_TRACE
+    user_id: str,
+    contact: Contact,
+    who: Principal,
+    now: datetime,
+    history: Sequence[Recorded],
+    trace: Trace = NO_TRACE,
+    precondition: Precondition = NO_PRECONDITION,
 ) -> tuple[Client, tuple[Recorded, ...]]:
-    """The directory entry as wanted, and the events that make it so. Raises Forbidden."""
+    """The directory entry as wanted, and the events that make it so.
+
+    Raises Forbidden, and StaleVersion where the entry is not what the caller takes it to be.
+    """
     actor = actor_for(who, "register_client")
-    events = register(fold_client(history), user_id, contact)
+    known_entry = fold_client(history)
+    require_entry(user_id, known_entry, history, precondition)
+    events = register(known_entry, user_id, contact)
     stream, known = client_stream(user_id), len(history)
     at = time_after(history[-1].at, now) if history else now
     new = tuple(record_of(stream, version, at, actor, event, trace) for version, event in enumerate(events, known + 1))
@@ -162,6 +187,18 @@ def time_after(last: datetime, now: datetime) -> datetime:
     What lies further ahead comes from a wrong clock, before appends were held against the database's: it binds nobody.
     """
     return last if now < last <= now + MOST_AHEAD else now
+
+
+def require_entry(user_id: str, entry: Client | None, history: Sequence[Recorded], precondition: Precondition) -> None:
+    """Raises StaleVersion, with what the caller has missed, unless the entry is what the caller takes it to be."""
+    if precondition.holds(entry):
+        return
+    message = "This client is registered already." if entry else "This client is not registered yet."
+    if entry and precondition.version is not None:
+        message = "The entry reads differently since the version you named: read it again and decide again."
+    stale = StaleVersion(client_stream(user_id), entry.version if entry else 0, precondition.version, message)
+    stale.missed = tuple(history[precondition.version :]) if precondition.version else ()
+    raise stale
 
 
 def record_of(

@@ -7,12 +7,13 @@ from msgspec.structs import asdict
 
 from application.commands.command import Command, CommandTable, Loaded, decided_by
 from application.commands.email_addresses import require_address
-from application.commands.text_types import Email, Identifier, Reason, SingleLine, Text, WithTexts
+from application.commands.text_types import Email, Identifier, Reason, SingleLine, Text, UserId, WithTexts
 from domain import decisions
-from domain.client import Contact
-from domain.errors import UnknownOther
+from domain.client import Contact, client_stream
+from domain.errors import ConfirmationMissing
+from domain.roles import require_assignee
 from domain.ticket import Ticket
-from domain.values import Grade, Level, Queue, Relation, Role, Visibility
+from domain.values import Channel, Grade, Level, Principal, Queue, Relation, Role, Visibility
 
 
 class AssignTicket(Command, frozen=True):
@@ -20,9 +21,19 @@ class AssignTicket(Command, frozen=True):
 
     assignee: Identifier | None = None
 
+    def names(self, who: Principal) -> str | None:
+        """Whoever is not the caller."""
+        return None if self.assignee == who.id else self.assignee
+
     def takes(self, ticket: Ticket, loaded: Loaded) -> dict[str, Any]:
-        """Who asks, where nobody else is named."""
-        return {"assignee": self.assignee or loaded.given.who.id}
+        """Who asks, where nobody else is named.
+
+        Raises UnknownAssignee and AssigneeLacksRole for another one, who must be able to work on the ticket.
+        """
+        assignee = self.assignee or loaded.given.who.id
+        if ticket.queue and assignee not in (loaded.given.who.id, ticket.assignee):
+            require_assignee(loaded.assignee, ticket.queue)
+        return {"assignee": assignee}
 
 
 class ClaimNext(Command, frozen=True):
@@ -83,9 +94,16 @@ class CancelTicket(Command, frozen=True):
 
 
 class ReopenTicket(Command, frozen=True):
-    """The client says, within the window, that it is not fixed."""
+    """The client says, within the window, that it is not fixed; others say how the client said so."""
 
     reason: Reason
+    confirmed_via: Channel | None = None
+
+    def takes(self, ticket: Ticket, loaded: Loaded) -> dict[str, Any]:
+        """The fields. Raises ConfirmationMissing where somebody else than the client does not name the channel."""
+        if self.confirmed_via is None and loaded.actor.role is not Role.CLIENT:
+            raise ConfirmationMissing
+        return asdict(self)
 
 
 class LinkTicket(Command, frozen=True):
@@ -99,10 +117,32 @@ class LinkTicket(Command, frozen=True):
         return (self.other_ticket_id,)
 
     def takes(self, ticket: Ticket, loaded: Loaded) -> dict[str, Any]:
-        """The fields, once it is known that the other is a ticket. Raises UnknownOther."""
-        if not loaded.has_ticket(self.other_ticket_id):
-            raise UnknownOther
-        return asdict(self)
+        """The other ticket. Raises UnknownOther."""
+        return {"other": loaded.ticket(self.other_ticket_id), "relation": self.relation}
+
+
+class CorrectClient(Command, frozen=True):
+    """The ticket was taken for somebody else's: another client is the ticket's from now on."""
+
+    client_user_id: UserId
+    reason: Text
+
+    def reads(self) -> tuple[UUID, ...]:
+        """The client's directory entry."""
+        return (client_stream(self.client_user_id),)
+
+    def takes(self, ticket: Ticket, loaded: Loaded) -> dict[str, Any]:
+        """The client's directory entry, and the reason. Raises UnknownClient."""
+        return {"client": loaded.client(self.client_user_id), "reason": self.reason}
+
+
+class AmendIssue(Command, frozen=True):
+    """The issue is another one than was written down: summary, description or category, whatever has to change."""
+
+    reason: Text
+    summary: SingleLine | None = None
+    description: Text | None = None
+    category: SingleLine | None = None
 
 
 class RegisterClient(WithTexts, frozen=True, forbid_unknown_fields=True):
@@ -134,4 +174,6 @@ SUPPORTING: CommandTable = decided_by(
     (CancelTicket, decisions.cancel),
     (ReopenTicket, decisions.reopen),
     (LinkTicket, decisions.link),
+    (CorrectClient, decisions.correct_client),
+    (AmendIssue, decisions.amend_issue),
 )

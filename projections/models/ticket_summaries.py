@@ -68,16 +68,19 @@ _REMARK = (
 )
 MOST_WORDS = 10_000  # characters of one text; a longer one is found by its beginning
 _WORDS: LiteralString = """
-    insert into ticket_words (ticket_id, request, client, number, issue)
+    insert into ticket_words (ticket_id, request, client, number, issue, description)
     select ticket_id, to_tsvector('simple', coalesce(request, '')), to_tsvector('simple', coalesce(client, '')),
-        to_tsvector('simple', coalesce(number, '')), to_tsvector('simple', coalesce(issue, ''))
-    from json_to_recordset(%b::json) said(ticket_id uuid, request text, client text, number text, issue text)"""
+        to_tsvector('simple', coalesce(number, '')), to_tsvector('simple', coalesce(issue, '')),
+        to_tsvector('simple', coalesce(description, ''))
+    from json_to_recordset(%b::json) said(
+        ticket_id uuid, request text, client text, number text, issue text, description text)"""
 _LATER: LiteralString = """
     on conflict (ticket_id) do update set
         request = case when excluded.request = '' then ticket_words.request else excluded.request end,
         client = case when excluded.client = '' then ticket_words.client else excluded.client end,
         number = case when excluded.number = '' then ticket_words.number else excluded.number end,
-        issue = case when excluded.issue = '' then ticket_words.issue else excluded.issue end"""
+        issue = case when excluded.issue = '' then ticket_words.issue else excluded.issue end,
+        description = case when excluded.description = '' then ticket_words.description else excluded.description end"""
 Words = dict[int, dict[str, Any]]  # of each ticket, by the number of its ID: a row of `_WORDS`
 
 
@@ -97,8 +100,8 @@ class TicketSummaries(Projection):
             with (fillfactor = 50);  -- room for the next version of each row beside it: no index has to know of it
         create table ticket_words (
             ticket_id uuid not null, request tsvector not null, client tsvector not null, number tsvector not null,
-            issue tsvector not null,
-            words tsvector not null generated always as (request || client || number || issue) stored)"""
+            issue tsvector not null, description tsvector not null,
+            words tsvector not null generated always as (request || client || number || issue || description) stored)"""
     indexes = """
         alter table ticket_summaries add constraint ticket_summaries_key primary key (ticket_id);
         create index ticket_summaries_client on ticket_summaries (client_user_id, ticket_id);
@@ -152,8 +155,8 @@ def _fold(rows: dict[int, TicketSummary], batch: Iterable[Sealed]) -> Words:
     words: Words = {}
     for sealed in batch:
         ticket = sealed.stream_id.int  # found faster than the UUID
-        rows[ticket] = evolve_summary(rows.get(ticket), sealed)
-        if found := searchable(sealed.event):
+        row = rows[ticket] = evolve_summary(rows.get(ticket), sealed)
+        if found := searchable(sealed.event, row):
             words.setdefault(ticket, {"ticket_id": sealed.stream_id}).update(found)
     return words
 
@@ -177,13 +180,15 @@ def evolve_summary(row: TicketSummary | None, sealed: Sealed) -> TicketSummary:
 
 def _take(row: TicketSummary, sealed: Sealed) -> None:
     match sealed.event:
-        case e.ClientIdentified(user_id, name):
+        case e.ClientIdentified(user_id, name) | e.ClientCorrected(user_id, name):
             row.client_user_id, row.client_name = user_id, name
         case e.Created(number):
             row.number = number
         case e.IssueDocumented(summary, _, category, impact, urgency, priority):
             row.summary, row.category = summary, normalised(category)  # reports group by it
             row.impact, row.urgency, row.priority = impact, urgency, priority
+        case e.IssueAmended(_, summary, _, category):
+            row.summary, row.category = summary or row.summary, category or row.category
         case e.PriorityChanged(impact, urgency, priority):
             row.impact, row.urgency, row.priority = impact, urgency, priority
         case e.Assigned(assignee):
@@ -202,18 +207,24 @@ def _take(row: TicketSummary, sealed: Sealed) -> None:
             row.closed_at = None
 
 
-def searchable(event: e.Event) -> dict[str, str]:
+def searchable(event: e.Event, row: TicketSummary) -> dict[str, str]:
     """The words of an event that a search finds the ticket by, folded as those of the search are; later ones of a kind
-    take the place of earlier ones."""
+    take the place of earlier ones.
+
+    `row` is the ticket's after the event.
+    """
     match event:
         case e.RequestReceived(_, text):
             return {"request": folded(text[:MOST_WORDS])}
-        case e.ClientIdentified(user_id, name):
+        case e.ClientIdentified(user_id, name) | e.ClientCorrected(user_id, name):
             return {"client": folded(f"{user_id} {name}")}
         case e.Created(number):
             return {"number": number}
-        case e.IssueDocumented(summary, description, category):
-            return {"issue": folded(f"{summary} {category} {description[:MOST_WORDS]}")}
+        case e.IssueDocumented(description=text):
+            return {"issue": folded(f"{row.summary} {row.category}"), "description": folded(text[:MOST_WORDS])}
+        case e.IssueAmended(description=changed):
+            described = {"description": folded(changed[:MOST_WORDS])} if changed else {}
+            return {"issue": folded(f"{row.summary} {row.category}")} | described
     return {}
 
 

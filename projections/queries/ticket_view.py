@@ -15,7 +15,7 @@ from domain.procedure import CommandName, Step, step_of
 from domain.ticket import Dossier, Link, Ticket
 from domain.values import Channel, Grade, Level, Principal, Priority, Qualification, Queue, Sender, State
 from domain.visibility import Audience, audience_of, seen_by, sees_actor, sees_event
-from domain.words import by_mistake, identified_at, words
+from domain.words import by_mistake, client_known, words
 from projections.queries.pages import Fetch
 
 HISTORY = SQL("""
@@ -197,7 +197,7 @@ def event_view(position: int | None, recorded: Recorded, audience: Audience = Au
 
 def client_history(known: Sequence[Placed], user_id: str | None) -> list[Placed]:
     """What this client sees of the history of an own ticket: nothing that somebody taken for the client has said."""
-    settled = identified_at(recorded for _, recorded in known)
+    settled = client_known([recorded for _, recorded in known])
     return [
         (position, recorded)
         for position, recorded in known

@@ -12,6 +12,7 @@ from application.store.postgres.database import IMPORT_LOCK, migrations
 from domain.values import Role
 from projections.engine.parking import ParkedStream, parked_streams
 from projections.runner import lag
+from projections.status.lost_references import held_by_nobody, link_circles
 from projections.status.readiness import clock_off
 
 SELECT_UNSEALED: LiteralString = """
@@ -80,6 +81,9 @@ class Checkup(msgspec.Struct, frozen=True):
     prepared_transactions: int = 0
     followers_ahead: list[str] = []
     tickets_ahead: list[UUID] = []
+    held_by_nobody: int = 0
+    first_held: list[tuple[UUID, str]] = []
+    circles: list[list[UUID]] = []
 
 
 def checkup(connection: psycopg.Connection[Any]) -> Checkup:
@@ -119,6 +123,8 @@ def checkup(connection: psycopg.Connection[Any]) -> Checkup:
         prepared,
         ahead,
         tickets,
+        *held_by_nobody(connection),
+        link_circles(connection),
     )
 
 

@@ -62,8 +62,10 @@ POST   /v1/tickets/{ticket_id}:change_priority     tier1      200 200 403 403 20
 POST   /v1/tickets/{ticket_id}:await_client        tier1      403 200 403 403 403 403 404 403 403 403 403 401
 POST   /v1/tickets/{ticket_id}:client_responded    waiting    403 200 403 403 403 200 404 403 403 403 403 401
 POST   /v1/tickets/{ticket_id}:cancel              tier1      200 403 403 403 200 200 404 403 403 403 403 401
-POST   /v1/tickets/{ticket_id}:reopen              closed     403 403 403 403 403 200 404 403 403 403 403 401
+POST   /v1/tickets/{ticket_id}:reopen              closed     200 403 403 200 403 200 404 403 403 403 403 401
 POST   /v1/tickets/{ticket_id}:link                tier1      200 403 403 403 403 403 404 403 403 403 403 401
+POST   /v1/tickets/{ticket_id}:correct_client      tier1      200 403 403 403 403 403 404 403 403 403 403 401
+POST   /v1/tickets/{ticket_id}:amend_issue         tier1      200 200 403 403 403 403 404 403 403 403 403 401
 GET    /v1/tickets/{ticket_id}                     tier1      200 200 200 200 200 200 404 200 403 200 403 401
 GET    /v1/tickets/{ticket_id}                     received   200 200 200 200 200 404 404 200 403 200 403 401
 GET    /v1/tickets/{ticket_id}/history             closed     200 200 200 200 200 200 404 200 403 200 403 401
@@ -127,6 +129,7 @@ class Stage:
 
     def __init__(self, served: RunningDesk, desk: HelpDesk, issuer: Issuer) -> None:
         self.served, self.desk, self.issuer = served, desk, issuer
+        served.person("anna")
         for user_id in ("owner", "stranger"):
             contact = RegisterClient(user_id, f"{user_id}@example.org").contact()
             desk.register_client(user_id, contact, DESK, utc_now())
@@ -142,7 +145,12 @@ class Stage:
     def body(self, command: str, outcome: Outcome) -> dict[str, Any]:
         """A body that fits a ticket as it stands."""
         dossier, level = outcome.ticket.dossier, outcome.ticket.level
-        meant = {"CLIENT": "owner", "DOSSIER": dossier.sha256 if dossier else "0" * 64}
+        meant = {
+            "CLIENT": "owner",
+            "ANNA": "anna",
+            "ANOTHER": "stranger",
+            "DOSSIER": dossier.sha256 if dossier else "0" * 64,
+        }
         meant |= {"OTHER": str(uuid4()), "BACK": "it_manager" if level is Level.NOC else "tier2"}
         if command == "link":
             meant["OTHER"] = str(self.ticket("received").ticket.ticket_id)
@@ -219,7 +227,9 @@ def asked(stage: Stage, method: str, address: str, on: str, caller: str) -> tupl
     )
     key = stage.key(caller, outcome.ticket.level if outcome else None)
     body = stage.body(command, outcome) if outcome and command else OTHER_BODIES.get((method, address))
-    headers = {"If-Match": "*"} | ({"Authorization": f"Bearer {key}"} if key else {"Authorization": ""})
+    headers = ({"If-Match": "*"} if command else {}) | (
+        {"Authorization": f"Bearer {key}"} if key else {"Authorization": ""}
+    )
     return stage.served.request(
         method, path, body if body is not None or method != "POST" else {}, headers=headers
     ), outcome

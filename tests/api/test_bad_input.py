@@ -198,7 +198,14 @@ FIELDS: dict[str, list[tuple[str, list[Any]]]] = {
     "await_client": [("/reason", REASON_WRONG)],
     "client_responded": [("/text", TEXT_WRONG)],
     "cancel": [("/reason", REASON_WRONG)],
-    "reopen": [("/reason", REASON_WRONG)],
+    "reopen": [("/reason", REASON_WRONG), ("/confirmed_via", ["", "fax"])],
+    "correct_client": [("/client_user_id", USER_WRONG), ("/reason", REASON_WRONG)],
+    "amend_issue": [
+        ("/reason", REASON_WRONG),
+        ("/summary", LINE_WRONG[1:]),
+        ("/description", TEXT_WRONG[1:]),
+        ("/category", LINE_WRONG[1:]),
+    ],
     "link": [("/other_ticket_id", ID_WRONG), ("/relation", [None, "", "twin_of"])],
 }
 
@@ -228,7 +235,8 @@ def test_a_field_that_does_not_fit_is_pointed_at(shared_desk: RunningDesk, name:
     shared_desk.caught_up()
     before = shared_desk.get("/v1/events?limit=1").headers["Deskledger-Position"]
     for pointer, wrong in FIELDS[name]:
-        missing = [] if pointer in OPTIONAL or pointer == "/issue" else [MISSING]
+        optional = pointer in OPTIONAL or pointer == "/issue" or (name == "amend_issue" and pointer != "/reason")
+        missing = [] if optional else [MISSING]
         for value in [*wrong, *missing]:
             told = problem(sent(shared_desk, name, ticket, with_field(fitting, pointer, value)), 422)
             assert [error["pointer"] for error in told["errors"]] == [pointer], (value, told)

@@ -61,6 +61,27 @@ HAPPY: list[tuple[str, str, dict[str, Any], str, str, str | None, str | None, st
     ("closed", "reopen", {}, "Reopened", "in_support", "tier1", "tier1", "not_closed"),
     ("tier1", "link", {}, "Linked", "in_support", "tier1", "tier1", NOTHING),
     ("cancelled", "link", {}, "Linked", "cancelled", "tier1", None, NOTHING),
+    (
+        "tier1",
+        "correct_client",
+        {"client_user_id": "other"},
+        "ClientCorrected",
+        "in_support",
+        "tier1",
+        "tier1",
+        NOTHING,
+    ),
+    (
+        "verified",
+        "correct_client",
+        {"client_user_id": "other"},
+        "ClientCorrected",
+        "resolved",
+        "tier1",
+        "quality_control",
+        NOTHING,
+    ),
+    ("tier1", "amend_issue", {}, "IssueAmended", "in_support", "tier1", "tier1", NOTHING),
 ]
 REFUSED: list[tuple[str, str, dict[str, Any], str, str | None]] = [
     # standing, command, other body, code of the rule, step that is missing

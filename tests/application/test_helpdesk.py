@@ -97,6 +97,12 @@ JOURNEY: list[Step] = [
     (MAIN, s.LinkTicket(MAIN, Relation.RELATED_TO), STAFF),
     (MAIN, s.LinkTicket(new_stream_id(NOW), Relation.RELATED_TO), STAFF),
     (MAIN, s.LinkTicket(client_stream("client-1"), Relation.RELATED_TO), STAFF),
+    (MAIN, s.LinkTicket(OTHER, Relation.FOLLOW_UP_OF), STAFF),
+    (OTHER, s.LinkTicket(MAIN, Relation.RELATED_TO), STAFF),
+    (OTHER, s.LinkTicket(MAIN, Relation.FOLLOW_UP_OF), STAFF),
+    (MAIN, s.CorrectClient("nobody", "a colleague"), STAFF),
+    (MAIN, s.CorrectClient("client-1", "the same one"), STAFF),
+    (MAIN, s.AmendIssue("another one", "Jam"), STAFF),
     (MAIN, UP, STAFF),
     (MAIN, UP, STAFF),
     *[(MAIN, command, STAFF) for command in (TOO_HARD, UP) * 3],
@@ -116,6 +122,7 @@ JOURNEY: list[Step] = [
     (MAIN, c.CloseTicket(), STAFF),
     (MAIN, DETAILS, STAFF),
     (MAIN, c.CloseTicket(), STAFF),
+    (MAIN, s.ReopenTicket("it came back"), CHECKER),
     (MAIN, s.ReopenTicket("it came back"), CLIENT),
     (MAIN, s.CancelTicket("not needed any more"), CLIENT),
     (MAIN, NOTE, STAFF),
@@ -200,8 +207,8 @@ def test_a_command_is_recorded_with_all_that_it_came_with(shell: Shell) -> None:
 def test_a_wish_that_is_true_already_records_nothing(shell: Shell, connection: psycopg.Connection) -> None:
     """The same command again succeeds, says so, and leaves the ticket as it is."""
     ticket_id = opened(shell)
-    first = shell.execute(request(ticket_id, s.AssignTicket("agent-7")))
-    again = shell.execute(request(ticket_id, s.AssignTicket("agent-7"), expected_version=6))
+    first = shell.execute(request(ticket_id, s.AssignTicket("desk-1")))
+    again = shell.execute(request(ticket_id, s.AssignTicket("desk-1"), expected_version=6))
     assert again.events == ()
     assert again.ticket == first.ticket
     assert history(connection, ticket_id) == [1, 2, 3, 4, 5, 6]

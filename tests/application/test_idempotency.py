@@ -181,6 +181,7 @@ def test_a_retry_over_http(served: RunningDesk) -> None:
     """The first answer byte for byte, with status, address and version, and a header that says so."""
     ticket_id = served.ticket()
     path, current = f"/v1/tickets/{ticket_id}:assign", {"If-Match": '"5"'}
+    served.person("anna")
     first = keyed(served, path, {"assignee": "anna"}, "a key", **current)
     assert first[::2] == (200, None)
     assert served.do(ticket_id, "release").status == 200

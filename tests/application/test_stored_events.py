@@ -75,6 +75,11 @@ WRITTEN: list[tuple[e.Event, Actor, Level | None]] = [
     (e.Cancelled("not needed"), CLIENT, L.ONSITE),
     (e.RequestReceived(Channel.EMAIL, "help"), INTAKE, None),
     (e.RequestReceived(Channel.WEB, "help", Sender("walk-in", None, None)), INTAKE, None),
+    (e.Released("agent-tier1", "the API key has ended"), DESK, L.TIER1),
+    (e.Reopened(L.ONSITE, "it came back", Channel.PHONE), QUALITY, L.ONSITE),
+    (e.ClientCorrected("client-b", "Client B", "a colleague"), INTAKE, L.TIER1),
+    (e.IssueAmended("another floor", "No print", "It does not.", "printing"), TIER1, L.TIER1),
+    (e.IssueAmended("another kind", category="paper"), TIER1, L.TIER1),
     (Registered("client-a", "Client Ä", "a@example.org", "+000", "Org A"), ADMIN, None),
     (ContactChanged("client-a", "Client Ä", "b@example.org"), INTAKE, None),
     (e.DossierCompiled("with entries", SHA256, 1, (), (ENTRY,)), MANAGER, L.IT_MANAGER),
@@ -107,6 +112,8 @@ NAMES = {
     "Ticket.Cancelled",
     "Ticket.Reopened",
     "Ticket.Linked",
+    "Ticket.ClientCorrected",
+    "Ticket.IssueAmended",
     "Client.Registered",
     "Client.ContactChanged",
 }
@@ -139,7 +146,7 @@ def written(number: int) -> e.Recorded:
     """What a golden line says, in the words of today's code."""
     event, actor, level = WRITTEN[number]
     stream, version = (
-        ("ticket", number + 1) if number < 29 else ("client", number - 28) if number < 31 else ("ticket", 30)
+        ("ticket", number + 1) if number < 33 else ("client", number - 32) if number < 35 else ("ticket", 34)
     )
     at = datetime(2026, 11, 2, 9, 0, tzinfo=UTC) + timedelta(minutes=version, microseconds=42 * (number == 25))
     trace = ("journey-1", "command-3", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
@@ -180,7 +187,7 @@ def test_every_stored_name_is_in_the_golden_file():
     """Every name of either table is in the golden file, and the names are these and no others, for ever."""
     assert {json.loads(line)["type"] for line in LINES} == NAMES
     assert e.TICKET_EVENTS.keys() | CLIENT_EVENTS.keys() == EVENTS.keys() == NAMES
-    assert len(LINES) == len(WRITTEN) == 32
+    assert len(LINES) == len(WRITTEN) == 36
     assert json.loads(GOLDEN.read_bytes()) == {
         "ticket": str(STREAMS["ticket"]),
         "client": str(STREAMS["client"]),

@@ -21,6 +21,7 @@ from domain.ticket import Details, Dossier, Issue, Link, QualityControl, Resolut
 from domain.values import Actor, Channel, Grade, Level, Qualification, Queue, Relation, Role, Sender, State, Visibility
 from tests.support.given import (
     BEGUN,
+    EARLIER,
     HASH,
     LATER,
     QUALITY,
@@ -41,6 +42,7 @@ CLIENT_A, CLIENT_B = (
 ISSUE = Issue("No print", "It does not print.", "printing", Grade.MEDIUM, Grade.HIGH)
 OTHER = UUID("0190f3a0-0000-7000-8000-000000000002")
 ALWAYS = ("assign", "release", "add_note", "cancel", "link")
+CORRECTIONS = ("correct_client", "amend_issue")
 BLANK = ["", " ", "\t\n", "\u00a0\u2003", "\u200b", "\u3164\u2800\ufe0f", "\U000e0041"]
 
 
@@ -130,7 +132,7 @@ def test_rule_1_nothing_is_routed_before_the_issue_is_documented():
     """Rule 1: no Routed before IssueDocumented; the refusal names step 4 and what is possible."""
     refusal = refused(d.route, ticket_in(S.CREATED), None, error=errors.IssueNotDocumented)
     assert refusal.step == "4"
-    assert set(refusal.possible) == {"document_issue", *ALWAYS}
+    assert set(refusal.possible) == {"document_issue", "correct_client", *ALWAYS}
 
 
 def test_routing_to_where_the_ticket_is_records_nothing():
@@ -313,7 +315,7 @@ def test_rule_6_resolving_twice_is_resolving_once():
     resolved = ticket_in(S.RESOLVED)
     assert decided(d.resolve, resolved, "fixed") == []
     refusal = refused(d.resolve, resolved, "fixed otherwise", error=errors.AlreadyResolved)
-    assert set(refusal.possible) == {"verify", "document_resolution", "change_priority", *ALWAYS}
+    assert set(refusal.possible) == {"verify", "document_resolution", "change_priority", *CORRECTIONS, *ALWAYS}
 
 
 def test_a_resolution_that_was_checked_is_not_given_again():
@@ -360,7 +362,7 @@ def test_rule_6_closed_only_verified_and_documented(level: Level, qc: str, closi
     assert refused(d.close, ticket_in(S.RESOLVED, level, details), error=errors.NotVerified).step == qc
     refusal = refused(d.close, ticket_in(S.VERIFIED, level), error=errors.DetailsMissing)
     assert refusal.step == closing
-    assert set(refusal.possible) == {"document_resolution", "change_priority", *ALWAYS}
+    assert set(refusal.possible) == {"document_resolution", "change_priority", *CORRECTIONS, *ALWAYS}
     assert decided(d.close, ticket_in(S.VERIFIED, level, details)) == [e.Closed(level)]
     before_qc = ticket_in(S.RESOLVED, level, details, e.QCVerified(level, Channel.WEB, "yes"))
     assert decided(d.close, before_qc) == [e.Closed(level)]
@@ -617,18 +619,6 @@ def test_rule_9_the_window_starts_anew_with_the_last_closure():
     assert decided(d.reopen, again, "again", now=closed.closed_at + timedelta(days=14, minutes=5))
 
 
-def test_a_ticket_is_linked_to_another_one_once_for_each_relation():
-    """Rule 9: a ticket in any state is linked to another one, once for each relation, and never to itself."""
-    linked = ticket_in(S.CLOSED, L.TIER1, e.Linked(OTHER, Relation.DUPLICATE_OF))
-    assert decided(d.link, ticket_in(S.CANCELLED), OTHER, Relation.FOLLOW_UP_OF) == [
-        e.Linked(OTHER, Relation.FOLLOW_UP_OF)
-    ]
-    assert decided(d.link, linked, OTHER, Relation.DUPLICATE_OF) == []
-    assert decided(d.link, linked, OTHER, Relation.RELATED_TO) == [e.Linked(OTHER, Relation.RELATED_TO)]
-    with pytest.raises(errors.LinkToSelf):
-        decided(d.link, linked, TICKET_ID, Relation.RELATED_TO)
-
-
 # ── What holds for all of them ──────────────────────────────────────────────────────────────────────────────
 
 TWICE = [
@@ -650,7 +640,9 @@ TWICE = [
     (d.change_priority, ticket_in(S.IN_SUPPORT), Grade.LOW, Grade.LOW, "alone"),
     (d.await_client, ticket_in(S.IN_SUPPORT), "the model"),
     (d.cancel, ticket_in(S.IN_SUPPORT), "not needed"),
-    (d.link, ticket_in(S.IN_SUPPORT), OTHER, Relation.RELATED_TO),
+    (d.link, ticket_in(S.IN_SUPPORT), EARLIER, Relation.RELATED_TO),
+    (d.correct_client, ticket_in(S.IN_SUPPORT), CLIENT_B, "a colleague"),
+    (d.amend_issue, ticket_in(S.IN_SUPPORT), "another one", "Jam", "It jams.", "paper"),
 ]
 ONCE = [
     (errors.NotQualified, d.escalate, ticket_in(S.IN_SUPPORT), "up"),
@@ -705,6 +697,11 @@ TEXTS = [
     ("text", s.RecordClientResponse),
     ("reason", s.CancelTicket),
     ("reason", s.ReopenTicket),
+    ("reason", lambda t: s.CorrectClient("client-a", t)),
+    ("reason", s.AmendIssue),
+    ("summary", lambda t: s.AmendIssue("another one", t)),
+    ("description", lambda t: s.AmendIssue("another one", description=t)),
+    ("category", lambda t: s.AmendIssue("another one", category=t)),
 ]
 
 

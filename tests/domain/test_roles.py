@@ -100,10 +100,16 @@ MATRIX: dict[tuple[str, str], str] = {
     ("cancel", "documented"): "intake, it_manager, client",
     ("cancel", "tier2"): "intake, it_manager, client",
     ("cancel", "deciding"): "intake, it_manager, client",
-    ("reopen", "closed"): "client",
+    ("reopen", "closed"): "intake, quality, client",
     ("link", "received"): "intake",
     ("link", "tier2"): "intake",
     ("link", "closed"): "intake",
+    ("correct_client", "tier2"): "intake",
+    ("correct_client", "deciding"): "intake",
+    ("amend_issue", "documented"): "intake",
+    ("amend_issue", "tier2"): "intake, agent",
+    ("amend_issue", "resolved"): "intake, agent",
+    ("amend_issue", "deciding"): "intake",
 }
 
 

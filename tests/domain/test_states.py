@@ -53,18 +53,21 @@ SINCE: dict[str, tuple[e.Event, ...]] = {
 # "nothing" (possible, but there is nothing to do), "already" (already true), or the code of the refusal.
 TABLE = """
 received
+    client_not_identified: correct_client amend_issue
     ClientIdentified > identified - -: identify_client; Cancelled > cancelled - -: cancel
     Assigned: assign; nothing: release; NoteAdded: add_note; Linked: link; not_closed: reopen
     client_not_identified: create document_issue route qualify.can qualify.cannot escalate resolve verify.yes verify.no
     client_not_identified: document_resolution close compile_dossier approve decline return_to_level.tier2
     client_not_identified: return_to_level.manager change_priority await_client client_responded
 identified
+    not_created: correct_client amend_issue
     ClientIdentified: identify_client; Created > created - -: create; Cancelled > cancelled - -: cancel
     Assigned: assign; nothing: release; NoteAdded: add_note; Linked: link; not_closed: reopen
     not_created: document_issue route qualify.can qualify.cannot escalate resolve verify.yes verify.no
     not_created: document_resolution close compile_dossier approve decline return_to_level.tier2
     not_created: return_to_level.manager change_priority await_client client_responded
 created
+    ClientCorrected: correct_client; issue_not_documented: amend_issue
     already: create; IssueDocumented > documented - -: document_issue; Cancelled > cancelled - -: cancel
     Assigned: assign; nothing: release; NoteAdded: add_note; Linked: link; not_closed: reopen
     step_already_done: identify_client
@@ -72,6 +75,7 @@ created
     issue_not_documented: document_resolution close compile_dossier approve decline return_to_level.tier2
     issue_not_documented: return_to_level.manager change_priority await_client client_responded
 documented
+    ClientCorrected: correct_client; IssueAmended: amend_issue
     IssueDocumented: document_issue; Routed > in_support tier1 -: route; Cancelled > cancelled - -: cancel
     PriorityChanged: change_priority; Assigned: assign; nothing: release; NoteAdded: add_note; Linked: link
     not_closed: reopen
@@ -80,6 +84,7 @@ documented
     not_routed: document_resolution close compile_dossier approve decline return_to_level.tier2
     not_routed: return_to_level.manager await_client client_responded
 tier1
+    ClientCorrected: correct_client; IssueAmended: amend_issue
     already: route; Escalated > in_support tier2 to_qualify: escalate; Resolved > resolved tier1 -: resolve
     Cancelled > cancelled tier1 -: cancel
     ClientAwaited: await_client; client_not_awaited: client_responded
@@ -89,6 +94,7 @@ tier1
     not_resolved: verify.yes verify.no document_resolution close
     not_at_decision_point: compile_dossier approve decline return_to_level.tier2 return_to_level.manager
 tier1 waiting
+    ClientCorrected: correct_client; IssueAmended: amend_issue
     already: route; Escalated > in_support tier2 to_qualify: escalate; Resolved > resolved tier1 -: resolve
     Cancelled > cancelled tier1 -: cancel
     ClientAwaited: await_client; ClientResponded: client_responded
@@ -98,6 +104,7 @@ tier1 waiting
     not_resolved: verify.yes verify.no document_resolution close
     not_at_decision_point: compile_dossier approve decline return_to_level.tier2 return_to_level.manager
 tier2, tier3, onsite
+    ClientCorrected: correct_client; IssueAmended: amend_issue
     Qualified > in_support LEVEL can_resolve: qualify.can
     Qualified > in_support LEVEL cannot_resolve: qualify.cannot; Cancelled > cancelled LEVEL to_qualify: cancel
     ClientAwaited: await_client; client_not_awaited: client_responded; PriorityChanged: change_priority
@@ -106,6 +113,7 @@ tier2, tier3, onsite
     not_resolved: verify.yes verify.no document_resolution close
     not_at_decision_point: compile_dossier approve decline return_to_level.tier2 return_to_level.manager
 tier2 can, tier3 can, onsite can
+    ClientCorrected: correct_client; IssueAmended: amend_issue
     already: qualify.can; Escalated > ABOVE: escalate; Resolved > resolved LEVEL can_resolve: resolve
     Cancelled > cancelled LEVEL can_resolve: cancel
     ClientAwaited: await_client; client_not_awaited: client_responded; PriorityChanged: change_priority
@@ -114,6 +122,7 @@ tier2 can, tier3 can, onsite can
     not_resolved: verify.yes verify.no document_resolution close
     not_at_decision_point: compile_dossier approve decline return_to_level.tier2 return_to_level.manager
 tier2 cannot, tier3 cannot, onsite cannot
+    ClientCorrected: correct_client; IssueAmended: amend_issue
     already: qualify.cannot; Escalated > ABOVE: escalate; Cancelled > cancelled LEVEL cannot_resolve: cancel
     ClientAwaited: await_client; client_not_awaited: client_responded; PriorityChanged: change_priority
     Assigned: assign; nothing: release; NoteAdded: add_note; Linked: link; not_closed: reopen
@@ -122,6 +131,7 @@ tier2 cannot, tier3 cannot, onsite cannot
     not_resolved: verify.yes verify.no document_resolution close
     not_at_decision_point: compile_dossier approve decline return_to_level.tier2 return_to_level.manager
 noc
+    ClientCorrected: correct_client; IssueAmended: amend_issue
     already: route; Resolved > resolved noc -: resolve
     ReturnedToLevel > deciding it_manager -: return_to_level.manager; Cancelled > cancelled noc -: cancel
     ClientAwaited: await_client; client_not_awaited: client_responded
@@ -132,6 +142,7 @@ noc
     not_resolved: verify.yes verify.no document_resolution close
     not_at_decision_point: compile_dossier approve decline
 resolved
+    ClientCorrected: correct_client; IssueAmended: amend_issue
     QCVerified > verified tier3 can_resolve: verify.yes; QCFailed > in_support tier3 can_resolve: verify.no
     ResolutionDocumented: document_resolution; Cancelled > cancelled tier3 can_resolve: cancel
     PriorityChanged: change_priority; Assigned: assign; nothing: release; NoteAdded: add_note; Linked: link
@@ -140,6 +151,7 @@ resolved
     already_resolved: qualify.can qualify.cannot escalate resolve return_to_level.tier2 return_to_level.manager
     already_resolved: await_client client_responded; not_at_decision_point: compile_dossier approve decline
 verified
+    ClientCorrected > resolved tier1 -: correct_client; IssueAmended: amend_issue
     already: verify.yes; ResolutionDocumented: document_resolution; Cancelled > cancelled tier1 -: cancel
     PriorityChanged: change_priority; Assigned: assign; nothing: release; NoteAdded: add_note; Linked: link
     not_closed: reopen
@@ -148,6 +160,7 @@ verified
     already_resolved: qualify.can qualify.cannot escalate resolve return_to_level.tier2 return_to_level.manager
     already_resolved: await_client client_responded; not_at_decision_point: compile_dossier approve decline
 verified documented
+    ClientCorrected > resolved noc -: correct_client; IssueAmended: amend_issue
     already: verify.yes; ResolutionDocumented: document_resolution; Closed > closed noc -: close
     Cancelled > cancelled noc -: cancel
     PriorityChanged: change_priority; Assigned: assign; nothing: release; NoteAdded: add_note; Linked: link
@@ -156,6 +169,7 @@ verified documented
     already_resolved: qualify.can qualify.cannot escalate resolve return_to_level.tier2 return_to_level.manager
     already_resolved: await_client client_responded; not_at_decision_point: compile_dossier approve decline
 deciding
+    ClientCorrected: correct_client; IssueAmended: amend_issue
     DossierCompiled > awaiting_approval it_manager -: compile_dossier
     ReturnedToLevel > in_support tier2 to_qualify: return_to_level.tier2; Cancelled > cancelled it_manager -: cancel
     PriorityChanged: change_priority; Assigned: assign; nothing: release; NoteAdded: add_note; Linked: link
@@ -165,6 +179,7 @@ deciding
     at_decision_point: qualify.can qualify.cannot escalate resolve verify.yes verify.no document_resolution close
     at_decision_point: await_client client_responded
 declined
+    ClientCorrected: correct_client; IssueAmended: amend_issue
     DossierCompiled > awaiting_approval it_manager -: compile_dossier; already: decline
     ReturnedToLevel > in_support tier2 to_qualify: return_to_level.tier2; Cancelled > cancelled it_manager -: cancel
     PriorityChanged: change_priority; Assigned: assign; nothing: release; NoteAdded: add_note; Linked: link
@@ -174,6 +189,7 @@ declined
     at_decision_point: qualify.can qualify.cannot escalate resolve verify.yes verify.no document_resolution close
     at_decision_point: await_client client_responded
 awaiting
+    ClientCorrected > deciding it_manager -: correct_client; IssueAmended > deciding it_manager -: amend_issue
     DossierCompiled: compile_dossier; ClientApproved > approved it_manager -: approve
     ClientDeclined > deciding it_manager -: decline
     ReturnedToLevel > in_support tier2 to_qualify: return_to_level.tier2; Cancelled > cancelled it_manager -: cancel
@@ -185,6 +201,7 @@ awaiting
     at_decision_point: qualify.can qualify.cannot escalate resolve verify.yes verify.no document_resolution close
     at_decision_point: await_client client_responded
 approved
+    ClientCorrected > deciding it_manager -: correct_client; IssueAmended > deciding it_manager -: amend_issue
     DossierCompiled > awaiting_approval it_manager -: compile_dossier; already: approve
     Routed > in_support noc -: route; ReturnedToLevel > in_support tier2 to_qualify: return_to_level.tier2
     Cancelled > cancelled it_manager -: cancel
@@ -196,6 +213,7 @@ approved
     at_decision_point: qualify.can qualify.cannot escalate resolve verify.yes verify.no document_resolution close
     at_decision_point: await_client client_responded
 closed
+    ticket_closed: correct_client amend_issue
     already: close; Reopened > in_support onsite can_resolve: reopen
     Linked: link
     ticket_closed: identify_client create document_issue route assign release qualify.can qualify.cannot escalate
@@ -203,6 +221,7 @@ closed
     ticket_closed: return_to_level.tier2 return_to_level.manager add_note change_priority await_client
     ticket_closed: client_responded cancel
 closed long ago
+    ticket_closed: correct_client amend_issue
     already: close
     Linked: link
     reopen_window_over: reopen
@@ -211,6 +230,7 @@ closed long ago
     ticket_closed: return_to_level.tier2 return_to_level.manager add_note change_priority await_client
     ticket_closed: client_responded cancel
 cancelled
+    ticket_cancelled: correct_client amend_issue
     already: cancel
     Linked: link
     ticket_cancelled: identify_client create document_issue route assign release qualify.can qualify.cannot escalate

@@ -14,7 +14,7 @@ from domain.client import EVENTS, ContactChanged, Registered
 from domain.values import Actor, Channel, Grade, Level, Relation, Role, Sender, Visibility
 from domain.visibility import Audience, sees_event
 from domain.words import LEVEL_NAMES, dossier_entries, words
-from tests.support.given import HASH, START, TICKET_ID
+from tests.support.given import HASH, QUALITY, START, TICKET_ID
 
 SENTENCES: list[tuple[e.Event, str]] = [
     (
@@ -74,6 +74,20 @@ SENTENCES: list[tuple[e.Event, str]] = [
     (e.ClientResponded("It is the old one."), "Client responded: It is the old one."),
     (e.Cancelled("not needed"), "Cancelled: not needed"),
     (e.Reopened(Level.TIER3, "it came back"), "Reopened, back to Tier 3 Support: it came back"),
+    (
+        e.Reopened(Level.TIER3, "it came back", Channel.PHONE),
+        "Reopened, back to Tier 3 Support, on the client's word by phone: it came back",
+    ),
+    (e.Released("key-1", "its API key has ended"), "Taken from key-1: its API key has ended"),
+    (
+        e.ClientCorrected("client-b", "Client B", "a colleague called"),
+        "Client corrected to Client B (user ID client-b): a colleague called",
+    ),
+    (e.IssueAmended("it is on floor 4", "No print"), "Issue amended: it is on floor 4 The summary now reads: No print"),
+    (
+        e.IssueAmended("jams", "Jam", "wet.", "paper"),
+        "Issue amended: jams The summary now reads: Jam The category now reads: paper The description now reads: wet.",
+    ),
     (e.Linked(UUID(int=7), Relation.FOLLOW_UP_OF), f"Linked: follow up of {UUID(int=7)}."),
     (
         Registered("client-a", "Client A", "a@example.org"),
@@ -188,6 +202,32 @@ def test_a_dossier_does_not_say_what_somebody_taken_for_the_client_has_said():
     assert last.sha256
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        e.ClientResponded("Call me."),
+        e.ClientApproved(HASH, Channel.PHONE),
+        e.ClientDeclined(HASH, Channel.PHONE, "Call me."),
+        e.QCVerified(Level.TIER1, Channel.PHONE, "Call me."),
+        e.QCFailed(Level.TIER1, Channel.PHONE, "Call me."),
+        e.Reopened(Level.TIER1, "Call me.", Channel.PHONE),
+        e.NoteAdded("Call me.", Visibility.CLIENT),
+        e.ClientAwaited("May we call?"),
+        e.DossierCompiled("Called.", HASH, 1, ("1. called",)),
+        e.ClosureEmailFailed(9, "<9@desk>", 3, "550 no such user"),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_a_dossier_does_not_say_what_was_said_to_and_by_somebody_else(word: e.Event):
+    """Before the client was corrected it was somebody else's word, also where staff wrote it down."""
+    corrected = e.ClientCorrected("client-a", "Client A", "Client B is a colleague.")
+    history = [e.Recorded(TICKET_ID, n, START, QUALITY, event) for n, event in enumerate([word, corrected, word], 1)]
+    first, between, last = dossier_entries(history, "client-a")
+    assert (first.words, first.sha256) == ("Said by mistake.", None)
+    assert (between.words, between.sha256) == ("Client corrected.", None)
+    assert words(word) in last
+
+
 @pytest.mark.parametrize("event", [event for event, _ in SENTENCES], ids=lambda event: type(event).__name__)
 def test_rule_8_a_dossier_lists_every_event_in_words(event: e.Event):
     """Rule 8: any event has its entry in the dossier, in the words of the client's history, or that it was there."""
@@ -200,6 +240,7 @@ def test_rule_8_a_dossier_lists_every_event_in_words(event: e.Event):
         e.PriorityChanged: "Priority changed.",
         e.ReturnedToLevel: "Returned.",
         e.ClosureEmailFailed: "Closing e-mail could not be delivered.",
+        e.ClientCorrected: "Client corrected.",
         Registered: "Handled by the desk.",
         ContactChanged: "Handled by the desk.",
     }
@@ -270,6 +311,11 @@ CODES = {
     "no_current_dossier": errors.NoCurrentDossier,
     "dossier_mismatch": errors.DossierMismatch,
     "not_approved": errors.NotApproved,
+    "already_duplicate": errors.AlreadyDuplicate,
+    "other_is_duplicate": errors.OtherIsDuplicate,
+    "circular_link": errors.CircularLink,
+    "follows_later": errors.FollowsLater,
+    "too_many_links": errors.TooManyLinks,
     "client_not_awaited": errors.ClientNotAwaited,
     "wrong_route": errors.WrongRoute,
     "wrong_level": errors.WrongLevel,
@@ -279,8 +325,11 @@ CODES = {
     "blank_text": errors.BlankText,
     "unfit_text": errors.UnfitText,
     "unknown_client": errors.UnknownClient,
+    "unknown_assignee": errors.UnknownAssignee,
+    "assignee_lacks_role": errors.AssigneeLacksRole,
     "link_to_self": errors.LinkToSelf,
     "unknown_other_ticket": errors.UnknownOther,
+    "confirmation_missing": errors.ConfirmationMissing,
     "role_missing": errors.Forbidden,
     "not_found": errors.NotFound,
     "unknown_ticket": errors.UnknownTicket,

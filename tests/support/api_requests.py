@@ -21,12 +21,12 @@ ISSUE = {
     "urgency": "medium",
 }
 BODIES: dict[str, dict[str, Any]] = {
-    # a body that each command takes; CLIENT, DOSSIER, OTHER and BACK stand for what depends on the ticket
+    # a body that each command takes; words in capitals stand for what depends on the ticket or the desk
     "identify_client": {"client_user_id": "CLIENT"},
     "create": {},
     "document_issue": ISSUE,
     "route": {},
-    "assign": {"assignee": "anna"},
+    "assign": {"assignee": "ANNA"},
     "release": {},
     "qualify": {"can_resolve": True, "rationale": "the switch is ours"},
     "escalate": {"reason": "beyond our means"},
@@ -43,8 +43,10 @@ BODIES: dict[str, dict[str, Any]] = {
     "await_client": {"reason": "which floor is it?"},
     "client_responded": {"text": "the third"},
     "cancel": {"reason": "not needed any more"},
-    "reopen": {"reason": "it is offline again"},
+    "reopen": {"reason": "it is offline again", "confirmed_via": "phone"},
     "link": {"other_ticket_id": "OTHER", "relation": "related_to"},
+    "correct_client": {"client_user_id": "ANOTHER", "reason": "a colleague called"},
+    "amend_issue": {"reason": "it is the floor above", "summary": "no network on floor 4"},
 }
 LED_TO_BY: dict[str, tuple[str, str]] = {
     # standing: the standing before it, and the command that leads there
@@ -140,6 +142,10 @@ def _meant(served: RunningDesk, ticket: str, value: Any, user_id: str) -> Any:
     match value:
         case "CLIENT":
             return user_id
+        case "ANNA":
+            return served.person("anna")
+        case "ANOTHER":
+            return served.client("another")
         case "OTHER":
             return request(served)
         case "DOSSIER":

@@ -45,6 +45,13 @@ def ticket_in(state: State, level: Level = Level.TIER1, *then: e.Event, can: boo
     return after(None, [*told, *then])
 
 
+def other_ticket(number: int = 7, minutes: int = 0, *then: e.Event) -> Ticket:
+    """Another ticket, received so many minutes after `START`."""
+    at = START + timedelta(minutes=minutes)
+    first = e.Recorded(UUID(int=number), 1, at, RESOLVER, e.RequestReceived(Channel.WEB, "help"))
+    return after(begin_ticket(first), then)  # type: ignore[no-any-return]
+
+
 def after(ticket: Ticket | None, events: Iterable[e.Event], by: Actor = RESOLVER) -> Any:
     """The ticket after more events, a minute apart."""
     for version, event in enumerate(events, ticket.version + 1 if ticket else 1):
@@ -61,3 +68,6 @@ def decided(decision: Callable[..., list[e.Event]], ticket: Ticket, *wanted: Any
 def given_by(by: Actor = QUALITY, now: datetime = LATER, **settings: Any) -> Given:
     """What a decision is given when somebody asks who may give every command."""
     return Given(Principal(by.id, by.name, frozenset(Role), frozenset(Level), "client-a"), now, **settings)
+
+
+EARLIER = other_ticket()

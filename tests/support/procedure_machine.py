@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from graphlib import TopologicalSorter
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -56,6 +57,7 @@ class Sheet:
     holder: str | None = None
     waits_for: str | None = None
     issue: tuple[str, str] | None = None
+    summary: str | None = None
     resolver: str | None = None
     details: str | None = None
     dossier: tuple[str, str] | None = None
@@ -115,6 +117,10 @@ class Sheet:
                 return self.state == "closed" and self.closed_at is not None and now <= self.closed_at + WINDOW
             case "link":
                 return True
+            case "correct_client":
+                return self.state not in ("received", "identified", *ENDED)
+            case "amend_issue":
+                return self.state not in ("received", "identified", "created", *ENDED)
         return self.state not in ENDED  # assign, release, add_note, cancel
 
     def fits(self, command: Any) -> bool:
@@ -126,6 +132,10 @@ class Sheet:
                 return level in (("it_manager",) if self.state == "in_support" else ABOVE)
             case c.ApproveDossier(digest) | c.DeclineDossier(digest):
                 return self.dossier is not None and self.dossier[0] == digest
+            case s.AssignTicket("agent-1"):
+                return self.queue == "tier1"
+            case s.AssignTicket("agent-2"):
+                return False
         return True
 
     def already(self, command: Any) -> bool:
@@ -135,8 +145,8 @@ class Sheet:
                 return self.client == client
             case c.CreateTicket():
                 return self.state == "created"
-            case c.DocumentIssue(impact=impact, urgency=urgency):
-                return self.state == "documented" and self.issue == (impact, urgency)
+            case c.DocumentIssue(impact=impact, urgency=urgency, summary=summary):
+                return self.state == "documented" and (*(self.issue or ()), self.summary) == (impact, urgency, summary)
             case c.RouteTicket(to):
                 return self.state == "in_support" and self.level in ("tier1", "noc") and to in (None, self.level)
             case c.QualifyTicket(can):
@@ -169,6 +179,10 @@ class Sheet:
                 return self.state == "cancelled"
             case s.LinkTicket(other, relation):
                 return (other, relation) in self.links
+            case s.CorrectClient(client):
+                return self.client == client
+            case s.AmendIssue(_, summary):
+                return self.possible("amend_issue", "", START) and self.summary == summary
         return False
 
     def arrive(self, level: str) -> None:
@@ -212,6 +226,8 @@ class Sheet:
                 self.state = "approved"
             case e.ClientDeclined(digest):
                 self.state, self.dossier, self.declined = "deciding", None, digest
+            case e.ClientCorrected() if self.state == "verified":  # not the client's word
+                self.state = "resolved"
             case _ if stood:  # rule 8: activity after the dossier voids it
                 self.state, self.dossier = "deciding", None
         match event:
@@ -221,6 +237,10 @@ class Sheet:
                 self.holder = None
             case e.PriorityChanged(impact, urgency):
                 self.issue = (impact, urgency)
+            case e.IssueDocumented(summary) | e.IssueAmended(_, summary):
+                self.summary = summary
+            case e.ClientCorrected(client):
+                self.client, self.dossier, self.declined = client, None, None
             case e.ClientAwaited(reason):
                 self.waits_for = reason
             case e.ClientResponded():
@@ -236,6 +256,7 @@ def lawful(history: list[e.Recorded], new: e.Recorded) -> None:
     names = [type(recorded.event).__name__ for recorded in history]
     resolved = max((n for n, name in enumerate(names) if name == "Resolved"), default=None)
     since = names[resolved:] if resolved is not None else []
+    of_client = names[max((n for n, name in enumerate(names) if name == "ClientCorrected"), default=0) :]
     match new.event:
         case e.Created():  # rule 1
             assert "ClientIdentified" in names
@@ -256,9 +277,10 @@ def lawful(history: list[e.Recorded], new: e.Recorded) -> None:
             assert (verdict.level, verdict.can_resolve) == (level, True)
         case e.QCVerified() | e.QCFailed():  # rule 5: four eyes, once for each resolution
             assert history[resolved].actor.id != new.actor.id
-            assert not {"QCVerified", "QCFailed"} & set(since)
+            assert not {"QCVerified", "QCFailed"} & set(since) & set(of_client[-len(since) :])
         case e.Closed():  # rule 6
             assert {"QCVerified", "ResolutionDocumented"} <= set(since)
+            assert "QCVerified" in of_client  # by the word of whose ticket it is
             assert not {"QCFailed", "Reopened", "Closed"} & set(since)
         case e.DossierCompiled(_, digest, through, _, entries):  # rule 8
             assert digest == sha256(msgspec.json.encode(entries, order="sorted")).hexdigest()
@@ -274,12 +296,13 @@ def lawful(history: list[e.Recorded], new: e.Recorded) -> None:
 # ── Who may, by the page ────────────────────────────────────────────────────────────────────────────────────
 
 BY_ROLE = {
-    Role.INTAKE: "identify_client create document_issue add_note cancel change_priority link",
-    Role.QUALITY: "verify close add_note",
+    Role.INTAKE: "identify_client create document_issue add_note cancel change_priority link reopen correct_client"
+    " amend_issue",
+    Role.QUALITY: "verify close add_note reopen",
     Role.IT_MANAGER: "compile_dossier return_to_level cancel change_priority add_note assign release approve decline",
     Role.CLIENT: "add_note client_responded approve decline cancel reopen",
 }
-AT_LEVEL = "qualify escalate resolve await_client client_responded document_resolution close add_note"
+AT_LEVEL = "qualify escalate resolve await_client client_responded document_resolution close add_note amend_issue"
 HOLDING = "assign release change_priority return_to_level"
 CLAIMED_BY = {Role.INTAKE: INTAKE, Role.QUALITY: ("resolved", "verified"), Role.IT_MANAGER: MANAGED}
 
@@ -320,6 +343,12 @@ KEYS = [
     key("auditor", Role.AUDITOR),
 ]
 
+# Who can be given a ticket: everything, only what is at tier 1; of anybody else the desk knows nothing.
+ASSIGNEES = {
+    "agent-0": key("agent-0", *Role, levels=RESOLVING),
+    "agent-1": key("agent-1", Role.AGENT, levels=(Level.TIER1,)),
+}
+
 # ── The desk ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -347,7 +376,7 @@ WISHES: dict[str, Callable[[Sheet, int], Command]] = {
     "approve": lambda sheet, n: c.ApproveDossier(digest_of(sheet, n), Channel.EMAIL),
     "decline": lambda sheet, n: c.DeclineDossier(digest_of(sheet, n), Channel.EMAIL, "too dear"),
     "return_to_level": lambda sheet, n: s.ReturnToLevel(RETURNS[sheet.level == "noc"][n], "why"),
-    "assign": lambda _, n: s.AssignTicket(f"agent-{n % 2}"),
+    "assign": lambda _, n: s.AssignTicket(f"agent-{(0, 1, 0, 2)[n]}"),
     "claim_next": lambda _, n: s.ClaimNext((Queue.TIER1, Queue.QUALITY_CONTROL, Queue.CLOSING, Queue.NOC)[n]),
     "release": lambda *_: s.ReleaseTicket(),
     "add_note": lambda *_: s.AddNote("seen"),
@@ -355,11 +384,14 @@ WISHES: dict[str, Callable[[Sheet, int], Command]] = {
     "await_client": lambda _, n: s.AwaitClient(f"reason {n % 2}"),
     "client_responded": lambda *_: s.RecordClientResponse("here it is"),
     "cancel": lambda *_: s.CancelTicket("not needed"),
-    "reopen": lambda *_: s.ReopenTicket("it came back"),
-    "link": lambda _, n: s.LinkTicket(UUID(int=n + 1), Relation.RELATED_TO),
+    "reopen": lambda _, n: s.ReopenTicket("it came back", (None, Channel.PHONE, Channel.WEB, Channel.PHONE)[n]),
+    "link": lambda _, n: s.LinkTicket(UUID(int=n + 1), (*Relation, Relation.DUPLICATE_OF)[n]),
+    "correct_client": lambda _, n: s.CorrectClient(("client-a", "client-b")[n % 2], "a colleague"),
+    "amend_issue": lambda _, n: s.AmendIssue("another one", ("s", "t")[n % 2]),
 }
 NAMES = [name for name in WISHES if name != "claim_next"]
 BESIDE = ["assign", "release", "add_note", "change_priority", "await_client", "client_responded", "link"]
+BESIDE += ["correct_client", "amend_issue"]
 STEPS = [name for name in NAMES if name not in BESIDE and name != "cancel"]
 UPWARDS = {  # the next step of a ticket that nobody can resolve, up to the NOC, and then through to its closure
     "received": ("identify_client", 0),
@@ -410,7 +442,13 @@ def said_no(
             assert set(error.possible) == can
         case _:
             assert not stale
-            assert (name, type(error)) in {("link", errors.LinkToSelf), ("link", errors.UnknownOther)}
+            assert (name, type(error)) in {
+                ("link", errors.LinkToSelf),
+                ("link", errors.UnknownOther),
+                ("reopen", errors.ConfirmationMissing),
+                ("assign", errors.AssigneeLacksRole),
+                ("assign", errors.UnknownAssignee),
+            }
 
 
 class Desk(RuleBasedStateMachine):
@@ -530,10 +568,15 @@ class Desk(RuleBasedStateMachine):
         command, known = WISHES[name](sheet, n), self.tickets[ticket_id]
         now = self.time_on(known.updated_at)
         already, permitted = sheet.already(command), may(who, name, sheet)
+        if isinstance(command, s.LinkTicket) and command.relation is Relation.RELATED_TO:  # said on either of them
+            there = self.sheets.get(command.other_ticket_id)
+            already |= there is not None and (ticket_id, command.relation) in there.links
         possible = name == "claim_next" or (sheet.possible(name, who.id, now) and sheet.fits(command))
+        possible &= self.linkable(ticket_id, command)
         expected = known.version - back if back else None
         try:
-            outcome = decide(CommandRequest(ticket_id, command, who, self.now, expected), self.streams, "T-000002")
+            wish = CommandRequest(ticket_id, command, who, self.now, expected)
+            outcome = decide(wish, self.streams, "T-000002", ASSIGNEES.get(command.names(who) or ""))
         except errors.DeskError as error:
             can = {name for name in NAMES if self.can(sheet, name, who, now)}
             said_no(error, who, sheet, name, can, back > 0, permitted, possible or already)
@@ -544,6 +587,26 @@ class Desk(RuleBasedStateMachine):
         assert len(outcome.events) == (0 if already else 1)
         self.record(ticket_id, outcome.events)
         self.compare(outcome, who, now)
+
+    def linkable(self, ticket_id: UUID, command: Any) -> bool:
+        """Whether two tickets can stand so to each other: no circle, one original, a follow-up is the later one."""
+        if not isinstance(command, s.LinkTicket) or command.other_ticket_id not in self.sheets:
+            return True
+        others, known = self.sheets[command.other_ticket_id].links, self.sheets[ticket_id].links
+        if command.relation is Relation.FOLLOW_UP_OF:
+            came = {one: (self.streams[one][0].at, one) for one in (ticket_id, command.other_ticket_id)}
+            return came[ticket_id] >= came[command.other_ticket_id]
+        duplicates = {relation for _, relation in others | known}
+        return command.relation is Relation.RELATED_TO or Relation.DUPLICATE_OF not in duplicates
+
+    def no_circles(self) -> None:
+        """Asserts that nobody comes back to a ticket over its links of one kind."""
+        for kind in (Relation.DUPLICATE_OF, Relation.FOLLOW_UP_OF):
+            graph = {
+                one: {other for other, relation in sheet.links if relation is kind}
+                for one, sheet in self.sheets.items()
+            }
+            TopologicalSorter(graph).prepare()
 
     def record(self, ticket_id: UUID, events: tuple[e.Recorded, ...]) -> None:
         """Appends events as the store would, after they were checked one by one."""
@@ -579,6 +642,7 @@ class Desk(RuleBasedStateMachine):
         """Rule 11: the queues' sizes add up to the open tickets: received + reopened − closed − cancelled."""
         queues = Counter(ticket.queue for ticket in self.tickets.values() if ticket.queue is not None)
         flow = self.flow
+        self.no_circles()
         assert queues == Counter(sheet.queue for sheet in self.sheets.values() if sheet.state not in ENDED)
         assert queues.total() == flow["RequestReceived"] + flow["Reopened"] - flow["Closed"] - flow["Cancelled"]
 

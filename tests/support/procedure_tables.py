@@ -10,7 +10,7 @@ from domain.client import Client
 from domain.rules import Given
 from domain.ticket import Issue, Ticket
 from domain.values import Channel, Grade, Level, Relation, Visibility
-from tests.support.given import DOSSIER, HASH
+from tests.support.given import DOSSIER, EARLIER, HASH
 
 # One way to give every command; those with two ways (a verdict, a target) have both.
 COMMANDS: dict[str, Callable[[Ticket, Given], Any]] = {
@@ -39,7 +39,9 @@ COMMANDS: dict[str, Callable[[Ticket, Given], Any]] = {
     "client_responded": lambda t, g: d.client_responded(t, g, "here it is"),
     "cancel": lambda t, g: d.cancel(t, g, "not needed"),
     "reopen": lambda t, g: d.reopen(t, g, "it came back"),
-    "link": lambda t, g: d.link(t, g, UUID(int=7), Relation.FOLLOW_UP_OF),
+    "link": lambda t, g: d.link(t, g, EARLIER, Relation.FOLLOW_UP_OF),
+    "correct_client": lambda t, g: d.correct_client(t, g, Client(1, "client-b", "B", "b@example.org"), "a colleague"),
+    "amend_issue": lambda t, g: d.amend_issue(t, g, "it is another one", "Jam"),
 }
 # "Every step of the source", for the levels in the order of the ladder: tier1, tier2, tier3, onsite, it_manager, noc.
 STEPS: dict[str, tuple[Callable[[Level], e.Event], str]] = {
@@ -70,4 +72,6 @@ STEPS: dict[str, tuple[Callable[[Level], e.Event], str]] = {
     "Cancelled": (lambda _: e.Cancelled("not needed"), "- - - - - -"),
     "Reopened": (lambda level: e.Reopened(level, "again"), "- - - - - -"),
     "Linked": (lambda _: e.Linked(UUID(int=7), Relation.RELATED_TO), "- - - - - -"),
+    "ClientCorrected": (lambda _: e.ClientCorrected("client-b", "client-b", "a colleague"), "- - - - - -"),
+    "IssueAmended": (lambda _: e.IssueAmended("another one", "Jam"), "- - - - - -"),
 }

@@ -23,7 +23,7 @@ CLIENT = Principal("client-1", "client-1", frozenset({Role.CLIENT}), client_user
 COMMONLY = {  # what is given more often, so that tickets get somewhere
     "route": 8, "qualify": 6, "escalate": 3, "resolve": 4, "verify": 6, "document_resolution": 6, "close": 10,
     "compile_dossier": 6, "approve": 6, "create": 8, "identify_client": 4, "document_issue": 6, "cancel": 0.15,
-    "link": 0.3,
+    "link": 0.3, "correct_client": 0.3,
 }  # fmt: skip
 
 
@@ -33,7 +33,9 @@ class Walk:
     def __init__(self, desk: HelpDesk, seed: int, opening: float = 0.12) -> None:
         self.desk, self.chance, self.now, self.opening = desk, random.Random(seed), START, opening
         self.tickets: list[UUID] = []
-        desk.register_client("client-1", RegisterClient("client 1", "client-1@example.org").contact(), STAFF, START)
+        for name in ("client-1", "client-2"):
+            contact = RegisterClient(name.replace("-", " "), f"{name}@example.org").contact()
+            desk.register_client(name, contact, STAFF, START)
 
     def steps(self, count: int) -> Iterator[Outcome]:
         """So many commands, and what they led to."""
@@ -87,6 +89,11 @@ class Walk:
                 "other_ticket_id": self.chance.choice(others or [ticket.ticket_id]),
                 "relation": Relation.RELATED_TO,
             },
+        }
+        fields |= {
+            "reopen": {"reason": words, "confirmed_via": Channel.PHONE},
+            "correct_client": {"client_user_id": self.chance.choice(["client-1", "client-2"]), "reason": words},
+            "amend_issue": {"reason": words, self.chance.choice(["summary", "description", "category"]): words},
         }
         fieldless = {"create", "route", "assign", "release", "close"}
         return COMMANDS[name](**fields.get(name, {} if name in fieldless else {"reason": words}))

@@ -39,6 +39,11 @@ MAILED: LiteralString = """
 STAFF = [Role.INTAKE, Role.AGENT, Role.QUALITY, Role.IT_MANAGER]
 
 
+INSERT_PERSON: LiteralString = """
+    insert into people (issuer, subject, id, name, roles, levels, last_seen)
+    values ('https://issuer.example', %s, %s, %s, %s, %s, now()) on conflict (issuer, subject) do nothing"""
+
+
 class Mailbox:
     """A mail server that keeps what it accepts. `verdicts` are its next answers, "250 OK" once they are used up."""
 
@@ -143,6 +148,13 @@ class RunningDesk:
             with connect(self.database, "test keys") as connection:
                 self._keys[wanted] = create_key(connection, NewKey(named, roles, levels, client), utc_now())[1]
         return self._keys[wanted]
+
+    def person(self, id_: str, *roles: Role, levels: Sequence[Level] = ()) -> str:
+        """A person of whom the desk knows from a token, by default of every role and level; the id."""
+        row = (id_, id_, id_, list(roles or STAFF), list(levels or Level))
+        with connect(self.database, "test people") as connection:
+            connection.execute(INSERT_PERSON, row)
+        return id_
 
     @property
     def staff(self) -> str:

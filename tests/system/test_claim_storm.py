@@ -93,6 +93,7 @@ def test_a_storm_while_the_list_stands_still_and_others_assign(served: RunningDe
     tickets = filled(served.database, LAGGING)
     served.caught_up()
     keys, taken = agents(served), sorted(tickets)[:: LAGGING // TAKEN]
+    served.person("somebody")
 
     async def assign() -> Counter[int]:
         caller, told = Caller(served.port, served.staff), Counter[int]()

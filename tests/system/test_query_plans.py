@@ -46,6 +46,7 @@ FEW_ROWS = {
     "parked_streams": "none, unless something is broken",
     "webhooks": "fifty at most",
     "api_keys": "as many as there are people and programs",
+    "people": "as many as there are people",
 }
 LATE, JUNE = "2026-10-28T00:00:00Z", "2026-06-01T00:00:00Z"
 

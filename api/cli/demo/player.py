@@ -81,11 +81,12 @@ class Player:
 
     def _send(self, run: TicketRun, move: Move) -> Reply:
         body = dict(move.body)
-        # with the first header, queues can be read, and claimed from, at once
-        headers = {"Prefer": f"wait={PATIENCE}", "If-Match": f'"{run.version - move.behind}"'}
+        headers = {"Prefer": f"wait={PATIENCE}"}  # so that queues can be read, and claimed from, at once
         path = OPENING_PATHS.get(move.command, f"/v1/tickets/{run.ticket_id}:{move.command}")
         if move.command == "claim_next":
             path = f"/v1/queues/{body.pop('queue')}:claim_next"
+        if path.startswith("/v1/tickets/"):
+            headers["If-Match"] = f'"{run.version - move.behind}"'
         if body.get("dossier_sha256") == DOSSIER:
             body["dossier_sha256"] = self._desk.read(f"/v1/tickets/{run.ticket_id}")["dossier"]["sha256"]
         return self._desk.send(move.who, "POST", path, body, **headers)

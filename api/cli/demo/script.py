@@ -218,7 +218,7 @@ PATHS: dict[str, Moves] = {
         qualified(Level.ONSITE, True, "A spare dock is in stock."),
         claimed("agent-onsite", "onsite"),
         Move("agent-onsite", "release", {}, "- Released"),
-        Move("agent-onsite", "assign", {"assignee": "agent-onsite"}, "- Assigned"),
+        Move("agent-onsite", "assign", {}, "- Assigned"),
         *finished(Level.ONSITE, "Broken power supply.", "Dock replaced."),
     ),
     "Onsite cannot resolve it: declined, compiled again, approved, resolved by the NOC": (

@@ -17,6 +17,7 @@ from application.batching_desk import BatchingDesk
 from application.clock import utc_now
 from application.identity.api_key_uses import KeyUses
 from application.identity.api_keys import API_KEY_PREFIX, principal
+from application.identity.people import People
 from application.settings import Settings
 from domain.values import Principal
 
@@ -55,6 +56,7 @@ class Authentication:
         self._open_paths = open_paths
         self._desk, self._uses = desk, KeyUses(settings.database_url or "")
         self._tokens = Tokens(settings) if settings.oidc_issuer else None
+        self._people = People(settings.database_url or "", settings.oidc_issuer or "")
         self._limit = RateLimit(settings.rate_limit) if settings.rate_limit else None
         self._failures, self._addresses = FailedSignIns(settings.failed_sign_ins), Addresses(settings.trusted_proxies)
         self._fetching: asyncio.Task[None] | None = None
@@ -70,6 +72,7 @@ class Authentication:
         if self._fetching:
             self._fetching.cancel()
         await self._uses.close()
+        await self._people.close()
 
     async def process_request(self, req: Request, resp: Response) -> None:
         """Runs before a request is routed, and before anything is read for it."""
@@ -124,6 +127,7 @@ class Authentication:
 
     async def _find_token(self, tokens: Tokens, secret: str, hash_: bytes) -> Credential:
         token = await tokens.verify(secret)
+        self._people.note(token.who, utc_now())
         seconds = min(TOKEN_SECONDS, token.ends_at - time.time())
         return self._remember(Credential(self, hash_, token.who, seconds, token))
 

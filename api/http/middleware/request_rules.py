@@ -6,7 +6,9 @@ from falcon.asgi import Request, Response
 
 from api.http.problems import Problem
 from api.http.request_context import SCOPE, Arrived
+from api.http.request_parsing import require_kept
 
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110, section 9.2.1: they change nothing
 LENGTH_MOST_DIGITS = 100  # of a length
 NOT_IMPLEMENTED = "Transfer-Encoding takes chunked alone, and there is no WebSocket here."
 
@@ -28,5 +30,10 @@ class Arrival:
             raise Problem(501, "not_implemented", NOT_IMPLEMENTED)
 
     async def process_resource(self, req: Request, resp: Response, resource: object, params: dict[str, Any]) -> None:
-        """Runs when the route is known: what its template names is for the log, too."""
+        """Runs when the route is known: what its template names is for the log, too.
+
+        Raises Problem with status 400 for a condition that the resource does not keep.
+        """
         req.context.params = params
+        if req.method not in SAFE:
+            require_kept(req, getattr(resource, "keeps", ()))

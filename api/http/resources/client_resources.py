@@ -4,7 +4,7 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from api.http.paging import Listing, Paging, place, send
-from api.http.request_parsing import invalid, read_json, read_query, trace
+from api.http.request_parsing import PRECONDITIONS, client_precondition, invalid, read_json, read_query, trace
 from api.http.resources.api_resource import LIST_PROJECTIONS, ApiResource, MinPosition
 from application.clock import utc_now
 from application.commands.supporting_commands import RegisterClient
@@ -35,12 +35,18 @@ class ClientEntry(Client, frozen=True, kw_only=True):
 class Clients(ApiResource):
     """One directory entry."""
 
+    keeps = PRECONDITIONS
+
     async def on_put(self, req: Request, resp: Response, user_id: str) -> None:
-        """Registers a client, 201, or changes the entry, 200; the same entry again records nothing."""
+        """Registers a client, 201, or changes the entry, 200; the same entry again records nothing.
+
+        With If-Match or If-None-Match, only if the entry is what the caller takes it to be; else 412.
+        """
         known_shape(user_id)
-        entry = await read_json(req, RegisterClient)
+        precondition, entry = client_precondition(req), await read_json(req, RegisterClient)
         known = await self._find(user_id)
-        client = await self.deps.desk.register_client(user_id, entry.contact(), req.context.who, utc_now(), trace(req))
+        who, now = req.context.who, utc_now()
+        client = await self.deps.desk.register_client(user_id, entry.contact(), who, now, trace(req), precondition)
         resp.status = 200 if known else 201
         resp.set_header("Location", f"/v1/clients/{user_id}")
         resp.set_header("ETag", f'"{client.version}"')

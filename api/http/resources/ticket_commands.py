@@ -30,6 +30,8 @@ class TicketVersion(msgspec.Struct, frozen=True):
 class TicketCommands:
     """Takes commands on tickets and answers them."""
 
+    keeps = ("If-Match",)
+
     def __init__(self, desk: BatchingDesk, freshness: Freshness, policy: Policy) -> None:
         self.desk, self._freshness, self._policy = desk, freshness, policy
 
