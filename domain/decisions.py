@@ -9,11 +9,21 @@ from msgspec.structs import asdict
 from domain import errors
 from domain import events as e
 from domain.client import Client
-from domain.events import DossierEntry
 from domain.procedure import DOSSIER_STANDS, NEXT_RUNG, RETURN_TARGETS
 from domain.rules import Given, refusal_for, require_allowed, require_linkable
 from domain.ticket import Issue, Link, Ticket
-from domain.values import PRIORITIES, Channel, Grade, Level, Qualification, Queue, Relation, State, Visibility
+from domain.values import (
+    PRIORITIES,
+    Channel,
+    DossierEntry,
+    Grade,
+    Level,
+    Qualification,
+    Queue,
+    Relation,
+    State,
+    Visibility,
+)
 from domain.words import canonical_digest
 
 Events = list[e.Event]

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from domain.values import Actor, Channel, Grade, Level, Priority, Relation, Role, Sender, Visibility
+from domain.values import Actor, Channel, DossierEntry, Grade, Level, Priority, Relation, Sender, Visibility
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -141,25 +141,10 @@ class ClosureEmailFailed(Event, frozen=True):
     reason: str
 
 
-class DossierEntry(msgspec.Struct, frozen=True):
-    """An event as a dossier shows it to the client.
-
-    `at` has six digits of a second; `sha256` is of what the event says, and null where that is withheld.
-    """
-
-    version: int
-    at: str
-    actor: str
-    role: Role
-    words: str
-    sha256: str | None
-
-
 class DossierCompiled(Event, frozen=True, omit_defaults=True):
     """Step 16: the complete details of all activity up to `through_version`, frozen for the client's approval.
 
-    `sha256` is the hash of `entries` as canonical JSON. One that version 0.2 or an earlier one compiled has `lines` of
-    text in place of entries, and the hash of those, joined by newlines, in UTF-8.
+    `sha256` is the hash of `entries` as canonical JSON; up to version 0.2, that of `lines`, joined by newlines, in UTF-8.
     """
 
     summary: str
@@ -296,8 +281,7 @@ for _name, _event in TICKET_EVENTS.items():
 class Recorded(msgspec.Struct, frozen=True):
     """An event as it stands in its stream: what happened, when, by whom, and what led to it.
 
-    `originator_id` and `originator_version` (1, 2, 3 …) are the names that the eventsourcing library gives
-    to the stream and the place in it.
+    `originator_id` and `originator_version` (1, 2, 3 …) are the eventsourcing library's names of stream and place in it.
     """
 
     originator_id: UUID

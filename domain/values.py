@@ -137,3 +137,17 @@ class Sender(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str | None = None
     email: str | None = None
     phone: str | None = None
+
+
+class DossierEntry(msgspec.Struct, frozen=True):
+    """An event as a dossier shows it to the client.
+
+    `at` has six digits of a second; `sha256` is of what the event says, and null where that is withheld.
+    """
+
+    version: int
+    at: str
+    actor: str
+    role: Role
+    words: str
+    sha256: str | None

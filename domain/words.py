@@ -9,9 +9,9 @@ import msgspec
 
 from domain import events as e
 from domain.client import ContactChanged, Registered
-from domain.events import DossierEntry, Event, Recorded
+from domain.events import Event, Recorded
 from domain.text import in_one_line
-from domain.values import Level, Role
+from domain.values import DossierEntry, Level, Role
 from domain.visibility import Audience, seen_by, sees_actor, sees_event
 
 LEVEL_NAMES = {

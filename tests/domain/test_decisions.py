@@ -18,7 +18,20 @@ from domain import ticket as ticket_module
 from domain.client import Client
 from domain.rules import Given
 from domain.ticket import Details, Dossier, Issue, Link, QualityControl, Resolution, Ticket, begin_ticket, fold
-from domain.values import Actor, Channel, Grade, Level, Qualification, Queue, Relation, Role, Sender, State, Visibility
+from domain.values import (
+    Actor,
+    Channel,
+    DossierEntry,
+    Grade,
+    Level,
+    Qualification,
+    Queue,
+    Relation,
+    Role,
+    Sender,
+    State,
+    Visibility,
+)
 from tests.support.given import (
     BEGUN,
     EARLIER,
@@ -396,8 +409,8 @@ def test_rule_7_the_outcome_of_the_closing_mail_is_an_event():
 # ── Step 16: the dossier ────────────────────────────────────────────────────────────────────────────────────
 
 ENTRIES = (
-    e.DossierEntry(1, "2026-11-02T09:00:00.000000Z", "Intake", Role.INTAKE, "first", "a" * 64),
-    e.DossierEntry(2, "2026-11-02T09:01:00.000000Z", "Client – ä", Role.CLIENT, "zweitens", None),
+    DossierEntry(1, "2026-11-02T09:00:00.000000Z", "Intake", Role.INTAKE, "first", "a" * 64),
+    DossierEntry(2, "2026-11-02T09:01:00.000000Z", "Client – ä", Role.CLIENT, "zweitens", None),
 )
 ENTRIES_SHA256 = "598f09aa7d932597204fcff989cd02f5a2d3a8a817b223802c48aa3d756dbcb3"  # of [{"actor":"Intake",…
 EMPTY_SHA256 = "4f53cda18c2baa0c0354bb5f9a3ecbe5ed12ab4d8e11ba873c2f11161202b945"  # of []

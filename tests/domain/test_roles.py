@@ -195,6 +195,7 @@ agent of another level | return_to_level  | noc           | This takes the role 
 agent of another level | add_note         | tier2         | This takes the role intake or agent of tier2 or quality or it_manager or client; {other}
 agent of another level | add_note         | resolved      | This takes the role intake or agent of tier2 or quality or it_manager or client; {other}
 agent of another level | change_priority  | tier2         | This takes the role intake or agent of tier2 or it_manager; {other}
+agent of another level | amend_issue      | tier2         | This takes the role intake or agent of tier2; {other}
 agent of another level | await_client     | tier2         | This takes the role agent of tier2; {other}
 agent of another level | client_responded | tier2 waiting | This takes the role agent of tier2 or client; {other}
 agent of no level      | resolve          | tier2 can     | This takes the role agent of tier2; your key or token carries agent of no level.
@@ -203,10 +204,11 @@ client and auditor     | decline          | awaiting      | This takes the role 
 client and auditor     | add_note         | documented    | This takes the role intake or agent or quality or it_manager or client; your key or token stands for another client.
 client and auditor     | client_responded | tier2 waiting | This takes the role agent of tier2 or client; your key or token stands for another client.
 client and auditor     | cancel           | tier2         | This takes the role intake or it_manager or client; your key or token stands for another client.
-client and auditor     | reopen           | closed        | This takes the role client; your key or token stands for another client.
+client and auditor     | reopen           | closed        | This takes the role client or intake or quality; your key or token stands for another client.
 agent of another level and quality | release | tier2       | This takes the role agent of tier2 or quality or it_manager; {other}
 agent                  | add_note         | documented    | The ticket is in intake, where add_note takes the role intake or quality or it_manager or client. The role agent gives it {level}
 agent                  | add_note         | deciding      | The ticket is in it_manager, where add_note takes the role intake or quality or it_manager or client. The role agent gives it {level}
+agent                  | amend_issue      | documented    | The ticket is in intake, where amend_issue takes the role intake. The role agent gives it {level}
 agent                  | assign           | documented    | The ticket is in intake, where assign takes the role it_manager. The role agent gives it {held}
 agent                  | assign           | resolved      | The ticket is in quality_control, where assign takes the role it_manager. The role agent gives it {held}
 agent of another level | assign           | verified      | The ticket is in closing, where assign takes the role it_manager. The role agent gives it {held}
