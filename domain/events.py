@@ -144,7 +144,7 @@ class ClosureEmailFailed(Event, frozen=True):
 class DossierCompiled(Event, frozen=True, omit_defaults=True):
     """Step 16: the complete details of all activity up to `through_version`, frozen for the client's approval.
 
-    `sha256` is the hash of `entries` as canonical JSON; up to version 0.2, that of `lines`, joined by newlines, in UTF-8.
+    `sha256` is the hash of `entries` as canonical JSON; up to version 0.2, of `lines`, joined by newlines, in UTF-8.
     """
 
     summary: str
@@ -281,7 +281,7 @@ for _name, _event in TICKET_EVENTS.items():
 class Recorded(msgspec.Struct, frozen=True):
     """An event as it stands in its stream: what happened, when, by whom, and what led to it.
 
-    `originator_id` and `originator_version` (1, 2, 3 …) are the eventsourcing library's names of stream and place in it.
+    `originator_id` and `originator_version` (1, 2, 3 …) are the eventsourcing library's names of the stream and the place.
     """
 
     originator_id: UUID
