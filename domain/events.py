@@ -281,7 +281,7 @@ for _name, _event in TICKET_EVENTS.items():
 class Recorded(msgspec.Struct, frozen=True):
     """An event as it stands in its stream: what happened, when, by whom, and what led to it.
 
-    `originator_id` and `originator_version` (1, 2, 3 …) are the eventsourcing library's names of the stream and the place.
+    `originator_id` and `originator_version` (1, 2, 3 …) are the eventsourcing library's names of stream and place.
     """
 
     originator_id: UUID

@@ -17,6 +17,7 @@ from domain.values import Actor, Level, Role
 from projections.queries.ticket_view import EventView, event_views, history
 from tests.support.random_walk import Walk
 from tests.support.read_models import fetcher
+from tests.support.write_side import STAFF
 
 Activity = tuple[str, str | None, str | None]  # type, step, level
 
@@ -149,7 +150,7 @@ def walked(desk: HelpDesk, seed: int, tickets: int, *, as_before: bool = False) 
 
 def shown(connection: psycopg.Connection, walk: Walk) -> list[list[EventView]]:
     """The histories of the tickets of a walk, as they are shown."""
-    return [event_views(asyncio.run(history(fetcher(connection), ticket))) for ticket in walk.tickets]
+    return [event_views(asyncio.run(history(fetcher(connection), ticket)), STAFF) for ticket in walk.tickets]
 
 
 def note_outcome(desk: HelpDesk, walk: Walk, closed: e.Recorded, level: Level | None) -> None:
