@@ -110,12 +110,13 @@ def database(postgres: str, template: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def strict_database(empty_database: str) -> str:
+def strict_database(postgres: str) -> Iterator[str]:
     """The URL of a fresh database that takes events of the present alone, as that of any desk does."""
-    with connect(empty_database, "template") as connection:
-        migrate(connection)
-        ensure_projections(connection)
-    return empty_database
+    with Fresh(postgres, f"{_run}_{next(_numbers)}") as url:
+        with connect(url, "template") as connection:
+            migrate(connection)
+            ensure_projections(connection)
+        yield url
 
 
 @pytest.fixture(scope="module")

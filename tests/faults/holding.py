@@ -139,6 +139,7 @@ class Holder:
                     return
         else:
             if holding.kind == KINDS[3]:
+                holding.connection.execute("set deskledger.importing to on")  # what it held back is old by now
                 append(holding.connection, holding.rows)
             holding.committing = commit
             holding.connection.execute(word)

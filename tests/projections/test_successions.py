@@ -20,6 +20,7 @@ from projections.runner import project_all
 from tests.support.random_walk import Walk
 from tests.support.read_models import fetcher
 from tests.support.successions import outside, shown, walked
+from tests.support.write_side import STAFF
 
 
 @pytest.mark.parametrize("as_before", [False, True])
@@ -55,7 +56,9 @@ def test_every_way_out_shows_the_level_of_the_closing(stored_before: Walk, conne
     assert [(one["level"], one["step"]) for one in told] == [(event.level, event.step) for event in events]
     for ticket_id in stored_before.tickets:
         missed = run_at_once(stored_before.desk._store.loader.load_shown(ticket_id, 0, 10_000))
-        assert event_views([(None, one) for one in missed]) == [one for one in history if one.ticket_id == ticket_id]
+        assert event_views([(None, one) for one in missed], STAFF) == [
+            one for one in history if one.ticket_id == ticket_id
+        ]
 
 
 def place(event: EventView) -> tuple[str, int]:

@@ -115,6 +115,8 @@ def outside(history: Iterable[EventView]) -> list[str]:
                 before is not None and before[0] not in ("Closed", "Cancelled") and activity[1:] == (None, before[2])
             )
             before = activity
+        elif kind == "ClientCorrected" and before is not None and before[0] == "QCVerified" and level:
+            right, before = step is None, ("Resolved", RUNGS[level].resolution, level)  # the new client is asked again
         elif kind in FOLLOWED:
             right, before = activity in ALLOWED.get(before, ()), activity
         else:

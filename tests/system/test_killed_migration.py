@@ -110,18 +110,18 @@ def schema(database: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.usefixtures("superuser")
-def test_killed_in_each_migration_from_nothing_on(empty_database: str, database: str) -> None:
+def test_killed_in_each_migration_from_nothing_on(empty_database: str, strict_database: str) -> None:
     """From an empty database: in the end everything is there once, as if nobody had been killed."""
     assert kill_in_each(empty_database) == [*MIGRATIONS, *NAMES, REPORTING]
     migrate_all(empty_database)
     assert migrate_all(empty_database) == "the schema is up to date\n"
-    assert schema(empty_database) == schema(database)
+    assert schema(empty_database) == schema(strict_database)
     with connect(empty_database, "test") as connection:
         assert done(connection) == [*MIGRATIONS, *sorted(NAMES)]
 
 
 @pytest.mark.usefixtures("superuser")
-def test_killed_in_each_migration_from_an_earlier_version_on(empty_database: str, database: str) -> None:
+def test_killed_in_each_migration_from_an_earlier_version_on(empty_database: str, strict_database: str) -> None:
     """From a desk of before: the same, and what people did is there, once. A dump has no rights on the views."""
     restore(empty_database)
     with connect(empty_database, "test") as connection:
@@ -130,6 +130,6 @@ def test_killed_in_each_migration_from_an_earlier_version_on(empty_database: str
     assert kill_in_each(empty_database) == [*missing, REPORTING]
     migrate_all(empty_database)
     assert migrate_all(empty_database) == "the schema is up to date\n"
-    assert schema(empty_database) == schema(database)
+    assert schema(empty_database) == schema(strict_database)
     with connect(empty_database, "test") as connection:
         assert connection.execute(HELD).fetchone() == before

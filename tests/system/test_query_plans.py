@@ -168,7 +168,7 @@ QUERIES = """
 /v1/tickets/{ticket}
 /v1/tickets/{ticket}?version=2
 /v1/tickets/{ticket}?as_of={late}
-/v1/tickets/{ticket}?position=100
+/v1/tickets/{ticket}?position={end}
 /v1/tickets/{ticket}?min_version=2
 /v1/tickets/{ticket}/history
 /v1/tickets/{ticket}/history?min_version=1

@@ -16,6 +16,7 @@ from tests.upgrade.answers import answer, differences
 from tests.upgrade.earlier_version import expected, migrate_all, restore, settings, unpack
 
 OPEN_DELIVERIES = "select webhook_id, position from webhook_deliveries where state in ('due', 'waiting')"
+MENDED = ("019caf4b-b3e0-71ee-bdc2-6bade14957d2", 34, "Ticket.ClosureEmailSent")
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +51,16 @@ def unlike(desk: RunningDesk, webhooks: bool = False) -> Iterator[str]:
     """What the desk answers otherwise than it did before."""
     for address, before in expected()["answers"].items():
         if address.startswith("/v1/webhooks") is webhooks:
-            now = answer(desk.get, address, expected()["keys"]["everything"])
+            now = answer(desk.get, address, expected()["keys"]["everything"], as_shown_before)
             yield from differences(before, now, address)
+
+
+def as_shown_before(item: Any) -> Any:
+    """The one outcome of an e-mail that was shown at the level that the ticket had come to, not at its closing's."""
+    if (item.get("ticket_id"), item.get("version"), item.get("type")) == MENDED:
+        assert (item["level"], item["step"]) == ("tier1", "T1-3")
+        return item | {"level": "tier2", "step": "7"}
+    return item
 
 
 def send_to(desk: RunningDesk, receiver: Receiver) -> None:

@@ -8,7 +8,7 @@ from api.http.problems import Problem
 from api.http.request_context import SCOPE, Arrived
 from api.http.request_parsing import require_kept
 
-SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110, section 9.2.1: they change nothing
+SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, section 9.2.1: they change nothing
 LENGTH_MOST_DIGITS = 100  # of a length
 NOT_IMPLEMENTED = "Transfer-Encoding takes chunked alone, and there is no WebSocket here."
 
