@@ -189,7 +189,7 @@ def test_a_ticket_is_its_own_clients(populated: psycopg.Connection[Any]) -> None
 
 
 def test_there_are_tickets_on_every_path(populated: psycopg.Connection[Any]) -> None:
-    """Every event of a ticket but links and corrections occurs, every queue holds somebody, and a ticket has about eight events."""
+    """Every event but links and corrections occurs, every queue holds somebody; a ticket has about eight events."""
     types = {row[0] for row in populated.execute("select distinct type from events")}
     assert types == {*e.TICKET_EVENTS, "Client.Registered"} - {
         "Ticket.Linked",

@@ -96,6 +96,7 @@ def plans() -> Iterator[Plans]:
             spread(connection)
             with Asked(postgres.url, directory, workers=1) as desk:
                 ask_everything(desk, connection)
+            connection.execute("set deskledger.importing to on")  # appends are run again, later than they were
             found = statements(connection, "deskledger api")
             read = [(statement, one) for statement in found for one in explained(connection, statement)]
             yield Plans(desk.asked, found, read, connection)

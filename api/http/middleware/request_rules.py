@@ -8,7 +8,7 @@ from api.http.problems import Problem
 from api.http.request_context import SCOPE, Arrived
 from api.http.request_parsing import require_kept
 
-SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, section 9.2.1: they change nothing
+CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 LENGTH_MOST_DIGITS = 100  # of a length
 NOT_IMPLEMENTED = "Transfer-Encoding takes chunked alone, and there is no WebSocket here."
 
@@ -35,5 +35,5 @@ class Arrival:
         Raises Problem with status 400 for a condition that the resource does not keep.
         """
         req.context.params = params
-        if req.method not in SAFE:
+        if req.method in CHANGING:
             require_kept(req, getattr(resource, "keeps", ()))
