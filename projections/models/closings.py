@@ -62,7 +62,8 @@ class Closings(Projection):
     indexes = """
         alter table closings add primary key (ticket_id, version);
         create index closings_closed on closings (closed_at, ticket_id);
-        create index closings_mailed on closings (mail_at, ticket_id) where mail is not null"""
+        create index closings_mailed on closings (mail_at, ticket_id) where mail is not null;
+        create index closings_mail_failed on closings (mail_failed_at, ticket_id) where mail_failed_at is not null"""
 
     def apply(self, connection: psycopg.Connection[Any], batch: Sequence[Sealed]) -> None:
         """Inserts the closings of the batch, and notes what became of the e-mails of earlier ones."""

@@ -260,9 +260,9 @@ REPORT_METRICS: tuple[ReportMetric, ...] = (
         " level: the level that closed.",
         unit=RATIO,
         facts="""
-            select ticket_id, coalesce(mail_failed_at, mail_at) as at, coalesce(mail_failed_at, mail_at) as since,
-                null::timestamptz as until, level, priority, false as counted, null::float8 as value
-            from reporting.closings where mail = 'failed'
+            select ticket_id, mail_failed_at as at, mail_failed_at as since, null::timestamptz as until, level,
+                priority, false as counted, null::float8 as value
+            from reporting.closings where mail = 'failed' and mail_failed_at is not null
             union all
             select ticket_id, mail_failed_at, mail_failed_at, mail_at, level, priority, false, null
             from reporting.closings where mail = 'sent' and mail_failed_at is not null

@@ -110,7 +110,7 @@ CHANGING = [
 def test_what_is_not_kept_is_refused(shared_desk: RunningDesk, method: str, path: str, header: str) -> None:
     """No request that changes something takes a condition and does not look at it; If-Match: * is true of what is."""
     ticket = request(shared_desk) if "{ticket_id}" in path else ""
-    address = path.format(ticket_id=ticket, queue="intake", webhook_id=uuid4(), user_id="somebody")
+    address = path.format(ticket_id=ticket, queue="intake", webhook_id=uuid4(), user_id="somebody", message_id="x")
     more: dict[str, Any] = {"If-Match": "*"} if ticket else {}
     for value in ('"1"', "*", 'W/"1"') if header == "If-None-Match" else ('"1"', 'W/"1"'):
         reply = shared_desk.request(method, address, {}, None, more | {header: value})

@@ -47,6 +47,8 @@ FEW_ROWS = {
     "webhooks": "fifty at most",
     "api_keys": "as many as there are people and programs",
     "people": "as many as there are people",
+    "pg_database": "as many as the server has databases",
+    "log_identity": "one row",
 }
 LATE, JUNE = "2026-10-28T00:00:00Z", "2026-06-01T00:00:00Z"
 
@@ -194,6 +196,8 @@ QUERIES = """
 /v1/events
 /v1/events?after={end}
 /v1/events?after={end}&wait=0
+/v1/events?after={end}&log_id={log_id}
+/v1/events?after={end}&event_names=false
 /v1/events?limit=200&min_position=1
 /v1/events?type=Ticket.Closed
 /v1/events?type=Ticket.ClientDeclined
@@ -241,7 +245,7 @@ STANDINGS = ("noc", "assigned", "waiting", "closed", "cancelled", "awaiting_appr
 THEN = {
     # what is given in these standings besides what leads there
     "noc": ["return_to_level"],
-    "assigned": ["release", "change_priority", "add_note", "link"],
+    "assigned": ["release", "change_priority", "add_note", "link", "amend_issue", "correct_client"],
     "waiting": ["client_responded"],
     "awaiting_approval": ["decline"],
 }
@@ -264,11 +268,13 @@ def queries(connection: psycopg.Connection[Any]) -> Iterator[str]:
     closed = "select ticket_id from ticket_summaries where state = 'closed' order by ticket_id limit 1"
     end = "select max(position) - 10 from log"
     known = (closed, end, "select id from webhooks")
-    (ticket,), (after,), (webhook,) = (connection.execute(query).fetchone() or ("",) for query in known)
+    known = (*known, "select id from log_identity")
+    (ticket,), (after,), (webhook,), (log_id,) = (connection.execute(query).fetchone() or ("",) for query in known)
     reports = [f"/v1/reports/{metric.name}{window}" for metric in REPORT_METRICS for window in WINDOWS]
     for path in (*QUERIES.split(), *reports):
         for queue in Queue if "{queue}" in path else (Queue.TIER1,):
-            yield path.format(queue=queue, ticket=ticket, end=after, june=JUNE, late=LATE, webhook=webhook)
+            known_by = {"ticket": ticket, "webhook": webhook, "log_id": log_id}
+            yield path.format(queue=queue, end=after, june=JUNE, late=LATE, **known_by)
 
 
 def follow_everything(desk: Asked) -> None:
@@ -365,7 +371,7 @@ def test_every_address_was_asked(plans: Plans) -> None:
 def test_every_command_was_given(plans: Plans) -> None:
     """Each command was given, and was not refused."""
     given = {path.rpartition(":")[2] for method, path, status in plans.asked if method == "POST" and status == 200}
-    assert given == {*COMMANDS, "claim_next", *WEBHOOK_COMMANDS}
+    assert given == {*COMMANDS, "claim_next", "retry", *WEBHOOK_COMMANDS}
 
 
 def test_every_parameter_was_used(plans: Plans) -> None:

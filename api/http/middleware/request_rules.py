@@ -1,5 +1,6 @@
 """What comes first: a request is named, and refused where HTTP demands what gunicorn does not."""
 
+from functools import cache
 from typing import Any
 
 from falcon.asgi import Request, Response
@@ -8,7 +9,6 @@ from api.http.problems import Problem
 from api.http.request_context import SCOPE, Arrived
 from api.http.request_parsing import require_kept
 
-CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 LENGTH_MOST_DIGITS = 100  # of a length
 NOT_IMPLEMENTED = "Transfer-Encoding takes chunked alone, and there is no WebSocket here."
 
@@ -35,5 +35,12 @@ class Arrival:
         Raises Problem with status 400 for a condition that the resource does not keep.
         """
         req.context.params = params
-        if req.method in CHANGING:
+        if req.method in changing_methods(type(resource)):
             require_kept(req, getattr(resource, "keeps", ()))
+
+
+@cache
+def changing_methods(kind: type) -> frozenset[str]:
+    """The methods by which something under an address of this kind of resource is changed; any other is 405."""
+    found = {name.split("_")[1].upper() for name in dir(kind) if name.startswith("on_")}
+    return frozenset(found - {"GET", "HEAD", "OPTIONS"})
