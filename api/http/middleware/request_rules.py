@@ -29,7 +29,7 @@ class Arrival:
         if codings and codings.strip().lower() != "chunked":
             raise Problem(501, "not_implemented", NOT_IMPLEMENTED)
 
-    async def process_resource(self, req: Request, resp: Response, resource: object, params: dict[str, Any]) -> None:
+    async def process_resource(self, req: Request, resp: Response, resource: Any, params: dict[str, Any]) -> None:
         """Runs when the route is known: what its template names is for the log, too.
 
         Raises Problem with status 400 for a condition that the resource does not keep.
