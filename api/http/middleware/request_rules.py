@@ -1,5 +1,6 @@
 """What comes first: a request is named, and refused where HTTP demands what gunicorn does not."""
 
+from collections.abc import Hashable
 from functools import cache
 from typing import Any
 
@@ -29,18 +30,18 @@ class Arrival:
         if codings and codings.strip().lower() != "chunked":
             raise Problem(501, "not_implemented", NOT_IMPLEMENTED)
 
-    async def process_resource(self, req: Request, resp: Response, resource: Any, params: dict[str, Any]) -> None:
+    async def process_resource(self, req: Request, resp: Response, resource: Hashable, params: dict[str, Any]) -> None:
         """Runs when the route is known: what its template names is for the log, too.
 
         Raises Problem with status 400 for a condition that the resource does not keep.
         """
         req.context.params = params
-        if req.method in changing_methods(type(resource)):
+        if req.method in changing_methods(resource):
             require_kept(req, getattr(resource, "keeps", ()))
 
 
 @cache
-def changing_methods(kind: type) -> frozenset[str]:
-    """The methods by which something under an address of this kind of resource is changed; any other is 405."""
-    found = {name.split("_")[1].upper() for name in dir(kind) if name.startswith("on_")}
+def changing_methods(resource: Hashable) -> frozenset[str]:
+    """The methods by which something under an address of this resource is changed; any other is 405."""
+    found = {name.split("_")[1].upper() for name in dir(resource) if name.startswith("on_")}
     return frozenset(found - {"GET", "HEAD", "OPTIONS"})
