@@ -104,7 +104,7 @@ def _event_schemas(schemas: dict[str, JsonObject]) -> dict[str, JsonObject]:
     found: dict[str, JsonObject] = {}
     for type_, event in EVENTS.items():
         name = type_.replace(".", "")
-        found[f"{name}Data"] = _data_schema(schemas.pop(event.__name__))
+        found[f"{name}Data"] = _data_schema(event, schemas.pop(event.__name__))
         found[name] = _of_type(shape, name, type_, event)
     mapping = {type_: REFERENCE.format(name=type_.replace(".", "")) for type_ in EVENTS}
     found[EventView.__name__] = {
@@ -123,12 +123,14 @@ def _of_type(shape: JsonObject, name: str, type_: str, event: type[Event]) -> Js
     return {**shape, "title": name, "description": event.__doc__ or "", "properties": properties}
 
 
-def _data_schema(schema: JsonObject) -> JsonObject:
-    """What an event says: all of it is there always, and null where its reader does not see it."""
+def _data_schema(event: type[Event], schema: JsonObject) -> JsonObject:
+    """What an event says: all of it is there, but what such an event leaves out; null where its reader does not see it."""
     properties = {
         name: {"anyOf": [one, NULL]} if name in NULL_FOR_CLIENTS else one for name, one in schema["properties"].items()
     }
-    return {**schema, "title": f"{schema['title']}Data", "properties": properties, "required": list(properties)}
+    omits = event.__struct_config__.omit_defaults
+    required = schema.get("required", []) if omits else list(properties)
+    return {**schema, "title": f"{schema['title']}Data", "properties": properties, "required": required}
 
 
 def tidied(part: Any) -> Any:

@@ -125,7 +125,7 @@ class CorrectClient(Command, frozen=True):
     """The ticket was taken for somebody else's: another client is the ticket's from now on."""
 
     client_user_id: UserId
-    reason: Text
+    reason: Reason
 
     def reads(self) -> tuple[UUID, ...]:
         """The client's directory entry."""
@@ -139,7 +139,7 @@ class CorrectClient(Command, frozen=True):
 class AmendIssue(Command, frozen=True):
     """The issue is another one than was written down: summary, description or category, whatever has to change."""
 
-    reason: Text
+    reason: Reason
     summary: SingleLine | None = None
     description: Text | None = None
     category: SingleLine | None = None
