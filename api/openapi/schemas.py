@@ -124,7 +124,7 @@ def _of_type(shape: JsonObject, name: str, type_: str, event: type[Event]) -> Js
 
 
 def _data_schema(event: type[Event], schema: JsonObject) -> JsonObject:
-    """What an event says: all of it is there, but what such an event leaves out; null where its reader does not see it."""
+    """What an event says: all but what such an event leaves out is there, and null where its reader does not see it."""
     properties = {
         name: {"anyOf": [one, NULL]} if name in NULL_FOR_CLIENTS else one for name, one in schema["properties"].items()
     }
