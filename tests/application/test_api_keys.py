@@ -108,3 +108,9 @@ def test_a_name_is_kept_in_one_form(connection: psycopg.Connection) -> None:
     """However the terminal has written it."""
     _, key = create_key(connection, NewKey("Zoe\u0308", [Role.ADMIN]), NOW)
     assert found(connection, key).name == "Zoë"
+
+
+def test_a_key_stands_for_what_can_be_a_client(connection: psycopg.Connection) -> None:
+    """A user ID has the form that the directory gives it."""
+    with pytest.raises(KeyRefused, match="user ID has letters"):
+        create_key(connection, NewKey("portal", [Role.CLIENT], client_user_id="a b"), NOW)

@@ -23,7 +23,7 @@ from application.store.postgres.database import connect
 from application.store.sealing import seal_all
 from application.webhooks.delivery import delivery_backoff, prune_deliveries
 from application.webhooks.delivery_queue import queue_deliveries, served_subscriptions
-from application.webhooks.signing import Vault, new_secret
+from application.webhooks.signing import Vault, is_mark, mark_of, new_secret
 from application.webhooks.subscriptions import forget_old_secrets
 from domain.client import client_stream
 from domain.events import Closed, ClosureEmailSent, Recorded
@@ -582,3 +582,11 @@ def test_a_full_log_is_pruned_until_it_is_not(at: Desk, receiver: Receiver, cloc
             wait_until(lambda: at.log("id") == [], "all of it is gone")
         finally:
             worker.stop()
+
+
+def test_a_mark_stands_for_one_secret() -> None:
+    """What is kept of a secret tells secrets apart, and is none."""
+    one, other = new_secret(), new_secret()
+    assert mark_of(one) == mark_of(one) != mark_of(other)
+    assert [is_mark(text) for text in (mark_of(one), one)] == [True, False]
+    assert one not in mark_of(one)

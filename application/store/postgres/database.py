@@ -123,20 +123,18 @@ def change_schema(connection: psycopg.Connection[Any], change: Callable[[], None
     """Changes the schema in one transaction. It waits 2 s for a lock, then lets those through who wait behind it, and
     tries again. Raises SchemaLocked when somebody holds the lock for longer than all the tries.
     """
-    for tried in range(1, tries + 1):
+    while True:
         try:
             with connection.transaction():
                 connection.execute(f"set local lock_timeout to '{LOCK_SECONDS}s'")
-                change()
+                return change()
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
-            holders = oldest_transactions(connection)
-            if tried == tries:
+            tries, holders = tries - 1, oldest_transactions(connection)
+            if tries == 0:
                 detail = "the schema cannot be changed while others hold it; nothing is changed. End their transactions"
                 raise SchemaLocked(f"{detail} and run it again: {holders}") from error
             log.warning("the schema is held by others, trying again", holders=holders)
             time.sleep(LOCK_SECONDS)
-        else:
-            return
 
 
 def oldest_transactions(connection: psycopg.Connection[Any]) -> str:
