@@ -385,9 +385,9 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(shared_desk: RunningDesk) -> Scene:
+def scene(module_desk: RunningDesk) -> Scene:
     """The tickets, sealed and in every list."""
-    return Scene(shared_desk)
+    return Scene(module_desk)
 
 
 def expected(table: str, role: str) -> set[str]:
