@@ -41,72 +41,72 @@ def test_a_version_ahead_of_the_ticket_is_said_to_be_so() -> None:
     assert StaleVersion(TICKET, 9, 3).detail == StaleVersion(TICKET).detail == StaleVersion.__doc__
 
 
-def test_a_ticket_with_an_unreadable_event_is_a_problem_and_no_other_is(shared_desk: RunningDesk) -> None:
+def test_a_ticket_with_an_unreadable_event_is_a_problem_and_no_other_is(module_desk: RunningDesk) -> None:
     """Ticket, history and commands of that ticket: 503 that names the event; other tickets go on, also in one batch."""
-    broken, sound = request(shared_desk), request(shared_desk)
-    with connect(shared_desk.database, "test future") as connection:
+    broken, sound = request(module_desk), request(module_desk)
+    with connect(module_desk.database, "test future") as connection:
         append(connection, [StoredRow(UUID(broken), 2, FUTURE, b"{}", NOW)])
     replies = [
-        shared_desk.get(f"/v1/tickets/{broken}"),
-        shared_desk.get(f"/v1/tickets/{broken}?version=1"),
-        shared_desk.get(f"/v1/tickets/{broken}/history"),
-        shared_desk.request("POST", f"/v1/tickets/{broken}:add_note", {"text": "a note"}),
-        shared_desk.request("POST", f"/v1/tickets/{broken}:create", {}, headers={"If-Match": '"1"'}),
+        module_desk.get(f"/v1/tickets/{broken}"),
+        module_desk.get(f"/v1/tickets/{broken}?version=1"),
+        module_desk.get(f"/v1/tickets/{broken}/history"),
+        module_desk.request("POST", f"/v1/tickets/{broken}:add_note", {"text": "a note"}),
+        module_desk.request("POST", f"/v1/tickets/{broken}:create", {}, headers={"If-Match": '"1"'}),
     ]
     for reply in replies:
         assert f"Event 2 of this ticket or client, {FUTURE}," in problem(reply, 503, "unreadable_event")["detail"]
         assert reply.headers["Retry-After"] == "60"
-    assert version(shared_desk, sound) == 1
-    assert shared_desk.do(sound, "add_note", text="a note").status == 200
-    log = shared_desk.directory / "api.log"
+    assert version(module_desk, sound) == 1
+    assert module_desk.do(sound, "add_note", text="a note").status == 200
+    log = module_desk.directory / "api.log"
     wait_until(lambda: log.read_text().count(FUTURE) >= len(replies), "the log names the event")
     assert "Traceback" not in log.read_text()
 
 
-def test_a_word_that_does_not_fit_is_answered_with_those_that_do(shared_desk: RunningDesk) -> None:
+def test_a_word_that_does_not_fit_is_answered_with_those_that_do(module_desk: RunningDesk) -> None:
     """Bodies, their inner objects and parameters: the error lists the values of the enum."""
     body = {"channel": "fax", "text": "no network", "sender": {}}
-    said = problem(shared_desk.request("POST", "/v1/requests", body), 422)["errors"]
+    said = problem(module_desk.request("POST", "/v1/requests", body), 422)["errors"]
     assert said == [{"pointer": "/channel", "detail": "it takes one of email, phone, web, walk_in, api"}]
     issue = {"summary": "s", "description": "d", "category": "c", "impact": "huge", "urgency": "low"}
     opening = {"client_user_id": "c", "channel": "api", "text": "t", "issue": issue}
-    said = problem(shared_desk.request("POST", "/v1/tickets", opening), 422)["errors"]
+    said = problem(module_desk.request("POST", "/v1/tickets", opening), 422)["errors"]
     assert said == [{"pointer": "/issue/impact", "detail": "it takes one of low, medium, high"}]
-    said = problem(shared_desk.get("/v1/tickets?level=tier9"), 400)["errors"]
+    said = problem(module_desk.get("/v1/tickets?level=tier9"), 400)["errors"]
     assert said == [{"pointer": "/level", "detail": "it takes one of tier1, tier2, tier3, onsite, it_manager, noc"}]
 
 
-def test_what_is_given_twice_or_is_not_there_is_said_plainly(shared_desk: RunningDesk) -> None:
+def test_what_is_given_twice_or_is_not_there_is_said_plainly(module_desk: RunningDesk) -> None:
     """A parameter that comes twice, a version that is not there, a method that nobody knows: in words of the desk."""
-    ticket = request(shared_desk)
-    twice = problem(shared_desk.get("/v1/tickets?limit=1&limit=2"), 400, "invalid_parameter")
+    ticket = request(module_desk)
+    twice = problem(module_desk.get("/v1/tickets?limit=1&limit=2"), 400, "invalid_parameter")
     assert twice["errors"][0]["pointer"] == "/limit"
     assert "given twice" in twice["detail"]
-    ahead = shared_desk.do(ticket, "cancel", version=9, reason="not needed")
+    ahead = module_desk.do(ticket, "cancel", version=9, reason="not needed")
     assert problem(ahead, 412)["detail"] == "There is no such version yet: the present one is 1."
-    there = problem(shared_desk.get(f"/v1/tickets/{ticket}?version=9"), 404, "unknown_version")
+    there = problem(module_desk.get(f"/v1/tickets/{ticket}?version=9"), 404, "unknown_version")
     assert there["detail"] == "There is no such version: the ticket is at 1."
-    assert "OPTIONS" in problem(shared_desk.request("FOO", "/v1/queues"), 400)["detail"]
+    assert "OPTIONS" in problem(module_desk.request("FOO", "/v1/queues"), 400)["detail"]
 
 
-def test_a_client_is_told_no_more_of_an_unreadable_ticket(shared_desk: RunningDesk) -> None:
+def test_a_client_is_told_no_more_of_an_unreadable_ticket(module_desk: RunningDesk) -> None:
     """A client whose ticket has such an event gets the same problem; nothing of the event but its name is shown."""
-    key = client_key(shared_desk, "client-9")
-    ticket = request(shared_desk)
-    with connect(shared_desk.database, "test future") as connection:
+    key = client_key(module_desk, "client-9")
+    ticket = request(module_desk)
+    with connect(module_desk.database, "test future") as connection:
         append(connection, [StoredRow(UUID(ticket), 2, FUTURE, b'{"secret": "internal"}', NOW)])
-    reply = shared_desk.get(f"/v1/tickets/{ticket}", key)
+    reply = module_desk.get(f"/v1/tickets/{ticket}", key)
     problem(reply, 503, "unreadable_event")
     assert b"internal" not in reply.data
 
 
-def test_a_client_is_not_told_of_another_clients_unreadable_entry(shared_desk: RunningDesk) -> None:
+def test_a_client_is_not_told_of_another_clients_unreadable_entry(module_desk: RunningDesk) -> None:
     """Whose entry it is, is asked before it is loaded: there or not, readable or not, it is 404."""
-    key = client_key(shared_desk, "client-9")
-    with connect(shared_desk.database, "test future") as connection:
+    key = client_key(module_desk, "client-9")
+    with connect(module_desk.database, "test future") as connection:
         append(connection, [StoredRow(client_stream("client-unreadable"), 1, FUTURE, b"{}", NOW)])
-    problem(shared_desk.get("/v1/clients/client-unreadable"), 503, "unreadable_event")
-    problem(shared_desk.get("/v1/clients/client-unreadable", key), 404, "unknown_user_id")
+    problem(module_desk.get("/v1/clients/client-unreadable"), 503, "unreadable_event")
+    problem(module_desk.get("/v1/clients/client-unreadable", key), 404, "unknown_user_id")
 
 
 def test_a_database_that_takes_no_writes_is_unavailable(database: str, tmp_path: Path) -> None:
