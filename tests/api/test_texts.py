@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from application.clock import utc_now
+from application.identity.api_keys import hash_of
 from application.store.event_store import to_row
 from application.store.postgres.database import connect
 from domain.events import Recorded, RequestReceived
@@ -66,6 +67,21 @@ def test_a_request_that_was_done_keeps_its_answer_when_texts_are_taken_more_stri
     for headers in ({"If-Match": "*"}, {"If-Match": "*", "Idempotency-Key": str(uuid4())}):
         refused = shared_desk.request("POST", path, body, headers=headers)
         assert (refused.status, refused.json["errors"][0]["pointer"]) == (422, "/reason")
+
+
+@pytest.mark.parametrize(("owner", "status"), [("client-1", 200), ("somebody-else", 422)])
+def test_a_client_keeps_the_answer_on_an_own_ticket_alone(shared_desk: RunningDesk, owner: str, status: int) -> None:
+    """Whoever may not read the ticket any more is not answered from what was kept."""
+    ticket, key = shared_desk.ticket(), str(uuid4())
+    path, body = f"/v1/tickets/{ticket}:cancel", b'{"reason": "\\u200b"}'
+    digest = hashlib.sha256(f"POST {path}\n".encode() + body).digest()
+    client = shared_desk.key(Role.CLIENT, client=owner)
+    with connect(shared_desk.database, "test") as connection:
+        (who,) = connection.execute("select id from api_keys where hash = %s", (hash_of(client),)).fetchone()
+        kept = "insert into idempotency (principal, key, request_hash, answer, at) values (%s, %s, %s, %s, now())"
+        connection.execute(kept, (who, key, digest, b'{"ticket_id":"%s","version":6}' % ticket.encode()))
+    headers = {"If-Match": "*", "Idempotency-Key": key}
+    assert shared_desk.request("POST", path, body, client, headers).status == status
 
 
 def found(desk: RunningDesk, words: str) -> set[str]:

@@ -15,6 +15,9 @@ from application.commands.command import Command, Opening
 from application.commands.deciding import CommandRequest, Outcome, Policy, answer, new_stream_id
 from application.commands.idempotency import StoredAnswer
 from application.commands.procedure_commands import COMMANDS
+from domain.roles import own, sees_only_own
+from domain.ticket import fold
+from domain.values import Principal
 from projections.status.freshness import Freshness
 
 COMMANDS_WITHOUT_VERSION = frozenset({"add_note"})
@@ -55,17 +58,24 @@ class TicketCommands:
     async def _execute(
         self, req: Request, kind: type[Command | Opening], ticket_id: UUID, version: int | None = None
     ) -> Outcome | StoredAnswer:
-        """Does what the body asks for. A body that an earlier, less strict version has taken keeps its first answer."""
+        """Does what the body asks for. A body that an earlier, less strict version has taken keeps its first answer,
+        for whoever may still read it."""
         try:
             command = await read_json(req, kind)
         except Problem as problem:
-            if problem.status == 422 and (
-                stored := await self.desk.find_answer(idempotency_request(req, command_answer))
-            ):
-                return stored
-            raise
+            if problem.status != 422:
+                raise
+            stored = await self.desk.find_answer(idempotency_request(req, command_answer))
+            if stored is None or not await self._may_read(req.context.who, ticket_id):
+                raise
+            return stored
         request = self.request(req, ticket_id, command, version)
         return await self.desk.execute(request, idempotency_request(req, command_answer))
+
+    async def _may_read(self, who: Principal, ticket_id: UUID) -> bool:
+        if not sees_only_own(who):
+            return True
+        return own(who, fold((await self.desk.load((ticket_id,))).get(ticket_id, ())))
 
     def request(
         self, req: Request, ticket_id: UUID, command: Command | Opening, version: int | None = None
